@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+// engine.hpp - the cache engine: what is saved, where it is, and getting it back; usable in process, no server needed.
+//
+// A serving replica is an *instance*; each of its workers registers the KV memory of its layers. When all `world_size` workers
+// are there the instance seals, and blocks can be saved and loaded. A block is named by its content hash; it is a hit only when
+// every slot (layer x rank, or page shard) of it was saved. Two layouts never share a block: the layout fingerprint of the
+// instance is part of every key.
+//
+// All functions are [any] and throw nothing. Views in requests are borrowed for the call unless said otherwise.
+#pragma once
+
+#include <array>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pegaflow/abi/ext/stream.h"
+#include "pegaflow/result.hpp"
+
+namespace pegaflow {
+
+class Fabric;
+
+inline constexpr std::size_t kMaxHashBytes = 64;     // of one block hash
+inline constexpr std::uint32_t kNoBlock = UINT32_MAX;  // a load position without a destination
+
+// Where a worker's KV memory is, in plain fields.
+struct MemoryDescription {
+    std::uint32_t kind = 0;    // PEGA_MEMORY_HOST or PEGA_MEMORY_GPU
+    std::uint32_t source = 0;  // PEGA_SOURCE_ADDRESS (in process), PEGA_SOURCE_SHM, PEGA_SOURCE_IPC
+    std::string device_uuid;   // the GPU's; "" = the host
+    std::string handle;        // shm name or IPC handle bytes
+    void* address = nullptr;   // PEGA_SOURCE_ADDRESS
+    std::uint64_t offset = 0;  // bytes from the start of the named object to block 0
+    std::uint64_t length = 0;  // bytes from block 0 that belong to the layer
+};
+
+// One layer's KV memory on one worker. Address of segment s of block b:
+//   block 0 + b * block_stride + s * kv_stride
+struct LayerRegistration {
+    std::string name;
+    MemoryDescription memory;
+    std::uint64_t num_blocks = 0;
+    std::uint64_t bytes_per_block = 0;   // of one segment of one block (K alone when K and V are apart)
+    std::uint64_t kv_stride_bytes = 0;   // from segment 0 to segment 1; 0 with one segment
+    std::uint32_t segments = 1;          // 1 or 2
+    std::uint64_t block_stride_bytes = 0;  // 0 = follows from the other fields
+    std::uint32_t storage_group = 0;     // hybrid models: layers of one group are stored and found together
+};
+
+struct WorkerRegistration {
+    std::string instance_id;
+    std::string name_space;
+    std::uint32_t tp_rank = 0;
+    std::uint32_t tp_size = 1;
+    std::uint32_t pp_rank = 0;
+    std::uint32_t world_size = 1;
+    std::int32_t device_id = 0;  // the caller's name for the worker's device; unique within the instance
+    bool page_first = false;     // one page per block and shard: all its layers side by side
+    std::string dtype;           // part of the layout fingerprint; free text ("bfloat16"), "" = not told
+    std::vector<LayerRegistration> layers;
+};
+
+struct SaveLayer {
+    std::string_view layer;
+    std::span<const std::uint32_t> block_ids;
+    std::span<const std::string_view> hashes;  // one per block id
+};
+
+struct SaveRequest {
+    std::string_view instance_id;
+    std::uint32_t tp_rank = 0;
+    std::uint32_t pp_rank = 0;
+    std::int32_t device_id = 0;
+    std::span<const SaveLayer> layers;
+    std::string_view wait_event;      // exported event (abi/ext/stream.h) to wait for before reading the source; "" = none
+    pega_event* local_event = nullptr;  // the same for a caller in this process; borrowed until done
+    std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+};
+
+struct SaveOutcome {
+    std::uint64_t saved_blocks = 0;      // block slots copied by this call
+    std::uint64_t duplicate_blocks = 0;  // skipped: resident already, or being saved by someone else
+    std::uint64_t bytes = 0;
+};
+
+using LeaseId = std::array<std::byte, 16>;
+
+struct QueryRequest {
+    std::string_view instance_id;
+    std::span<const std::string_view> hashes;  // prefix order
+    std::string_view request_id;
+    std::uint32_t group = 0;       // storage group
+    bool whole_prefix_only = false;  // group > 0: all or nothing, no lease for a part
+    std::optional<std::chrono::nanoseconds> lease_time;  // null = the engine's default
+};
+
+struct QueryOutcome {
+    bool loading = false;             // a slower tier is at work: ask again with the same request_id
+    std::uint64_t hit_blocks = 0;     // group 0: length of the prefix found
+    std::vector<std::uint32_t> hit_positions;  // group > 0, membership: ascending positions found
+    std::optional<LeaseId> lease;     // pins the hits; only when there is at least one
+};
+
+// Destinations for one lease: for each layer group, one block id (or kNoBlock) per leased block.
+struct LeaseLoad {
+    LeaseId lease{};
+    std::span<const std::span<const std::uint32_t>> block_ids_by_group;
+};
+
+struct LoadRequest {
+    std::string_view instance_id;
+    std::uint32_t tp_rank = 0;
+    std::int32_t device_id = 0;
+    std::span<const std::span<const std::string_view>> layer_groups;  // names; each group within one storage group
+    std::span<const LeaseLoad> loads;
+    std::string_view wait_event;        // to wait for before writing the destination; "" = none
+    pega_event* local_event = nullptr;
+    std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
+};
+
+// A load under way. on_layers and on_done run on an engine thread and must not block.
+struct LoadCallbacks {
+    std::function<void(std::size_t layers_landed)> on_layers;  // leading layers, in the request's order, that are there
+    std::function<void(Result<void>)> on_done;                 // exactly once, when no byte moves any more
+};
+using LoadId = std::uint64_t;
+
+struct EngineOptions {
+    std::uint64_t pool_bytes = std::uint64_t{30} << 30;
+    std::uint64_t block_bytes_hint = 0;       // typical bytes of a block page; 0 = learned from the first instance
+    bool hugepages = false;
+    std::string pool_file;                    // tmpfs or hugetlbfs file that backs the pool; "" = anonymous memory
+    bool numa_affinity = true;
+    std::string eviction_policy = "lru";      // a built-in, or a plug-in module's name
+    std::string admission_policy = "none";    // "none", "tiny_lfu", or a plug-in module's name
+    std::chrono::nanoseconds lease_time = std::chrono::seconds(600);
+    std::chrono::nanoseconds incomplete_block_time = std::chrono::seconds(300);  // partly filled blocks older than this are dropped
+    std::uint32_t max_queued_transfers = 1024;  // per worker; more is answered with kQueueFull
+    bool digests = true;                      // CRC32C per segment, off the critical path
+    bool verify_on_load = false;              // check digests of memory-resident blocks before each load as well
+};
+
+struct WorkerInfo {
+    std::int32_t device_id = 0;
+    std::uint32_t tp_rank = 0;
+    std::uint32_t pp_rank = 0;
+    std::string device;  // DeviceInfo.name of the device that moves its blocks
+    std::uint64_t region_bytes = 0;
+};
+
+struct InstanceInfo {
+    std::string instance_id;
+    std::string name_space;
+    std::uint32_t tp_size = 0;
+    std::uint32_t world_size = 0;
+    bool page_first = false;
+    bool sealed = false;
+    std::string layout_fingerprint;  // hex; "" until sealed
+    std::vector<WorkerInfo> workers;
+};
+
+// Counters since the start and gauges of now. Plain numbers; consistent one by one, not as a whole.
+struct EngineStats {
+    std::uint64_t pool_capacity_bytes = 0, pool_used_bytes = 0, pool_largest_free_bytes = 0, pool_alloc_failures = 0;
+    std::uint64_t pool_ready_bytes = 0;  // of the capacity: pinned and usable so far
+    std::uint64_t resident_blocks = 0, resident_bytes = 0, incomplete_blocks = 0, incomplete_bytes = 0, incomplete_dropped = 0;
+    std::uint64_t block_hits = 0, block_misses = 0, insertions = 0, admission_rejections = 0, evictions = 0, evicted_bytes = 0;
+    std::uint64_t evictions_still_referenced = 0, quarantined_blocks = 0, digest_mismatches = 0;
+    std::uint64_t save_requests = 0, save_failures = 0, saved_blocks = 0, duplicate_blocks = 0, save_bytes = 0;
+    std::uint64_t load_requests = 0, load_failures = 0, load_bytes = 0, loads_in_flight = 0, saves_in_flight = 0;
+    std::uint64_t leases = 0, leases_expired = 0, queries = 0, queue_full = 0, canceled = 0;
+    std::uint64_t instances = 0, workers = 0;
+};
+
+struct MemoryCleanup {
+    std::uint64_t evicted_blocks = 0, evicted_bytes = 0, reclaimed_bytes = 0, still_referenced_blocks = 0;
+};
+
+// What happened, with durations, for whoever keeps histograms. Called from engine threads; must not block.
+struct EngineObserver {
+    std::function<void(double seconds, std::uint64_t bytes)> on_save;
+    std::function<void(double seconds, std::uint64_t bytes, bool ok)> on_load;
+};
+
+class Engine {
+public:
+    // `fabric` is borrowed until close returned. kNoMemory (pool), kInvalid (options), kNotFound (policy module).
+    static Result<std::unique_ptr<Engine>> create(EngineOptions options, Fabric& fabric, EngineObserver observer = {});
+    ~Engine();
+
+    // Registers one worker; the last one seals the instance. kInvalid with what was wrong, kNotReady on a topology that differs
+    // from the instance's, kExists for a device that is there already, kRegionLost when the memory cannot be opened.
+    Result<void> register_worker(const WorkerRegistration& worker);
+    // Forgets an instance: refuses new work, waits for its copies to end, closes its regions, drops its leases and its partly
+    // filled blocks. Sealed blocks stay. kNotFound.
+    Result<void> unregister_instance(std::string_view instance_id);
+    std::vector<InstanceInfo> instances() const;
+
+    // Copies blocks into the pool. `done` runs exactly once, on an engine thread or before the call returns, when the source
+    // may be reused; all views of the request are borrowed until then. Blocks become hits shortly after.
+    void save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
+    Result<SaveOutcome> save(const SaveRequest& request);
+
+    // Looks up blocks and leases the hits. kInvalid (empty request id, hash too long, unknown group), kNotFound (instance).
+    Result<QueryOutcome> query(const QueryRequest& request);
+    // Pushes a lease's expiry out. Idempotent. kNotFound when unknown or expired.
+    Result<void> renew(const LeaseId& lease, std::optional<std::chrono::nanoseconds> lease_time = {});
+    // Drops a lease with all its remaining shares. kNotFound when unknown or expired.
+    Result<void> release(const LeaseId& lease);
+
+    // Starts copying leased blocks to their destinations; a worker's share of each lease is consumed only when every check has
+    // passed. When the call fails, on_done is not called. kQueueFull: nothing started.
+    Result<LoadId> load_async(const LoadRequest& request, LoadCallbacks callbacks);
+    Result<void> load(const LoadRequest& request);
+    // Ends a load early; its on_done still runs once, when no byte moves any more. kNotFound when it is over.
+    Result<void> cancel_load(LoadId load);
+
+    // Waits until everything saved so far is visible to queries (and has its digest).
+    Result<void> flush();
+    // Drops every resident block that nobody uses.
+    MemoryCleanup cleanup_memory();
+    // True when the block is resident: for tests and tools, no lease and no effect on recency.
+    bool contains(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;
+
+    EngineStats stats() const;
+    // Refuses new work, waits for what runs (cancelled at `deadline`), frees everything. Idempotent.
+    void close(std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max());
+
+private:
+    struct State;
+    explicit Engine(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+}  // namespace pegaflow

@@ -64,12 +64,6 @@ struct FabricOptions {
     std::map<std::string, std::map<std::string, std::string>> options;
 };
 
-// What the two ends of a transfer look like to the planner.
-struct Route {
-    std::string device;           // DeviceInfo.name
-    std::uint64_t bytes_per_second = 0;  // measured when calibration ran, else the back end's estimate
-};
-
 // Loads back ends, opens devices on first use, and finds the device for a pair of memories. [any] unless said otherwise.
 class Fabric {
 public:
@@ -87,6 +81,8 @@ public:
     Result<Device*> device_by_uuid(std::string_view uuid);
     // The device that moves bytes between memory that is local to `local_device` and memory of kind `remote_kind`; kUnsupported.
     Result<Device*> route(std::string_view local_device, std::uint32_t remote_kind);
+    // The entry of a module that is no back end (a policy), loaded on first use; valid as long as the Fabric. kNotFound.
+    Result<const pega_entry*> module(std::string_view name);
 
 private:
     struct State;

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "core/transport/transfer.hpp"
+
+#include <fmt/format.h>
+
+#include <cassert>
+
+namespace pegaflow {
+
+Transfer::Transfer() : impl_(std::make_unique<Impl>()) { clear(); }
+Transfer::Transfer(Transfer&&) noexcept = default;
+Transfer& Transfer::operator=(Transfer&&) noexcept = default;
+Transfer::~Transfer() = default;
+
+Transfer& Transfer::clear() {
+    Impl& t = *impl_;
+    t.batch = {};
+    t.batch.size = sizeof t.batch;
+    t.batch.op = PEGA_OP_WRITE;
+    t.batch.span_size = sizeof(pega_span);
+    t.batch.priority = 1;
+    t.spans.clear();
+    t.local_index.clear();
+    t.remote_index.clear();
+    t.local_offsets.clear();
+    t.remote_offsets.clear();
+    t.lengths.clear();
+    t.stream = {};
+    t.notify = {};
+    t.has_stream = t.has_notify = t.has_flat = false;
+    t.on_mark = nullptr;
+    t.on_done = nullptr;
+    return *this;
+}
+
+Transfer& Transfer::read() { return impl_->batch.op = PEGA_OP_READ, *this; }
+Transfer& Transfer::write() { return impl_->batch.op = PEGA_OP_WRITE, *this; }
+
+Transfer& Transfer::indices(std::span<const std::uint64_t> local, std::span<const std::uint64_t> remote) {
+    impl_->local_index.assign(local.begin(), local.end());
+    impl_->remote_index.assign(remote.begin(), remote.end());
+    return *this;
+}
+
+Transfer& Transfer::span(const pega_span& span) { return impl_->spans.push_back(span), *this; }
+Transfer& Transfer::mark_every(std::uint32_t spans) { return impl_->batch.mark_every = spans, *this; }
+
+Transfer& Transfer::flat(const Region& local, const Region& remote) {
+    impl_->batch.local_region = local.handle();
+    impl_->batch.remote_region = remote.handle();
+    impl_->has_flat = true;
+    return *this;
+}
+
+Transfer& Transfer::range(std::uint64_t local_offset, std::uint64_t remote_offset, std::uint64_t length) {
+    impl_->local_offsets.push_back(local_offset);
+    impl_->remote_offsets.push_back(remote_offset);
+    impl_->lengths.push_back(length);
+    return *this;
+}
+
+Transfer& Transfer::deadline(std::chrono::steady_clock::time_point when) {
+    const bool none = when == std::chrono::steady_clock::time_point::max();
+    impl_->batch.deadline_ns = none ? 0 : static_cast<std::uint64_t>(when.time_since_epoch().count());
+    return *this;
+}
+
+Transfer& Transfer::priority(std::uint32_t priority) { return impl_->batch.priority = priority, *this; }
+
+Transfer& Transfer::notify(std::uint32_t value) {
+    impl_->notify.value = value;
+    impl_->has_notify = true;
+    return *this;
+}
+
+Transfer& Transfer::wait_event(pega_event* event) {
+    impl_->stream.wait = event;
+    impl_->has_stream = true;
+    return *this;
+}
+
+Transfer& Transfer::record_event(pega_event* event) {
+    impl_->stream.record = event;
+    impl_->has_stream = true;
+    return *this;
+}
+
+Transfer& Transfer::on_mark(std::function<void(std::uint64_t)> callback) { return impl_->on_mark = std::move(callback), *this; }
+Transfer& Transfer::on_done(std::function<void(const pega_completion&)> callback) {
+    return impl_->on_done = std::move(callback), *this;
+}
+
+Result<void> Transfer::Impl::seal() {
+    if (has_flat && !spans.empty()) return fail(Code::kInvalid, "a transfer has either spans or flat ranges, not both");
+    if (local_index.size() != remote_index.size()) {
+        return fail(Code::kInvalid, fmt::format("index arrays differ: {} local, {} remote", local_index.size(), remote_index.size()));
+    }
+    batch.format = has_flat ? PEGA_FORMAT_FLAT : PEGA_FORMAT_SPANS;
+    batch.spans = spans.data();
+    batch.span_count = spans.size();
+    batch.local_index = local_index.data();
+    batch.remote_index = remote_index.data();
+    batch.index_count = local_index.size();
+    batch.local_offsets = local_offsets.data();
+    batch.remote_offsets = remote_offsets.data();
+    batch.lengths = lengths.data();
+    batch.flat_count = lengths.size();
+    batch.options = nullptr;
+    if (has_stream) {
+        stream.base = {sizeof stream, PEGA_OPTION_STREAM, 0, 0, batch.options};
+        batch.options = &stream.base;
+    }
+    if (has_notify) {
+        notify.base = {sizeof notify, PEGA_OPTION_NOTIFY, 0, 0, batch.options};
+        batch.options = &notify.base;
+    }
+    return {};
+}
+
+void Completion::State::reset(const char* (*text)(std::int32_t)) {
+    done.store(false, std::memory_order_relaxed);
+    coroutine = {};
+    record = {};
+    error_text = text;
+}
+
+void Completion::State::finish(const pega_completion& terminal) {
+    std::coroutine_handle<> resume;
+    {
+        const std::lock_guard lock(mutex);
+        record = terminal;
+        done.store(true, std::memory_order_release);
+        resume = std::exchange(coroutine, {});
+        changed.notify_all();
+    }
+    if (resume) resume.resume();
+}
+
+Completion::Completion(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
+
+bool Completion::done() const noexcept { return state_ == nullptr || state_->done.load(std::memory_order_acquire); }
+
+const pega_completion& Completion::record() const noexcept {
+    assert(state_ != nullptr && done());
+    return state_->record;
+}
+
+Result<std::uint64_t> Completion::wait() const { return wait_for(std::chrono::nanoseconds::max()); }
+
+Result<std::uint64_t> Completion::wait_for(std::chrono::nanoseconds timeout) const {
+    if (state_ == nullptr) return fail(Code::kInvalid, "this Completion belongs to no batch");
+    if (!done()) {
+        std::unique_lock lock(state_->mutex);
+        const auto ended = [&] { return state_->done.load(std::memory_order_relaxed); };
+        if (timeout == std::chrono::nanoseconds::max()) {
+            state_->changed.wait(lock, ended);
+        } else if (!state_->changed.wait_for(lock, timeout, ended)) {
+            return fail(Code::kDeadlineExceeded, "the transfer has not ended yet");
+        }
+    }
+    const pega_completion& record = state_->record;
+    if (record.status == PEGA_OK) return record.bytes;
+    const char* text = record.native_code != 0 && state_->error_text != nullptr ? state_->error_text(record.native_code) : "";
+    return fail(static_cast<Code>(record.status),
+                fmt::format("transfer ended as {}{}{}", to_string(static_cast<Code>(record.status)), *text != '\0' ? ": " : "", text),
+                record.native_code);
+}
+
+bool Completion::await_suspend(std::coroutine_handle<> waiter) const {
+    if (state_ == nullptr) return false;
+    const std::lock_guard lock(state_->mutex);
+    if (state_->done.load(std::memory_order_relaxed)) return false;
+    state_->coroutine = waiter;
+    return true;
+}
+
+}  // namespace pegaflow

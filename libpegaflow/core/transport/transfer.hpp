@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// transfer.hpp - the memory of a batch and the state of its completion.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <coroutine>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "pegaflow/abi/ext/notify.h"
+#include "pegaflow/abi/ext/stream.h"
+#include "pegaflow/transfer.hpp"
+
+namespace pegaflow {
+
+// Shared by the Completion, the Transfer that reuses it, and the in-flight table.
+struct Completion::State {
+    std::atomic<bool> done{false};
+    std::atomic<std::uint32_t> waiters{0};
+    std::mutex mutex;
+    std::condition_variable changed;
+    std::coroutine_handle<> coroutine;  // guarded by mutex
+    pega_completion record{};           // written before `done`, read after
+    const char* (*error_text)(std::int32_t) = nullptr;
+
+    void reset(const char* (*text)(std::int32_t));
+    // Publishes the terminal record and wakes everybody; the last thing that happens to a batch.
+    void finish(const pega_completion& terminal);
+};
+
+struct Transfer::Impl {
+    pega_batch batch{};
+    std::vector<pega_span> spans;
+    std::vector<std::uint64_t> local_index, remote_index;
+    std::vector<std::uint64_t> local_offsets, remote_offsets, lengths;
+    pega_stream_option stream{};
+    pega_notify_option notify{};
+    bool has_stream = false, has_notify = false, has_flat = false;
+    std::function<void(std::uint64_t)> on_mark;
+    std::function<void(const pega_completion&)> on_done;
+    std::shared_ptr<Completion::State> state;
+    std::uint64_t user_data = 0;  // while in flight
+
+    // Points the batch at the arrays. kInvalid when spans and ranges are mixed or index arrays differ in length.
+    Result<void> seal();
+};
+
+}  // namespace pegaflow

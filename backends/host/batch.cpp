@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "batch.hpp"
+
+#include <algorithm>
+
+#include "copy.hpp"
+
+namespace host_backend {
+namespace {
+
+using pegaflow::backend::in_range;
+using pegaflow::backend::side_in_range;
+using pegaflow::backend::span_at;
+
+bool usable(const pega_region* region, const pega_device* device, bool written) noexcept {
+    return region != nullptr && region->device == device && !(written && (region->flags & PEGA_REGION_READ_ONLY) != 0);
+}
+
+std::uint64_t largest(const std::uint64_t* values, std::uint64_t count) noexcept {
+    std::uint64_t max = 0;
+    for (std::uint64_t i = 0; i < count; ++i) max = std::max(max, values[i]);
+    return max;
+}
+
+}  // namespace
+
+pega_status Batch::check_spans(const pega_batch& from) const noexcept {
+    if (from.span_count != 0 && (from.spans == nullptr || from.span_size < sizeof(pega_span))) return PEGA_INVALID;
+    if (from.index_count != 0 && (from.local_index == nullptr || from.remote_index == nullptr)) return PEGA_INVALID;
+    const std::uint64_t max_local = largest(from.local_index, from.index_count);
+    const std::uint64_t max_remote = largest(from.remote_index, from.index_count);
+    const bool reads = from.op == PEGA_OP_READ;
+    for (std::uint64_t i = 0; i < from.span_count; ++i) {
+        const pega_span& s = span_at(from, i);
+        if (!usable(s.local_region, channel->device, reads) || !usable(s.remote_region, channel->device, !reads)) return PEGA_INVALID;
+        if (s.segments == 0) return PEGA_INVALID;
+        if (from.index_count == 0) continue;
+        if (!side_in_range({s.local_base, s.local_stride, s.local_segment_stride}, max_local, s.segments, s.page_bytes,
+                           s.local_region->length) ||
+            !side_in_range({s.remote_base, s.remote_stride, s.remote_segment_stride}, max_remote, s.segments, s.page_bytes,
+                           s.remote_region->length)) {
+            return PEGA_INVALID;
+        }
+    }
+    return PEGA_OK;
+}
+
+pega_status Batch::check_flat(const pega_batch& from) const noexcept {
+    const bool reads = from.op == PEGA_OP_READ;
+    if (!usable(from.local_region, channel->device, reads) || !usable(from.remote_region, channel->device, !reads)) return PEGA_INVALID;
+    if (from.flat_count != 0 && (from.local_offsets == nullptr || from.remote_offsets == nullptr || from.lengths == nullptr)) {
+        return PEGA_INVALID;
+    }
+    for (std::uint64_t i = 0; i < from.flat_count; ++i) {
+        if (!in_range(from.local_offsets[i], from.lengths[i], from.local_region->length) ||
+            !in_range(from.remote_offsets[i], from.lengths[i], from.remote_region->length)) {
+            return PEGA_INVALID;
+        }
+    }
+    return PEGA_OK;
+}
+
+pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
+    channel = owner;
+    if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    if (from.format != PEGA_FORMAT_SPANS && from.format != PEGA_FORMAT_FLAT) return PEGA_INVALID;
+    has_notify = false;
+    wait = record = nullptr;
+    for (const pega_batch_option* o = from.options; o != nullptr; o = o->next) {
+        if (o->kind == PEGA_OPTION_NOTIFY) {
+            has_notify = true;
+            notify_value = reinterpret_cast<const pega_notify_option*>(o)->value;
+        } else if (o->kind == PEGA_OPTION_STREAM) {
+            wait = reinterpret_cast<const pega_stream_option*>(o)->wait;
+            record = reinterpret_cast<const pega_stream_option*>(o)->record;
+        } else if ((o->flags & PEGA_OPTION_HINT) == 0) {
+            return PEGA_UNSUPPORTED;
+        }
+    }
+    const pega_status checked = from.format == PEGA_FORMAT_FLAT ? check_flat(from) : check_spans(from);
+    if (checked != PEGA_OK) return checked;
+    batch = from;
+    batch.options = nullptr;
+    cursor_span = cursor_page = cursor_offset = 0;
+    outstanding = landed = marked = bytes = 0;
+    copied = false;
+    status = PEGA_OK;
+    native_code = 0;
+    span_outstanding.assign(span_count(), 0);
+    std::uint64_t total = 0;
+    for (std::uint64_t i = 0; i < span_count() && total < kStreamingBytes; ++i) total += pages_of(i) * page_bytes(i, 0);
+    streaming = total >= kStreamingBytes;
+    while (!fully_claimed() && (pages_of(cursor_span) == 0 || (batch.format == PEGA_FORMAT_SPANS && page_bytes(cursor_span, 0) == 0))) {
+        ++cursor_span;
+    }
+    advance_landed();
+    marked = landed;
+    return PEGA_OK;
+}
+
+void Batch::pin_regions(std::int64_t by) noexcept {
+    const auto pin = [by](pega_region* region) { region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel); };
+    if (batch.format == PEGA_FORMAT_FLAT) {
+        pin(batch.local_region);
+        pin(batch.remote_region);
+        return;
+    }
+    for (std::uint64_t i = 0; i < batch.span_count; ++i) {
+        pin(span_at(batch, i).local_region);
+        pin(span_at(batch, i).remote_region);
+    }
+}
+
+std::uint64_t Batch::pages_of(std::uint64_t span) const noexcept {
+    return batch.format == PEGA_FORMAT_FLAT ? batch.flat_count : batch.index_count * span_at(batch, span).segments;
+}
+
+std::uint64_t Batch::page_bytes(std::uint64_t span, std::uint64_t page) const noexcept {
+    if (batch.format == PEGA_FORMAT_SPANS) return span_at(batch, span).page_bytes;
+    return page < batch.flat_count ? batch.lengths[page] : 0;
+}
+
+Claim Batch::claim() {
+    Claim claim;
+    claim.span = cursor_span;
+    claim.page = cursor_page;
+    const std::uint64_t first = page_bytes(cursor_span, cursor_page);
+    if (first > kChunkBytes) {
+        claim.count = 1;
+        claim.offset = cursor_offset;
+        claim.length = claim.bytes = std::min(kChunkBytes, first - cursor_offset);
+        cursor_offset += claim.length;
+        if (cursor_offset == first) {
+            cursor_offset = 0;
+            ++cursor_page;
+        }
+    } else {
+        const std::uint64_t pages = pages_of(cursor_span);
+        while (cursor_page < pages && claim.count < kChunkPages) {
+            const std::uint64_t next = page_bytes(cursor_span, cursor_page);
+            if (claim.count != 0 && (next > kChunkBytes || claim.bytes + next > kChunkBytes)) break;
+            claim.bytes += next;
+            ++claim.count;
+            ++cursor_page;
+        }
+    }
+    while (!fully_claimed() && (cursor_page >= pages_of(cursor_span) ||
+                                (batch.format == PEGA_FORMAT_SPANS && page_bytes(cursor_span, 0) == 0))) {
+        ++cursor_span;
+        cursor_page = 0;
+    }
+    ++outstanding;
+    ++span_outstanding[claim.span];
+    return claim;
+}
+
+void Batch::run(const Claim& claim) const noexcept {
+    const bool reads = batch.op == PEGA_OP_READ;
+    for (std::uint64_t p = claim.page; p < claim.page + claim.count; ++p) {
+        std::uint8_t* local = nullptr;
+        std::uint8_t* remote = nullptr;
+        if (batch.format == PEGA_FORMAT_FLAT) {
+            local = batch.local_region->base + batch.local_offsets[p];
+            remote = batch.remote_region->base + batch.remote_offsets[p];
+        } else {
+            const pega_span& s = span_at(batch, claim.span);
+            const std::uint64_t index = p / s.segments;
+            const std::uint64_t segment = p % s.segments;
+            local = s.local_region->base + s.local_base + batch.local_index[index] * s.local_stride + segment * s.local_segment_stride;
+            remote = s.remote_region->base + s.remote_base + batch.remote_index[index] * s.remote_stride + segment * s.remote_segment_stride;
+        }
+        const std::uint64_t length = claim.length != 0 ? claim.length : page_bytes(claim.span, p);
+        if (length == 0) continue;
+        local += claim.offset;
+        remote += claim.offset;
+        copy(reads ? local : remote, reads ? remote : local, length, streaming);
+    }
+}
+
+void Batch::advance_landed() noexcept {
+    while (landed < span_count() && landed < cursor_span && span_outstanding[landed] == 0) ++landed;
+}
+
+bool Batch::finish_claim(const Claim& claim) {
+    --outstanding;
+    --span_outstanding[claim.span];
+    bytes += claim.bytes;
+    if (status == PEGA_OK) advance_landed();
+    if (batch.mark_every == 0 || batch.format == PEGA_FORMAT_FLAT || landed < marked + batch.mark_every) return false;
+    marked = landed - landed % batch.mark_every;
+    return true;
+}
+
+}  // namespace host_backend

@@ -34,7 +34,7 @@ find_package(Threads REQUIRED)
 add_library(pega_flags INTERFACE)
 target_compile_options(pega_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers
   $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
-target_include_directories(pega_flags INTERFACE
+target_include_directories(pega_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/libpegaflow/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/libpegaflow>)
 target_compile_definitions(pega_flags INTERFACE FMT_HEADER_ONLY=1 PEGAFLOW_VERSION="${PROJECT_VERSION}")
 target_link_libraries(pega_flags INTERFACE Threads::Threads ${CMAKE_DL_LIBS})

@@ -234,8 +234,9 @@ public:
     // Refuses new work, waits for what runs (cancelled at `deadline`), frees everything. Idempotent.
     void close(std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max());
 
+    struct State;  // the library's own
+
 private:
-    struct State;
     explicit Engine(std::unique_ptr<State> state);
     std::unique_ptr<State> state_;
 };

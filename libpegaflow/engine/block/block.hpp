@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+// block.hpp - one cached block: a page of the pool for each worker shard, filled cell by cell, then sealed for good.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <utility>
+#include <vector>
+
+#include "engine/block/key.hpp"
+
+namespace pegaflow::engine {
+
+// Whoever gives pages back when a block goes.
+class PageOwner {
+public:
+    virtual void free_page(std::uint64_t offset, std::uint64_t bytes) noexcept = 0;
+
+protected:
+    ~PageOwner() = default;
+};
+
+inline constexpr std::uint64_t kNoPage = UINT64_MAX;
+
+// The bytes of one worker shard: all its layers side by side.
+struct Page {
+    std::uint64_t offset = kNoPage;  // from the pool's base
+    std::uint64_t bytes = 0;
+};
+
+enum class BlockState : std::uint8_t { kFilling, kResident, kGone };
+
+// Which layers of a shard are being copied, and which are there; one bit a layer.
+struct ShardFill {
+    std::vector<std::uint64_t> claimed, filled;
+    std::uint32_t missing = 0;
+};
+
+// Guarded by the mutex of its index shard: state, fill, links. Pages are written by the claims' owners only and never after
+// sealing. The block and its pages go when the last reference does.
+struct Block {
+    Block(const BlockKey& k, std::uint64_t h, PageOwner& o) : key(k), hash(h), owner(o) {}
+    ~Block() {
+        for (const Page& page : pages) {
+            if (page.offset != kNoPage) owner.free_page(page.offset, page.bytes);
+        }
+    }
+    std::uint64_t footprint() const noexcept {
+        std::uint64_t bytes = 0;
+        for (const Page& page : pages) bytes += page.offset == kNoPage ? 0 : page.bytes;
+        return bytes;
+    }
+
+    const BlockKey key;
+    const std::uint64_t hash;
+    PageOwner& owner;
+    std::atomic<std::uint32_t> refs{0};
+    BlockState state = BlockState::kFilling;
+    std::vector<Page> pages;                         // by shard of the storage group
+    std::unique_ptr<std::vector<ShardFill>> fill;    // until sealed
+    std::uint32_t shards_missing = 0;
+    std::int64_t birth_ns = 0;
+    std::vector<std::uint32_t> digests;              // one a page
+    std::atomic<bool> digested{false};
+    // Links of the eviction policy.
+    Block* newer = nullptr;
+    Block* older = nullptr;
+    std::uint64_t stamp = 0;
+};
+
+// A counted reference: while one exists, the block's pages stay. Cheap to move.
+class BlockRef {
+public:
+    BlockRef() noexcept = default;
+    explicit BlockRef(Block* block) noexcept : block_(block) {
+        if (block_ != nullptr) block_->refs.fetch_add(1, std::memory_order_relaxed);
+    }
+    BlockRef(const BlockRef& other) noexcept : BlockRef(other.block_) {}
+    BlockRef(BlockRef&& other) noexcept : block_(std::exchange(other.block_, nullptr)) {}
+    BlockRef& operator=(BlockRef other) noexcept {
+        std::swap(block_, other.block_);
+        return *this;
+    }
+    ~BlockRef() {
+        if (block_ != nullptr && block_->refs.fetch_sub(1, std::memory_order_acq_rel) == 1) delete block_;
+    }
+    Block* get() const noexcept { return block_; }
+    Block* operator->() const noexcept { return block_; }
+    Block& operator*() const noexcept { return *block_; }
+    explicit operator bool() const noexcept { return block_ != nullptr; }
+
+private:
+    Block* block_ = nullptr;
+};
+
+}  // namespace pegaflow::engine

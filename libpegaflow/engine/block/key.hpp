@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+// key.hpp - the identity of a block: namespace and layout, storage group, and the whole content hash.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "base/hash.hpp"
+#include "pegaflow/engine.hpp"
+
+namespace pegaflow::engine {
+
+// Compared in full: two blocks are one only when every byte of their hashes is equal.
+struct BlockKey {
+    std::uint64_t scope = 0;  // the engine's number for a namespace with a layout fingerprint
+    std::uint32_t group = 0;
+    std::uint32_t length = 0;
+    std::array<char, kMaxHashBytes> bytes;  // the first `length` are set
+
+    // `hash` has at most kMaxHashBytes.
+    BlockKey(std::uint64_t scope_number, std::uint32_t storage_group, std::string_view hash) noexcept
+        : scope(scope_number), group(storage_group), length(static_cast<std::uint32_t>(hash.size())) {
+        std::memcpy(bytes.data(), hash.data(), hash.size());
+    }
+    std::string_view hash() const noexcept { return {bytes.data(), length}; }
+};
+
+// The table hash of a key given by its parts. [data]
+inline std::uint64_t table_hash(std::uint64_t scope, std::uint32_t group, std::string_view hash) noexcept {
+    return base::hash_bytes(hash.data(), hash.size(), scope * 0x9e3779b97f4a7c15ULL + group);
+}
+
+inline bool same_key(const BlockKey& key, std::uint64_t scope, std::uint32_t group, std::string_view hash) noexcept {
+    return key.length == hash.size() && key.scope == scope && key.group == group && std::memcmp(key.bytes.data(), hash.data(), hash.size()) == 0;
+}
+
+}  // namespace pegaflow::engine

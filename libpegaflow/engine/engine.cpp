@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+// Joins the parts: instances, index, pool, leases, copies, and the two background threads.
+#include "pegaflow/engine.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <future>
+
+#include "base/crc32c.hpp"
+#include "base/log.hpp"
+#include "engine/state.hpp"
+
+namespace pegaflow {
+namespace engine {
+
+constexpr auto kWatchInterval = std::chrono::milliseconds(20);
+constexpr std::uint64_t kDefaultBlockBytes = std::uint64_t{2} << 20;
+constexpr std::uint64_t kNoScope = UINT64_MAX;
+
+std::uint64_t OperationTable::add(std::shared_ptr<Operation> operation) {
+    const std::lock_guard lock(mutex_);
+    operations_.emplace(next_, std::move(operation));
+    return next_++;
+}
+
+void OperationTable::remove(std::uint64_t id) {
+    const std::lock_guard lock(mutex_);
+    operations_.erase(id);
+}
+
+std::shared_ptr<Operation> OperationTable::find(std::uint64_t id) const {
+    const std::lock_guard lock(mutex_);
+    const auto it = operations_.find(id);
+    return it == operations_.end() ? nullptr : it->second;
+}
+
+std::vector<std::shared_ptr<Operation>> OperationTable::expired(Clock::time_point now) const {
+    std::vector<std::shared_ptr<Operation>> out;
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, operation] : operations_) {
+        if (operation->deadline <= now && !operation->timed_out.exchange(true)) out.push_back(operation);
+    }
+    return out;
+}
+
+std::vector<std::shared_ptr<Operation>> OperationTable::all() const {
+    std::vector<std::shared_ptr<Operation>> out;
+    const std::lock_guard lock(mutex_);
+    for (const auto& [id, operation] : operations_) out.push_back(operation);
+    return out;
+}
+
+}  // namespace engine
+
+using engine::Block;
+using engine::BlockRef;
+using engine::Clock;
+using engine::Instance;
+using engine::Worker;
+
+Result<std::shared_ptr<Instance>> Engine::State::instance(std::string_view id) const {
+    const std::shared_lock lock(instances_mutex);
+    const auto it = instances.find(id);
+    if (it == instances.end()) return fail(Code::kNotFound, fmt::format("instance {} not found", id));
+    return it->second;
+}
+
+Result<const Region*> Engine::State::pool_region(Device& device) {
+    const std::lock_guard lock(regions_mutex);
+    const auto it = pool_regions.find(&device);
+    if (it != pool_regions.end()) return &it->second;
+    PEGA_ASSIGN(Region region, device.register_address(pool->base(), pool->capacity()));
+    return &pool_regions.emplace(&device, std::move(region)).first->second;
+}
+
+Result<Device*> Engine::State::device_for(const MemoryDescription& memory) {
+    if (memory.kind == PEGA_MEMORY_GPU) {
+        PEGA_ASSIGN(Device* const gpu, fabric.device_by_uuid(memory.device_uuid));
+        return fabric.route(gpu->info().name, PEGA_MEMORY_HOST);
+    }
+    for (const DeviceInfo& info : fabric.devices()) {
+        if (info.kind == memory.kind) {
+            if (auto device = fabric.route(info.name, PEGA_MEMORY_HOST)) return device;
+        }
+    }
+    return fail(Code::kUnsupported, fmt::format("no loaded back end moves bytes between memory of kind {} and host memory", memory.kind));
+}
+
+std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, std::vector<std::uint64_t>& out) {
+    std::uint64_t got = pool->allocate_many(bytes, count, node, out);
+    while (got < count) {
+        index->set_pressure(true);
+        BlockRef victim = index->evict_one();
+        if (!victim) return got;
+        ++counters.evictions;
+        counters.evicted_bytes += victim->footprint();
+        victim = {};
+        got += pool->allocate_many(bytes, count - got, node, out);
+    }
+    return got;
+}
+
+void Engine::State::block_complete(const BlockRef& block, bool admitted) {
+    if (!admitted) {
+        ++counters.rejections;
+        return;
+    }
+    ++counters.insertions;
+    if (!options.digests) return;
+    const std::lock_guard lock(background_mutex);
+    undigested.push_back(block);
+    background_changed.notify_all();
+}
+
+bool Engine::State::verify(Block& block) {
+    if (!block.digested.load(std::memory_order_acquire)) return true;
+    for (std::size_t i = 0; i < block.pages.size(); ++i) {
+        if (base::crc32c(pool->base() + block.pages[i].offset, block.pages[i].bytes) == block.digests[i]) continue;
+        ++counters.mismatches;
+        if (index->erase(block)) ++counters.quarantined;
+        base::log_error("engine", "a resident block of {} bytes lost its digest (page {}); it was dropped", block.footprint(), i);
+        return false;
+    }
+    return true;
+}
+
+void Engine::State::run_digests() {
+    std::unique_lock lock(background_mutex);
+    for (;;) {
+        background_changed.wait(lock, [&] { return stop || !undigested.empty(); });
+        if (stop) return;
+        BlockRef block = std::move(undigested.front());
+        undigested.pop_front();
+        ++digesting;
+        lock.unlock();
+        std::vector<std::uint32_t> digests;
+        for (const engine::Page& page : block->pages) digests.push_back(base::crc32c(pool->base() + page.offset, page.bytes));
+        block->digests = std::move(digests);
+        block->digested.store(true, std::memory_order_release);
+        block = {};
+        lock.lock();
+        --digesting;
+        background_changed.notify_all();
+    }
+}
+
+void Engine::State::run_watch() {
+    std::unique_lock lock(background_mutex);
+    while (!stop) {
+        background_changed.wait_for(lock, engine::kWatchInterval, [&] { return stop; });
+        lock.unlock();
+        const auto now = Clock::now();
+        counters.leases_expired += leases.expire(now);
+        for (const auto& operation : operations.expired(now)) operation->cancel();
+        if (index->incomplete() != 0) {
+            counters.incomplete_dropped += index->drop_incomplete((now - options.incomplete_block_time).time_since_epoch().count(), engine::kNoScope);
+        }
+        lock.lock();
+    }
+}
+
+void Engine::State::close(Clock::time_point deadline) {
+    const std::lock_guard closing(close_mutex);
+    if (closed) return;
+    closed = true;
+    gate.close();
+    if (!gate.wait_empty_until(deadline)) {
+        for (const auto& operation : operations.all()) operation->cancel();
+        gate.wait_empty();
+    }
+    std::map<std::string, std::shared_ptr<Instance>, std::less<>> old;
+    {
+        const std::unique_lock lock(instances_mutex);
+        old.swap(instances);
+    }
+    for (const auto& [id, instance] : old) {
+        for (const auto& [device, worker] : instance->workers) worker->close();
+    }
+    {
+        const std::lock_guard lock(background_mutex);
+        stop = true;
+        background_changed.notify_all();
+    }
+    if (digest_thread.joinable()) digest_thread.join();
+    if (watch_thread.joinable()) watch_thread.join();
+    undigested.clear();
+    leases.expire(Clock::time_point::max());
+    index.reset();
+    const std::lock_guard lock(regions_mutex);
+    pool_regions.clear();
+    pool.reset();
+}
+
+Engine::Engine(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Engine::~Engine() { close(); }
+
+Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fabric, EngineObserver observer) {
+    auto state = std::make_unique<State>(std::move(options), fabric, std::move(observer));
+    const EngineOptions& o = state->options;
+    if (o.max_queued_transfers == 0) return fail(Code::kInvalid, "max_queued_transfers is 0, expected at least 1");
+    if (o.lease_time <= o.lease_time.zero()) return fail(Code::kInvalid, "lease_time must be positive");
+    PEGA_ASSIGN(const auto eviction, engine::make_eviction_policy(o.eviction_policy));
+    const std::uint64_t block_bytes = o.block_bytes_hint != 0 ? o.block_bytes_hint : engine::kDefaultBlockBytes;
+    PEGA_ASSIGN(state->admission, engine::make_admission_policy(o.admission_policy, o.pool_bytes / block_bytes + 1));
+    PEGA_ASSIGN(state->pool, engine::Pool::create({o.pool_bytes, o.hugepages, o.pool_file, o.numa_affinity}));
+    state->index = std::make_unique<engine::BlockIndex>(eviction, *state->admission, *state->pool);
+    state->digest_thread = std::thread([raw = state.get()] { raw->run_digests(); });
+    state->watch_thread = std::thread([raw = state.get()] { raw->run_watch(); });
+    return std::unique_ptr<Engine>(new Engine(std::move(state)));
+}
+
+void Engine::save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) { engine::start_save(*state_, request, std::move(done)); }
+
+Result<SaveOutcome> Engine::save(const SaveRequest& request) {
+    std::promise<Result<SaveOutcome>> promise;
+    auto outcome = promise.get_future();
+    save_async(request, [&](Result<SaveOutcome> result) { promise.set_value(std::move(result)); });
+    return outcome.get();
+}
+
+Result<LoadId> Engine::load_async(const LoadRequest& request, LoadCallbacks callbacks) { return engine::start_load(*state_, request, std::move(callbacks)); }
+
+Result<void> Engine::load(const LoadRequest& request) {
+    auto promise = std::make_shared<std::promise<Result<void>>>();
+    auto outcome = promise->get_future();
+    PEGA_TRY(load_async(request, {nullptr, [promise](Result<void> result) { promise->set_value(std::move(result)); }}));
+    return outcome.get();
+}
+
+Result<void> Engine::cancel_load(LoadId load) {
+    const auto operation = state_->operations.find(load);
+    if (operation == nullptr) return fail(Code::kNotFound, fmt::format("load {} is over or never was", load));
+    operation->cancel();
+    return {};
+}
+
+Result<QueryOutcome> Engine::query(const QueryRequest& request) {
+    State& s = *state_;
+    const auto pass = s.gate.enter();
+    if (!pass) return fail(Code::kCanceled, "the engine is closing");
+    if (request.request_id.empty()) return fail(Code::kInvalid, "req_id must not be empty");
+    PEGA_ASSIGN(const auto instance, s.instance(request.instance_id));
+    for (const std::string_view hash : request.hashes) {
+        if (hash.empty() || hash.size() > kMaxHashBytes) {
+            return fail(Code::kInvalid, fmt::format("a block hash has {} bytes, expected 1 to {}", hash.size(), kMaxHashBytes));
+        }
+    }
+    ++s.counters.queries;
+    const bool sealed = instance->sealed.load(std::memory_order_acquire);
+    if (request.group != 0) {
+        if (!sealed) PEGA_TRY(instance->worker(0));
+        if (request.group >= instance->layout.groups.size()) {
+            return fail(Code::kInvalid, fmt::format("unknown storage group {}: instance {} has {}", request.group, instance->id, instance->layout.groups.size()));
+        }
+    }
+    QueryOutcome outcome;
+    std::vector<BlockRef> blocks;
+    if (sealed && request.group == 0) {
+        s.index->lookup_prefix(instance->scope, 0, request.hashes, blocks);
+    } else if (sealed) {
+        s.index->lookup_each(instance->scope, request.group, request.hashes, blocks, outcome.hit_positions);
+    }
+    outcome.hit_blocks = blocks.size();
+    s.counters.hits += blocks.size();
+    s.counters.misses += request.hashes.size() - blocks.size();
+    const bool partial = request.whole_prefix_only && request.group != 0 && blocks.size() < request.hashes.size();
+    if (blocks.empty() || partial) return outcome;
+    const auto expiry = Clock::now() + request.lease_time.value_or(s.options.lease_time);
+    outcome.lease = s.leases.create(instance->id, std::move(blocks), instance->world_size, expiry);
+    return outcome;
+}
+
+Result<void> Engine::renew(const LeaseId& lease, std::optional<std::chrono::nanoseconds> lease_time) {
+    return state_->leases.renew(lease, Clock::now() + lease_time.value_or(state_->options.lease_time));
+}
+
+Result<void> Engine::release(const LeaseId& lease) { return state_->leases.release(lease); }
+
+Result<void> Engine::flush() {
+    State& s = *state_;
+    std::unique_lock lock(s.background_mutex);
+    s.background_changed.wait(lock, [&] { return s.stop || (s.undigested.empty() && s.digesting == 0); });
+    return {};
+}
+
+MemoryCleanup Engine::cleanup_memory() {
+    State& s = *state_;
+    MemoryCleanup out;
+    const auto pass = s.gate.enter();
+    if (!pass) return out;
+    const std::uint64_t before = s.pool->used();
+    s.index->erase_all([&](BlockRef block) {
+        ++out.evicted_blocks;
+        out.evicted_bytes += block->footprint();
+        if (block->refs.load(std::memory_order_acquire) > 1) ++out.still_referenced_blocks;
+    });
+    const std::uint64_t after = s.pool->used();
+    out.reclaimed_bytes = before > after ? before - after : 0;
+    return out;
+}
+
+bool Engine::contains(std::string_view instance_id, std::string_view hash, std::uint32_t group) const {
+    const auto pass = state_->gate.enter();
+    const auto instance = state_->instance(instance_id);
+    return pass && instance && (*instance)->sealed.load(std::memory_order_acquire) && state_->index->contains((*instance)->scope, group, hash);
+}
+
+void Engine::close(Clock::time_point deadline) { state_->close(deadline); }
+
+}  // namespace pegaflow

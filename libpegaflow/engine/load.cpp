@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+// Loading: check everything, take the worker's shares of the leases, then one batch a layer group, reporting layers as they land.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "engine/state.hpp"
+
+namespace pegaflow::engine {
+namespace {
+
+struct LoadGroup {
+    std::uint32_t group = 0;
+    std::uint32_t shard = 0;
+    std::vector<const WorkerLayer*> layers;
+    std::vector<std::uint64_t> offsets;  // of the layers in the page
+    std::vector<std::uint64_t> local_index, remote_index;
+    Transfer transfer;
+    std::atomic<std::uint64_t> landed{0};  // layers
+};
+
+class LoadOperation final : public Operation {
+public:
+    LoadOperation(Engine::State& s, Worker& w, base::Gate::Pass engine_pass, base::Gate::Pass worker_pass, Clock::time_point when,
+                  LoadCallbacks user)
+        : Operation(when), state(s), worker(w), passes{std::move(engine_pass), std::move(worker_pass)}, callbacks(std::move(user)) {}
+
+    void cancel() override {
+        for (const auto& group : groups) {
+            if (!group->local_index.empty()) worker.loads().cancel(group->transfer);
+        }
+    }
+    void layers_landed(LoadGroup& group, std::uint64_t layers);
+    void group_done(LoadGroup& group, pega_status status, std::uint64_t bytes);
+    void release_share();
+
+    Engine::State& state;
+    Worker& worker;
+    base::Gate::Pass passes[2];
+    LoadCallbacks callbacks;
+    const Clock::time_point started = Clock::now();
+    std::vector<std::unique_ptr<LoadGroup>> groups;
+    std::vector<BlockRef> blocks;  // pinned until no byte moves
+    std::atomic<std::size_t> remaining{1};
+    std::atomic<pega_status> failure{PEGA_OK};
+    std::atomic<std::uint64_t> bytes{0};
+    std::uint64_t id = 0;
+
+private:
+    void finish();
+    std::uint64_t reported_ = 0;  // batches of a device report on one thread
+};
+
+void LoadOperation::layers_landed(LoadGroup& group, std::uint64_t layers) {
+    group.landed.store(layers, std::memory_order_relaxed);
+    if (!callbacks.on_layers) return;
+    std::uint64_t leading = 0;
+    for (const auto& g : groups) {
+        leading += g->landed.load(std::memory_order_relaxed);
+        if (g->landed.load(std::memory_order_relaxed) < g->layers.size()) break;
+    }
+    if (leading > reported_) callbacks.on_layers(reported_ = leading);
+}
+
+void LoadOperation::group_done(LoadGroup& group, pega_status status, std::uint64_t moved) {
+    bytes.fetch_add(moved, std::memory_order_relaxed);
+    if (status == PEGA_OK) {
+        layers_landed(group, group.layers.size());
+    } else {
+        failure.store(status, std::memory_order_relaxed);
+    }
+    release_share();
+}
+
+void LoadOperation::release_share() {
+    if (remaining.fetch_sub(1, std::memory_order_acq_rel) == 1) finish();
+}
+
+void LoadOperation::finish() {
+    Counters& c = state.counters;
+    const pega_status status = failure.load(std::memory_order_relaxed);
+    const std::uint64_t moved = bytes.load(std::memory_order_relaxed);
+    const std::chrono::duration<double> seconds = Clock::now() - started;
+    c.load_bytes += moved;
+    --c.loads_in_flight;
+    if (status != PEGA_OK) ++c.load_failures;
+    if (status == PEGA_CANCELED) ++c.canceled;
+    if (state.observer.on_load) state.observer.on_load(seconds.count(), moved, status == PEGA_OK);
+    state.operations.remove(id);
+    blocks.clear();
+    const auto on_done = std::move(callbacks.on_done);
+    const bool late = status == PEGA_CANCELED && Clock::now() >= deadline;
+    passes[0] = {};
+    passes[1] = {};
+    if (!on_done) return;
+    if (status == PEGA_OK) return on_done({});
+    const auto code = late ? Code::kDeadlineExceeded : static_cast<Code>(status);
+    on_done(fail(code, fmt::format("storage error: the copy of a load ended as {}", to_string(code))));
+}
+
+Result<void> make_groups(LoadOperation& op, const Instance& instance, const LoadRequest& request) {
+    const WorkerRegistration& who = op.worker.registration();
+    if (request.layer_groups.empty()) return fail(Code::kInvalid, "a load needs at least one layer group");
+    std::set<std::string_view> seen;
+    for (const auto& names : request.layer_groups) {
+        auto group = std::make_unique<LoadGroup>();
+        if (names.empty()) return fail(Code::kInvalid, "a layer group of a load is empty");
+        for (const std::string_view name : names) {
+            const WorkerLayer* layer = op.worker.layer(name);
+            if (layer == nullptr) return fail(Code::kInvalid, fmt::format("layer {} is not registered on device {}", name, who.device_id));
+            if (!seen.insert(name).second) return fail(Code::kInvalid, fmt::format("layer {} is named twice in one load", name));
+            const Layout::Place* place = instance.layout.find(who.tp_rank, who.pp_rank, name);
+            if (!group->layers.empty() && place->group != group->group) {
+                return fail(Code::kInvalid, fmt::format("layer {} is of storage group {}, its load group began with {}", name, place->group, group->group));
+            }
+            group->group = place->group;
+            group->shard = place->shard;
+            group->layers.push_back(layer);
+            group->offsets.push_back(instance.layout.groups[place->group][place->shard].layers[place->layer].offset);
+        }
+        op.groups.push_back(std::move(group));
+    }
+    return {};
+}
+
+// Pairs the blocks of one lease with their destinations.
+Result<void> place_lease(LoadOperation& op, const Instance& instance, const LeaseLoad& load, std::vector<BlockRef> blocks) {
+    if (load.block_ids_by_group.size() != op.groups.size()) {
+        return fail(Code::kInvalid, fmt::format("load group count {} does not match layer group count {}", load.block_ids_by_group.size(), op.groups.size()));
+    }
+    for (std::size_t g = 0; g < op.groups.size(); ++g) {
+        LoadGroup& group = *op.groups[g];
+        const auto& targets = load.block_ids_by_group[g];
+        if (targets.size() != blocks.size()) {
+            return fail(Code::kInvalid, fmt::format("query lease block count {} does not match destination block count {} for group {}", blocks.size(),
+                                                    targets.size(), g));
+        }
+        std::uint64_t limit = UINT64_MAX;
+        for (const WorkerLayer* layer : group.layers) limit = std::min(limit, layer->geometry.num_blocks);
+        for (std::size_t i = 0; i < targets.size(); ++i) {
+            if (targets[i] == kNoBlock) continue;
+            const Block& block = *blocks[i];
+            if (block.key.scope != instance.scope || block.key.group != group.group) {
+                return fail(Code::kInvalid, fmt::format("stored block has {} slots but storage group {} of instance {} expects {}: namespace is shared by "
+                                                        "incompatible KV layouts",
+                                                        block.pages.size(), group.group, instance.id, instance.layout.groups[group.group].size()));
+            }
+            if (targets[i] >= limit) {
+                return fail(Code::kInvalid, fmt::format("destination block {} of group {} is out of range, its layers have {} blocks", targets[i], g, limit));
+            }
+            group.local_index.push_back(targets[i]);
+            group.remote_index.push_back(block.pages[group.shard].offset);
+        }
+    }
+    op.blocks.insert(op.blocks.end(), std::make_move_iterator(blocks.begin()), std::make_move_iterator(blocks.end()));
+    return {};
+}
+
+void build_transfer(LoadGroup& group, const std::shared_ptr<LoadOperation>& op, const LoadRequest& request, pega_event* event) {
+    group.transfer.clear().read().indices(group.local_index, group.remote_index).mark_every(1).deadline(request.deadline).priority(2);
+    if (event != nullptr) group.transfer.wait_event(event);
+    for (std::size_t i = 0; i < group.layers.size(); ++i) {
+        const LayerGeometry& g = group.layers[i]->geometry;
+        group.transfer.span({group.layers[i]->region->handle(), op->worker.pool().handle(), 0, g.block_stride, g.segment_stride, group.offsets[i], 1,
+                             g.segment_bytes, g.segment_bytes, g.segments, 0});
+    }
+    group.transfer.on_mark([raw = op.get(), &group](std::uint64_t landed) { raw->layers_landed(group, landed); });
+}
+
+Result<void> check_and_take(LoadOperation& op, const Instance& instance, const LoadRequest& request) {
+    PEGA_TRY(make_groups(op, instance, request));
+    std::set<LeaseId> named;
+    for (const LeaseLoad& load : request.loads) {
+        if (!named.insert(load.lease).second) return fail(Code::kInvalid, "a lease is named twice in one load");
+        PEGA_ASSIGN(auto blocks, op.state.leases.peek(load.lease, request.instance_id, request.device_id));
+        PEGA_TRY(place_lease(op, instance, load, std::move(blocks)));
+    }
+    if (op.state.options.verify_on_load) {
+        for (const BlockRef& block : op.blocks) {
+            if (!op.state.verify(*block)) return fail(Code::kCorrupt, "storage error: a block does not have its digest any more; it was dropped");
+        }
+    }
+    // Nothing can be wrong with the request any more: only now the shares go.
+    for (const LeaseLoad& load : request.loads) PEGA_TRY(op.state.leases.consume(load.lease, request.instance_id, request.device_id));
+    return {};
+}
+
+Result<void> launch(const std::shared_ptr<LoadOperation>& op, const Instance& instance, const LoadRequest& request) {
+    pega_event* event = request.local_event;
+    if (!request.wait_event.empty()) {
+        PEGA_ASSIGN(event, op->worker.event(request.wait_event));
+    }
+    PEGA_TRY(check_and_take(*op, instance, request));
+    op->remaining.store(op->groups.size() + 1, std::memory_order_relaxed);
+    std::size_t submitted = 0;
+    for (const auto& group : op->groups) {
+        if (group->local_index.empty()) {
+            op->group_done(*group, PEGA_OK, 0);
+            ++submitted;
+            continue;
+        }
+        build_transfer(*group, op, request, event);
+        auto started = op->worker.loads().submit(group->transfer, [op, raw = group.get()](pega_status status, std::uint64_t bytes) { op->group_done(*raw, status, bytes); });
+        if (started) {
+            ++submitted;
+            continue;
+        }
+        if (submitted == 0) return started;
+        op->failure.store(static_cast<pega_status>(started.error().code), std::memory_order_relaxed);
+        op->remaining.fetch_sub(op->groups.size() - submitted, std::memory_order_acq_rel);
+        break;
+    }
+    return {};
+}
+
+}  // namespace
+
+Result<LoadId> start_load(Engine::State& state, const LoadRequest& request, LoadCallbacks callbacks) {
+    auto engine_pass = state.gate.enter();
+    if (!engine_pass) return fail(Code::kCanceled, "the engine is closing");
+    PEGA_ASSIGN(const auto instance, state.instance(request.instance_id));
+    PEGA_ASSIGN(Worker* const worker, instance->worker(request.device_id));
+    auto worker_pass = worker->enter();
+    if (!worker_pass) return fail(Code::kCanceled, fmt::format("instance {} is being unregistered", request.instance_id));
+    ++state.counters.load_requests;
+    ++state.counters.loads_in_flight;
+    auto op = std::make_shared<LoadOperation>(state, *worker, std::move(engine_pass), std::move(worker_pass), request.deadline, std::move(callbacks));
+    op->id = state.operations.add(op);
+    const LoadId id = op->id;
+    auto launched = launch(op, *instance, request);
+    if (launched) {
+        op->release_share();
+        return id;
+    }
+    if (launched.error().code == Code::kQueueFull) ++state.counters.queue_full;
+    ++state.counters.load_failures;
+    --state.counters.loads_in_flight;
+    state.operations.remove(id);
+    op->blocks.clear();
+    return fail(std::move(launched).error());
+}
+
+}  // namespace pegaflow::engine

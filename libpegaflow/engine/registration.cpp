@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+// Registration: workers come, the last one seals; instances go when nothing of theirs moves any more. And what there is, in numbers.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/log.hpp"
+#include "engine/state.hpp"
+
+namespace pegaflow {
+namespace {
+
+using engine::Clock;
+using engine::Instance;
+using engine::Worker;
+
+Result<void> check_worker(const WorkerRegistration& w) {
+    if (w.instance_id.empty()) return fail(Code::kInvalid, "instance_id must not be empty");
+    if (w.tp_size == 0 || w.world_size == 0) return fail(Code::kInvalid, fmt::format("tp_size {} and world_size {} must be positive", w.tp_size, w.world_size));
+    if (w.tp_rank >= w.tp_size) return fail(Code::kInvalid, fmt::format("tp_rank {} must be less than tp_size {}", w.tp_rank, w.tp_size));
+    if (w.device_id < 0) return fail(Code::kInvalid, fmt::format("device_id {} must not be negative", w.device_id));
+    if (w.layers.empty()) return fail(Code::kInvalid, fmt::format("device {} registered no KV cache layers", w.device_id));
+    for (const LayerRegistration& layer : w.layers) PEGA_TRY(engine::layer_geometry(layer));
+    return {};
+}
+
+// One worker's layers must be reachable through one device.
+Result<Device*> common_device(Engine::State& state, const WorkerRegistration& w) {
+    Device* device = nullptr;
+    for (const LayerRegistration& layer : w.layers) {
+        PEGA_ASSIGN(Device* const here, state.device_for(layer.memory));
+        if (device != nullptr && device != here) {
+            return fail(Code::kInvalid, fmt::format("layer \"{}\" lives on {}, the worker's other layers on {}", layer.name, here->info().name, device->info().name));
+        }
+        device = here;
+    }
+    return device;
+}
+
+std::shared_ptr<Instance> find_or_make(Engine::State& state, const WorkerRegistration& w) {
+    const std::unique_lock lock(state.instances_mutex);
+    std::shared_ptr<Instance>& slot = state.instances[w.instance_id];
+    if (!slot) {
+        slot = std::make_shared<Instance>();
+        slot->id = w.instance_id;
+        slot->name_space = w.name_space;
+        slot->tp_size = w.tp_size;
+        slot->world_size = w.world_size;
+        slot->page_first = w.page_first;
+    }
+    return slot;
+}
+
+// Checks against the instance that is there. Its mutex is held.
+Result<void> check_fits(const Instance& instance, const WorkerRegistration& w) {
+    if (instance.closed) return fail(Code::kNotFound, fmt::format("instance {} is being unregistered", instance.id));
+    if (instance.tp_size != w.tp_size || instance.world_size != w.world_size || instance.page_first != w.page_first) {
+        return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists with tp={}, world={}, page_first={}; requested tp={}, world={}, "
+                                                 "page_first={}",
+                                                 instance.id, instance.tp_size, instance.world_size, instance.page_first, w.tp_size, w.world_size, w.page_first));
+    }
+    if (instance.name_space != w.name_space) {
+        return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists in namespace \"{}\"; requested \"{}\"", instance.id, instance.name_space, w.name_space));
+    }
+    if (instance.workers.contains(w.device_id)) {
+        return fail(Code::kExists, fmt::format("GPU context for device {} already exists in instance {}", w.device_id, instance.id));
+    }
+    if (instance.sealed.load(std::memory_order_acquire)) {
+        return fail(Code::kNotReady, fmt::format("instance {} is already fully registered ({} workers); device {} cannot join", instance.id, instance.workers.size(), w.device_id));
+    }
+    return {};
+}
+
+Result<void> seal(Engine::State& state, Instance& instance) {
+    std::vector<const WorkerRegistration*> all;
+    for (const auto& [device, worker] : instance.workers) all.push_back(&worker->registration());
+    PEGA_ASSIGN(instance.layout, engine::seal_layout(all));
+    {
+        const std::lock_guard lock(state.scopes_mutex);
+        const std::string name = instance.name_space + '\0' + instance.layout.fingerprint;
+        instance.scope = state.scopes.emplace(name, state.scopes.size() + 1).first->second;
+    }
+    instance.sealed.store(true, std::memory_order_release);
+    base::log_info("engine", "instance {} sealed: {} workers, layout {}", instance.id, instance.workers.size(), instance.layout.fingerprint);
+    return {};
+}
+
+void forget_if_empty(Engine::State& state, const std::shared_ptr<Instance>& instance) {
+    const std::unique_lock lock(state.instances_mutex);
+    const std::lock_guard inner(instance->mutex);
+    const auto it = state.instances.find(instance->id);
+    if (instance->workers.empty() && it != state.instances.end() && it->second == instance) state.instances.erase(it);
+}
+
+}  // namespace
+
+Result<void> Engine::register_worker(const WorkerRegistration& worker) {
+    State& s = *state_;
+    const auto pass = s.gate.enter();
+    if (!pass) return fail(Code::kCanceled, "the engine is closing");
+    PEGA_TRY(check_worker(worker));
+    const std::shared_ptr<Instance> instance = find_or_make(s, worker);
+    Result<void> result;
+    {
+        const std::lock_guard lock(instance->mutex);
+        result = [&]() -> Result<void> {
+            PEGA_TRY(check_fits(*instance, worker));
+            PEGA_ASSIGN(Device* const device, common_device(s, worker));
+            PEGA_ASSIGN(const Region* const pool, s.pool_region(*device));
+            PEGA_ASSIGN(auto opened, Worker::open(worker, *device, *pool, s.options.max_queued_transfers));
+            instance->workers.emplace(worker.device_id, std::move(opened));
+            if (instance->workers.size() < instance->world_size) return {};
+            auto sealed = seal(s, *instance);
+            if (!sealed) instance->workers.erase(worker.device_id);
+            return sealed;
+        }();
+    }
+    if (!result) forget_if_empty(s, instance);
+    return result;
+}
+
+Result<void> Engine::unregister_instance(std::string_view instance_id) {
+    State& s = *state_;
+    const auto pass = s.gate.enter();
+    if (!pass) return fail(Code::kCanceled, "the engine is closing");
+    PEGA_ASSIGN(const auto instance, s.instance(instance_id));
+    {
+        const std::unique_lock lock(s.instances_mutex);
+        const auto it = s.instances.find(instance_id);
+        if (it == s.instances.end() || it->second != instance) return fail(Code::kNotFound, fmt::format("instance {} not found", instance_id));
+        s.instances.erase(it);
+    }
+    {
+        const std::lock_guard lock(instance->mutex);
+        instance->closed = true;
+        for (const auto& [device, worker] : instance->workers) worker->close();
+    }
+    s.leases.drop_instance(instance_id);
+    bool shared = false;
+    {
+        const std::shared_lock lock(s.instances_mutex);
+        shared = std::any_of(s.instances.begin(), s.instances.end(), [&](const auto& other) { return other.second->scope == instance->scope; });
+    }
+    if (!shared && instance->scope != 0) s.counters.incomplete_dropped += s.index->drop_incomplete(INT64_MIN, instance->scope);
+    base::log_info("engine", "instance {} unregistered", instance_id);
+    return {};
+}
+
+std::vector<InstanceInfo> Engine::instances() const {
+    std::vector<std::shared_ptr<Instance>> all;
+    {
+        const std::shared_lock lock(state_->instances_mutex);
+        for (const auto& [id, instance] : state_->instances) all.push_back(instance);
+    }
+    std::vector<InstanceInfo> out;
+    for (const auto& instance : all) {
+        const std::lock_guard lock(instance->mutex);
+        InstanceInfo info{instance->id, instance->name_space, instance->tp_size, instance->world_size, instance->page_first,
+                          instance->sealed.load(), instance->layout.fingerprint, {}};
+        for (const auto& [device, worker] : instance->workers) {
+            const WorkerRegistration& w = worker->registration();
+            info.workers.push_back({device, w.tp_rank, w.pp_rank, worker->device().info().name, worker->region_bytes()});
+        }
+        out.push_back(std::move(info));
+    }
+    return out;
+}
+
+EngineStats Engine::stats() const {
+    const State& s = *state_;
+    const auto pass = state_->gate.enter();
+    const engine::Counters& c = s.counters;
+    EngineStats out;
+    if (pass) {
+        out.pool_capacity_bytes = out.pool_ready_bytes = s.pool->capacity();
+        out.pool_used_bytes = s.pool->used();
+        out.pool_largest_free_bytes = s.pool->largest_free();
+        out.resident_blocks = s.index->resident();
+        out.resident_bytes = s.index->resident_bytes();
+        out.incomplete_blocks = s.index->incomplete();
+        out.incomplete_bytes = out.pool_used_bytes > out.resident_bytes ? out.pool_used_bytes - out.resident_bytes : 0;
+    }
+    out.pool_alloc_failures = c.alloc_failures;
+    out.incomplete_dropped = c.incomplete_dropped;
+    out.block_hits = c.hits;
+    out.block_misses = c.misses;
+    out.insertions = c.insertions;
+    out.admission_rejections = c.rejections;
+    out.evictions = c.evictions;
+    out.evicted_bytes = c.evicted_bytes;
+    out.quarantined_blocks = c.quarantined;
+    out.digest_mismatches = c.mismatches;
+    out.save_requests = c.save_requests;
+    out.save_failures = c.save_failures;
+    out.saved_blocks = c.saved_blocks;
+    out.duplicate_blocks = c.duplicates;
+    out.save_bytes = c.save_bytes;
+    out.load_requests = c.load_requests;
+    out.load_failures = c.load_failures;
+    out.load_bytes = c.load_bytes;
+    out.loads_in_flight = c.loads_in_flight;
+    out.saves_in_flight = c.saves_in_flight;
+    out.leases = s.leases.size();
+    out.leases_expired = c.leases_expired;
+    out.queries = c.queries;
+    out.queue_full = c.queue_full;
+    out.canceled = c.canceled;
+    for (const InstanceInfo& instance : instances()) {
+        ++out.instances;
+        out.workers += instance.workers.size();
+    }
+    return out;
+}
+
+}  // namespace pegaflow

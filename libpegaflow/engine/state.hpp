@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// state.hpp - what the parts of an engine share; engine.cpp makes it, save.cpp and load.cpp work on it.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <shared_mutex>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/gate.hpp"
+#include "engine/block/index.hpp"
+#include "engine/instance.hpp"
+#include "engine/lease.hpp"
+#include "engine/pool/pool.hpp"
+#include "pegaflow/engine.hpp"
+
+namespace pegaflow::engine {
+
+using Clock = std::chrono::steady_clock;
+
+// A save or load under way: what the deadline watch and cancel_load need of it.
+class Operation {
+public:
+    explicit Operation(Clock::time_point when) : deadline(when) {}
+    virtual ~Operation() = default;
+    virtual void cancel() = 0;
+
+    const Clock::time_point deadline;
+    std::atomic<bool> timed_out{false};
+};
+
+// Operations by number, so that they can be cancelled while they run.
+class OperationTable {
+public:
+    std::uint64_t add(std::shared_ptr<Operation> operation);
+    void remove(std::uint64_t id);
+    std::shared_ptr<Operation> find(std::uint64_t id) const;
+    // Those whose deadline has passed and that were not told yet.
+    std::vector<std::shared_ptr<Operation>> expired(Clock::time_point now) const;
+    std::vector<std::shared_ptr<Operation>> all() const;
+
+private:
+    mutable std::mutex mutex_;
+    std::uint64_t next_ = 1;
+    std::map<std::uint64_t, std::shared_ptr<Operation>> operations_;  // guarded by mutex_
+};
+
+using Counter = std::atomic<std::uint64_t>;
+
+struct Counters {
+    Counter alloc_failures{0}, incomplete_dropped{0}, hits{0}, misses{0}, insertions{0}, rejections{0}, evictions{0}, evicted_bytes{0};
+    Counter quarantined{0}, mismatches{0}, save_requests{0}, save_failures{0}, saved_blocks{0}, duplicates{0}, save_bytes{0};
+    Counter load_requests{0}, load_failures{0}, load_bytes{0}, loads_in_flight{0}, saves_in_flight{0};
+    Counter leases_expired{0}, queries{0}, queue_full{0}, canceled{0};
+};
+
+}  // namespace pegaflow::engine
+
+namespace pegaflow {
+
+struct Engine::State {
+    State(EngineOptions engine_options, Fabric& engine_fabric, EngineObserver engine_observer)
+        : options(std::move(engine_options)), fabric(engine_fabric), observer(std::move(engine_observer)) {}
+
+    EngineOptions options;
+    Fabric& fabric;
+    EngineObserver observer;
+    std::unique_ptr<engine::Pool> pool;
+    std::unique_ptr<engine::AdmissionPolicy> admission;
+    std::unique_ptr<engine::BlockIndex> index;
+    engine::LeaseTable leases;
+    engine::OperationTable operations;
+    engine::Counters counters;
+    base::Gate gate;
+
+    std::mutex regions_mutex;
+    std::map<Device*, Region> pool_regions;  // guarded by regions_mutex; entries stay until close
+
+    mutable std::shared_mutex instances_mutex;
+    std::map<std::string, std::shared_ptr<engine::Instance>, std::less<>> instances;  // guarded by instances_mutex
+    std::mutex scopes_mutex;
+    std::map<std::string, std::uint64_t> scopes;  // guarded by scopes_mutex
+
+    // Digests and time: two background threads.
+    std::mutex background_mutex;
+    std::condition_variable background_changed;
+    std::deque<engine::BlockRef> undigested;  // guarded by background_mutex
+    std::uint64_t digesting = 0;              // guarded by background_mutex
+    bool stop = false;                        // guarded by background_mutex
+    std::thread digest_thread, watch_thread;
+    std::mutex close_mutex;
+    bool closed = false;  // guarded by close_mutex
+
+    Result<std::shared_ptr<engine::Instance>> instance(std::string_view id) const;
+    Result<const Region*> pool_region(Device& device);
+    Result<Device*> device_for(const MemoryDescription& memory);
+    // Pages for blocks, evicting what must go. Fewer than asked means that the pool is full of pinned blocks. [any]
+    std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, std::vector<std::uint64_t>& out);
+    void block_complete(const engine::BlockRef& block, bool admitted);
+    // True when every digested page of the block still has its digest; a block that has not goes out of the index.
+    bool verify(engine::Block& block);
+    void run_digests();
+    void run_watch();
+    void close(engine::Clock::time_point deadline);
+};
+
+namespace engine {
+
+// save.cpp, load.cpp
+void start_save(Engine::State& state, const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
+Result<LoadId> start_load(Engine::State& state, const LoadRequest& request, LoadCallbacks callbacks);
+
+}  // namespace engine
+}  // namespace pegaflow

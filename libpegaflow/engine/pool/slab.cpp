@@ -8,6 +8,7 @@ namespace pegaflow::engine {
 
 void Slab::add(std::uint64_t offset, std::uint64_t length) {
     const std::lock_guard lock(mutex_);
+    total_ += length / kGranule * kGranule;
     release_range(offset, length / kGranule * kGranule);
 }
 
@@ -29,8 +30,9 @@ void Slab::release_range(std::uint64_t offset, std::uint64_t length) {
 }
 
 Slab::Chunk* Slab::new_chunk(std::uint64_t bytes) {
+    const std::uint64_t wanted = std::min(kMaxChunkBytes, total_ / kMinChunks);
     // The fewer free bytes there are, the smaller the chunk: a full pool still gives its last page.
-    for (std::uint64_t pages = std::max<std::uint64_t>(1, kChunkBytes / bytes); pages != 0; pages /= 2) {
+    for (std::uint64_t pages = std::max<std::uint64_t>(1, wanted / bytes); pages != 0; pages /= 2) {
         const std::uint64_t length = pages * bytes;
         auto best = ranges_.end();
         for (auto it = ranges_.begin(); it != ranges_.end(); ++it) {

@@ -18,7 +18,8 @@ namespace pegaflow::engine {
 class Slab {
 public:
     static constexpr std::uint64_t kGranule = 4096;
-    static constexpr std::uint64_t kChunkBytes = std::uint64_t{16} << 20;
+    static constexpr std::uint64_t kMaxChunkBytes = std::uint64_t{16} << 20;
+    static constexpr std::uint64_t kMinChunks = 128;  // a size must not take a large part of a small range at once
     static constexpr std::uint64_t kNone = UINT64_MAX;
 
     // An empty range; `add` gives it room. [any]
@@ -55,6 +56,7 @@ private:
     std::map<std::uint64_t, Chunk> chunks_;                // by offset; guarded by mutex_
     std::unordered_map<std::uint64_t, Class> classes_;     // by page size; guarded by mutex_
     std::uint64_t used_ = 0;                               // guarded by mutex_
+    std::uint64_t total_ = 0;                              // guarded by mutex_
 };
 
 }  // namespace pegaflow::engine

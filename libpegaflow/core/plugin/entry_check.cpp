@@ -18,7 +18,17 @@ unexpected<Error> refuse(std::string_view path, std::string why) {
 bool valid_name(const char* name) {
     const std::size_t length = ::strnlen(name, kMaxNameLength + 1);
     if (length == 0 || length > kMaxNameLength) return false;
-    return std::all_of(name, name + length, [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; });
+    return std::all_of(name, name + length,
+                       [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_'; });
+}
+
+// The beginning of a text that may be anything, fit for a line of a log.
+std::string quoted(const char* text) {
+    std::string out(text, ::strnlen(text, kMaxNameLength + 1));
+    for (char& c : out) {
+        if (c < ' ' || c > '~') c = '?';
+    }
+    return '"' + out + '"';
 }
 
 // The name of the first mandatory member that is missing, or null.
@@ -67,9 +77,10 @@ Result<const Table*> fetch(const pega_entry* entry, const char* id, std::string_
     const auto* table = static_cast<const Table*>(entry->get(id));
     if (table == nullptr) return refuse(path, fmt::format("back end \"{}\" has no table \"{}\"", entry->name, id));
     if (const char* member = missing(table)) {
-        return refuse(path, fmt::format("table \"{}\" of back end \"{}\" is {} bytes long and lacks the mandatory member \"{}\"; "
-                                        "expected at least {} bytes with every member set",
-                                        id, entry->name, table->size, member, sizeof(Table)));
+        return refuse(path,
+                      fmt::format("table \"{}\" of back end \"{}\" is {} bytes long and lacks the mandatory member \"{}\"; "
+                                  "expected at least {} bytes with every member set",
+                                  id, entry->name, table->size, member, sizeof(Table)));
     }
     return table;
 }
@@ -81,18 +92,24 @@ Result<const pega_entry*> check_entry(const Library& library) {
     if (entry == nullptr) {
         return refuse(library.path(), fmt::format("it does not export the symbol \"{}\" itself", PEGA_ENTRY_SYMBOL));
     }
+    // The major version comes first: with another one, nothing else of the entry need be where we think it is.
     constexpr std::size_t kSmallest = offsetof(pega_entry, get) + sizeof(entry->get);
+    if (entry->size >= offsetof(pega_entry, name) && entry->abi_major != PEGA_ABI_MAJOR) {
+        return refuse(library.path(),
+                      fmt::format("it was built for ABI {}.{}, this library speaks {}.{}; the major version must be equal",
+                                  entry->abi_major, entry->abi_minor, PEGA_ABI_MAJOR, PEGA_ABI_MINOR));
+    }
     if (entry->size < kSmallest) {
         return refuse(library.path(), fmt::format("its entry is {} bytes long, expected at least {}", entry->size, kSmallest));
     }
-    if (entry->abi_major != PEGA_ABI_MAJOR) {
-        return refuse(library.path(), fmt::format("it was built for ABI {}.{}, this library speaks {}.{}; the major version must be equal",
-                                                  entry->abi_major, entry->abi_minor, PEGA_ABI_MAJOR, PEGA_ABI_MINOR));
-    }
     if (entry->name == nullptr || !valid_name(entry->name)) {
-        return refuse(library.path(), "its name is not 1 to 31 lower case letters, digits or '_'");
+        return refuse(library.path(), fmt::format("it calls itself {}, expected 1 to 31 lower case letters, digits or '_'",
+                                                  entry->name == nullptr ? "nothing" : quoted(entry->name)));
     }
-    if (entry->version == nullptr || entry->get == nullptr) return refuse(library.path(), "its entry lacks a version or \"get\"");
+    if (entry->version == nullptr || entry->get == nullptr) {
+        return refuse(library.path(), fmt::format("the entry of \"{}\" lacks the mandatory member \"{}\"", entry->name,
+                                                  entry->version == nullptr ? "version" : "get"));
+    }
     return entry;
 }
 

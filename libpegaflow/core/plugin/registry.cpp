@@ -14,7 +14,8 @@ namespace pegaflow::core {
 
 Registry::Registry(std::span<const std::string> search_path) : host_{} {
     const std::vector<std::string> directories = module_directories(search_path);
-    for (const std::string& path : module_files(directories)) files_.push_back({module_name(path), path, is_backend_file(path)});
+    for (const std::string& path : module_files(directories))
+        files_.push_back({module_name(path), path, is_backend_file(path)});
     host_.size = sizeof host_;
     host_.context = this;
     host_.log = &Registry::log;
@@ -42,8 +43,9 @@ Result<const pega_entry*> Registry::find(std::string_view name) {
     }
     PEGA_ASSIGN(const pega_entry* entry, load(path));
     if (name != entry->name) {
-        return fail(Code::kUnsupported, fmt::format("{} is not usable: it calls itself \"{}\", expected \"{}\" after its file name",
-                                                    path, entry->name, name));
+        return fail(Code::kUnsupported,
+                    fmt::format("{} is not usable: it calls itself \"{}\", expected \"{}\" after its file name", path,
+                                entry->name, name));
     }
     return entry;
 }

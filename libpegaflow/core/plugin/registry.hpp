@@ -53,7 +53,7 @@ private:
 
     std::vector<File> files_;
     pega_host host_;
-    std::recursive_mutex mutex_;  // recursive: a module's probe may ask for another module
+    std::recursive_mutex mutex_;                         // recursive: a module's probe may ask for another module
     std::map<std::string, Loaded, std::less<>> loaded_;  // by path; guarded by mutex_
 };
 

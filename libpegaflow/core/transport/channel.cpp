@@ -11,6 +11,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr auto kCloseStep = std::chrono::seconds(1);
+constexpr auto kFullStep = std::chrono::milliseconds(1);  // room may come without a completion of this device
 
 std::uint64_t as_ns(Clock::time_point when) { return static_cast<std::uint64_t>(when.time_since_epoch().count()); }
 
@@ -43,13 +44,15 @@ pega_status Channel::state() const noexcept {
 Result<Completion> Channel::submit(Transfer& transfer) {
     if (!impl_ || impl_->handle == nullptr) return fail(Code::kCanceled, "the channel is closed");
     Transfer::Impl& t = transfer.impl();
-    PEGA_TRY(t.seal());
+    PEGA_TRY(t.begin());
+    if (auto sealed = t.seal(); !sealed) {
+        t.end();
+        return fail(sealed.error());
+    }
     core::OpenDevice& device = *impl_->device;
-    // A state that a dropped Completion left behind is used again, so that a warm transfer allocates nothing.
-    if (!t.state || t.state.use_count() > 1) t.state = std::make_shared<Completion::State>();
-    t.state->reset(device.tables().backend->error_text);
-    t.user_data = t.batch.user_data = device.in_flight().insert({&t, t.state, &impl_->in_flight});
-    const std::shared_ptr<Completion::State> state = t.state;
+    const std::shared_ptr<Completion::State> state = t.fresh_state();
+    state->reset(device.tables().backend->error_text);
+    t.user_data = t.batch.user_data = device.in_flight().insert({&t, state, &impl_->in_flight});
     impl_->in_flight.fetch_add(1, std::memory_order_relaxed);
     device.batch_accepted();
     const pega_status status = device.tables().channel->submit(impl_->handle, &t.batch);
@@ -57,6 +60,7 @@ Result<Completion> Channel::submit(Transfer& transfer) {
     device.in_flight().take(t.user_data);
     impl_->in_flight.fetch_sub(1, std::memory_order_relaxed);
     device.batch_refused();
+    t.end();
     return fail(device.error(status, "cannot submit a transfer"));
 }
 
@@ -70,7 +74,9 @@ Result<Completion> Channel::submit_wait(Transfer& transfer) {
         if (deadline != 0 && as_ns(Clock::now()) >= deadline) {
             return fail(Code::kDeadlineExceeded, "the queue stayed full until the transfer's deadline");
         }
-        impl_->device->wait_progress(seen, Clock::now() + std::chrono::milliseconds(1));
+        auto until = Clock::now() + kFullStep;
+        if (deadline != 0) until = std::min(until, Clock::time_point(std::chrono::nanoseconds(deadline)));
+        impl_->device->wait_progress(seen, until);
     }
 }
 

@@ -31,6 +31,11 @@ Result<Region> Device::register_address(void* address, std::uint64_t length, std
 }  // namespace pegaflow
 
 namespace pegaflow::core {
+namespace {
+
+constexpr auto kNotifyStep = std::chrono::milliseconds(20);  // bounds what a back end that forgets to wake us costs
+
+}  // namespace
 
 Error OpenDevice::error(pega_status status, std::string_view what) const {
     const auto code = static_cast<Code>(status);
@@ -42,7 +47,8 @@ Result<Region> OpenDevice::register_memory(const pega_memory& memory) {
     const pega_status status = tables_.region->register_memory(handle_, &memory, &impl->handle);
     if (status != PEGA_OK) {
         impl->handle = nullptr;
-        return fail(error(status, fmt::format("cannot register {} bytes (memory kind {}, source {})", memory.length, memory.kind, memory.source)));
+        return fail(error(status, fmt::format("cannot register {} bytes (memory kind {}, source {})", memory.length,
+                                              memory.kind, memory.source)));
     }
     impl->device = this;
     impl->info.size = sizeof impl->info;
@@ -98,17 +104,24 @@ const void* OpenDevice::extension(const char* id) const noexcept { return tables
 Result<void> OpenDevice::wait_notify(std::uint32_t value, std::uint64_t count, std::chrono::nanoseconds timeout) {
     const auto* notify = static_cast<const pega_ext_notify*>(extension(PEGA_EXT_NOTIFY));
     if (notify == nullptr) return fail(Code::kUnsupported, fmt::format("{} delivers no notifications", info_.name));
-    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    const auto now = std::chrono::steady_clock::now();
+    const auto deadline = timeout < decltype(now)::max() - now ? now + timeout : decltype(now)::max();
+    struct Waiting {
+        std::atomic<std::uint32_t>& count;
+        ~Waiting() { count.fetch_sub(1); }
+    };
+    notify_waiters_.fetch_add(1, std::memory_order_seq_cst);  // before consume, so that a later poll tells us
+    const Waiting waiting{notify_waiters_};
     for (;;) {
         const std::uint64_t seen = progress_count();
         const pega_status status = notify->consume(handle_, value, count);
         if (status == PEGA_OK) return {};
         if (status != PEGA_RETRY) return fail(error(status, "cannot consume a notification"));
         if (std::chrono::steady_clock::now() >= deadline) {
-            return fail(Code::kDeadlineExceeded, fmt::format("value {} arrived {} times, expected {}", value, notify->count(handle_, value), count));
+            return fail(Code::kDeadlineExceeded,
+                        fmt::format("value {} arrived {} times, expected {}", value, notify->count(handle_, value), count));
         }
-        // Arrivals need no batch of ours, so that none of ours need tell of them: look again soon in any case.
-        wait_progress(seen, std::min(deadline, std::chrono::steady_clock::now() + std::chrono::milliseconds(1)));
+        wait_progress(seen, std::min(deadline, std::chrono::steady_clock::now() + kNotifyStep));
     }
 }
 
@@ -124,10 +137,14 @@ Region::~Region() = default;
 
 Region::Impl::~Impl() {
     if (handle == nullptr) return;
-    const pega_status status = device->tables().region->unregister(handle);
+    pega_status status = device->tables().region->unregister(handle);
+    while (status == PEGA_INVALID && device->busy() && !device->on_progress_thread()) {
+        device->wait_progress(device->progress_count(), std::chrono::steady_clock::now() + std::chrono::milliseconds(1));
+        status = device->tables().region->unregister(handle);
+    }
     if (status != PEGA_OK) {
-        base::log_error("core", "region on {} was dropped while transfers use it ({}); its registration is kept", device->info().name,
-                        to_string(static_cast<Code>(status)));
+        base::log_error("core", "region on {} was dropped while transfers use it ({}); its registration is kept",
+                        device->info().name, to_string(static_cast<Code>(status)));
     }
 }
 

@@ -16,8 +16,8 @@
 
 namespace pegaflow::core {
 
-// Which batch a completion belongs to. Slots are reused with a new generation, so that a back end that reports a batch twice, or
-// one that never was, is noticed instead of ending a stranger's batch.
+// Which batch a completion belongs to. Slots are reused with a new generation, so that a back end that reports a batch twice,
+// or one that never was, is noticed instead of ending a stranger's batch.
 class InFlightTable {
 public:
     struct Entry {
@@ -26,7 +26,8 @@ public:
         std::atomic<std::uint64_t>* channel_count = nullptr;
     };
 
-    // Stores the entry and returns the user_data that names it. Allocates only when more batches are in flight than ever before.
+    // Stores the entry and returns the user_data that names it. Allocates only when more batches are in flight than ever
+    // before.
     std::uint64_t insert(Entry entry);
     // Removes and returns the entry; an empty one for a name that is not in flight.
     Entry take(std::uint64_t user_data);
@@ -72,6 +73,9 @@ public:
     // Waits until some completion or notification was handled after `seen`, or until `deadline`. Returns the new count. [any]
     std::uint64_t wait_progress(std::uint64_t seen, std::chrono::steady_clock::time_point deadline);
     std::uint64_t progress_count() const noexcept { return progress_.load(std::memory_order_acquire); }
+    // True on the thread that polls, where waiting for progress would wait for itself. [any]
+    bool on_progress_thread() const noexcept { return std::this_thread::get_id() == thread_.get_id(); }
+    bool busy() const noexcept { return pending_.load(std::memory_order_acquire) != 0; }
     // An Error for a status of this back end. [any]
     Error error(pega_status status, std::string_view what) const;
 
@@ -91,6 +95,7 @@ private:
     std::atomic<std::uint64_t> pending_{0};  // batches announced and not yet ended
     std::atomic<std::uint64_t> progress_{0};
     std::atomic<std::uint32_t> progress_waiters_{0};
+    std::atomic<std::uint32_t> notify_waiters_{0};
     std::mutex progress_mutex_;
     std::condition_variable progress_changed_;
     std::atomic<bool> sleeping_{false};

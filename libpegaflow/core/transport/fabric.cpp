@@ -26,9 +26,7 @@ struct OptionList {
     OptionList& operator=(const OptionList&) = delete;
 };
 
-std::string_view without_prefix(std::string_view uuid) {
-    return uuid.starts_with("GPU-") ? uuid.substr(4) : uuid;
-}
+std::string_view without_prefix(std::string_view uuid) { return uuid.starts_with("GPU-") ? uuid.substr(4) : uuid; }
 
 }  // namespace
 
@@ -82,15 +80,17 @@ Result<void> Fabric::State::probe(const std::string& name, ModuleReport& report)
     std::uint32_t count = 0;
     char reason[kMaxReason] = "";
     const auto& list = source.options->options;
-    const pega_status status = source.tables.backend->probe(registry->host(), list.data(), static_cast<std::uint32_t>(list.size()),
-                                                            infos.data(), kMaxDevices, &count, reason, sizeof reason);
+    const pega_status status =
+        source.tables.backend->probe(registry->host(), list.data(), static_cast<std::uint32_t>(list.size()), infos.data(),
+                                     kMaxDevices, &count, reason, sizeof reason);
     if (status != PEGA_OK) {
         reason[kMaxReason - 1] = '\0';
         return fail(static_cast<Code>(status), *reason != '\0' ? reason : "probe failed without a reason");
     }
     for (std::uint32_t i = 0; i < std::min(count, kMaxDevices); ++i) {
         const pega_device_info& d = infos[i];
-        report.devices.push_back({fmt::format("{}:{}", name, d.index), name, d.index, d.kind, d.numa_node, d.memory_bytes, d.uuid, d.text});
+        report.devices.push_back(
+            {fmt::format("{}:{}", name, d.index), name, d.index, d.kind, d.numa_node, d.memory_bytes, d.uuid, d.text});
     }
     sources.emplace(name, std::move(source));
     return {};
@@ -116,21 +116,26 @@ Result<std::unique_ptr<Fabric>> Fabric::open(FabricOptions options) {
     for (std::size_t i = 0; i < state->options.wrap.size(); ++i) {
         const auto& [wrapper, inner] = state->options.wrap[i];
         if (state->wrapper_of(inner) != wrapper) {
-            return fail(Code::kInvalid, fmt::format("back end \"{}\" is wrapped twice, by \"{}\" and \"{}\"", inner, state->wrapper_of(inner), wrapper));
+            return fail(Code::kInvalid, fmt::format("back end \"{}\" is wrapped twice, by \"{}\" and \"{}\"", inner,
+                                                    state->wrapper_of(inner), wrapper));
         }
         if (std::find(wanted.begin(), wanted.end(), inner) == wanted.end() && !wanted.empty()) wanted.push_back(inner);
     }
     for (const auto& file : state->registry->files()) {
-        const bool chosen = !file.backend || wanted.empty() || std::find(wanted.begin(), wanted.end(), file.name) != wanted.end();
+        const bool chosen =
+            !file.backend || wanted.empty() || std::find(wanted.begin(), wanted.end(), file.name) != wanted.end();
         if (chosen) state->modules.push_back(state->load(file));
     }
     for (const ModuleReport& report : state->modules) {
         state->devices.insert(state->devices.end(), report.devices.begin(), report.devices.end());
     }
     const auto require = [&](const std::string& name) -> Result<void> {
-        const auto it = std::find_if(state->modules.begin(), state->modules.end(), [&](const auto& r) { return r.name == name; });
-        if (it == state->modules.end()) return fail(Code::kNotFound, fmt::format("back end \"{}\" was not found in the search path", name));
-        if (!it->problem.empty()) return fail(Code::kNotFound, fmt::format("back end \"{}\" cannot be used: {}", name, it->problem));
+        const auto it =
+            std::find_if(state->modules.begin(), state->modules.end(), [&](const auto& r) { return r.name == name; });
+        if (it == state->modules.end())
+            return fail(Code::kNotFound, fmt::format("back end \"{}\" was not found in the search path", name));
+        if (!it->problem.empty())
+            return fail(Code::kNotFound, fmt::format("back end \"{}\" cannot be used: {}", name, it->problem));
         return {};
     };
     for (const std::string& name : state->options.backends) PEGA_TRY(require(name));
@@ -148,7 +153,8 @@ std::span<const DeviceInfo> Fabric::devices() const noexcept { return state_->de
 Result<Device*> Fabric::device(std::string_view name) {
     const std::lock_guard lock(state_->mutex);
     if (const auto it = state_->open.find(name); it != state_->open.end()) return static_cast<Device*>(it->second.get());
-    const auto info = std::find_if(state_->devices.begin(), state_->devices.end(), [&](const DeviceInfo& d) { return d.name == name; });
+    const auto info =
+        std::find_if(state_->devices.begin(), state_->devices.end(), [&](const DeviceInfo& d) { return d.name == name; });
     if (info == state_->devices.end()) {
         std::string known;
         for (const DeviceInfo& d : state_->devices) known += (known.empty() ? "" : ", ") + d.name;
@@ -168,8 +174,10 @@ Result<Device*> Fabric::device_by_uuid(std::string_view uuid) {
 
 Result<Device*> Fabric::route(std::string_view local_device, std::uint32_t remote_kind) {
     PEGA_ASSIGN(Device* const local, device(local_device));
-    if (remote_kind < PEGA_MEMORY_KINDS && (local->capabilities().matrix[local->info().kind] & (1U << remote_kind)) != 0) return local;
-    return fail(Code::kUnsupported, fmt::format("{} does not move bytes to or from memory of kind {}", local_device, remote_kind));
+    if (remote_kind < PEGA_MEMORY_KINDS && (local->capabilities().matrix[local->info().kind] & (1U << remote_kind)) != 0)
+        return local;
+    return fail(Code::kUnsupported,
+                fmt::format("{} does not move bytes to or from memory of kind {}", local_device, remote_kind));
 }
 
 Result<const pega_entry*> Fabric::module(std::string_view name) { return state_->registry->find(name); }

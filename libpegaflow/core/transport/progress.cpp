@@ -6,6 +6,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <system_error>
+
 #include "base/log.hpp"
 #include "base/numa.hpp"
 #include "core/transport/device.hpp"
@@ -36,7 +38,12 @@ Result<std::unique_ptr<OpenDevice>> OpenDevice::open(const pega_host* host, cons
     tables.backend->capabilities(device->handle_, &device->capabilities_);
     device->wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (device->wake_fd_ < 0) return fail(Code::kNoMemory, "cannot create an eventfd", errno);
-    device->thread_ = std::thread([raw = device.get()] { raw->run(); });
+    try {
+        device->thread_ = std::thread([raw = device.get()] { raw->run(); });
+    } catch (const std::system_error& error) {
+        return fail(Code::kNoMemory,
+                    fmt::format("cannot start the progress thread of {}: {}", device->info_.name, error.what()));
+    }
     return device;
 }
 
@@ -83,14 +90,11 @@ void OpenDevice::dispatch(const pega_completion& record) {
     }
     InFlightTable::Entry entry = in_flight_.take(record.user_data);
     if (entry.transfer == nullptr) {
-        base::log_error("core", "{} reported the end of a batch that is not in flight ({:#x}); the back end is broken", info_.name,
-                        record.user_data);
+        base::log_error("core", "{} reported the end of a batch that is not in flight ({:#x}); the back end is broken",
+                        info_.name, record.user_data);
         return;
     }
-    // The callback may destroy the transfer, and with it the function that runs.
-    auto on_done = std::move(entry.transfer->on_done);
-    entry.transfer->on_done = nullptr;
-    if (on_done) on_done(record);
+    entry.transfer->run_on_done(record);
     entry.state->finish(record);
     entry.channel_count->fetch_sub(1, std::memory_order_release);
     pending_.fetch_sub(1, std::memory_order_acq_rel);
@@ -100,14 +104,16 @@ bool OpenDevice::poll_once(std::vector<pega_completion>& records) {
     records.front().size = sizeof(pega_completion);
     const std::uint32_t count = tables_.completion->poll(handle_, records.data(), static_cast<std::uint32_t>(records.size()));
     for (std::uint32_t i = 0; i < count; ++i) dispatch(records[i]);
-    if (count > 0) note_progress();
+    // A poll may have taken in a notification without ending any batch.
+    if (count > 0 || notify_waiters_.load(std::memory_order_seq_cst) != 0) note_progress();
     return count > 0;
 }
 
 void OpenDevice::sleep() {
     sleeping_.store(true, std::memory_order_seq_cst);
     const bool only_polling_moves = (capabilities_.flags & PEGA_CAP_OWN_THREADS) == 0;
-    const bool work = (only_polling_moves && pending_.load(std::memory_order_seq_cst) != 0) || stop_.load(std::memory_order_acquire);
+    const bool work =
+        (only_polling_moves && pending_.load(std::memory_order_seq_cst) != 0) || stop_.load(std::memory_order_acquire);
     if (!work && tables_.completion->arm(handle_) == PEGA_OK) {
         pollfd fds[2] = {{wake_fd_, POLLIN, 0}, {tables_.completion->wait_fd(handle_), POLLIN, 0}};
         ::poll(fds, 2, kSleepMs);

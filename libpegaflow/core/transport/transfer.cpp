@@ -6,6 +6,58 @@
 #include <cassert>
 
 namespace pegaflow {
+namespace {
+
+// The transfer whose on_done runs on this thread; null once the callback has destroyed it or submitted it again.
+thread_local Transfer::Impl* t_ending = nullptr;
+
+}  // namespace
+
+Transfer::Impl::~Impl() {
+    wait_ended();
+    if (t_ending == this) t_ending = nullptr;
+}
+
+Result<void> Transfer::Impl::begin() {
+    if (t_ending == this) {
+        t_ending = nullptr;
+        return {};
+    }
+    std::uint32_t idle = 0;
+    if (!busy.compare_exchange_strong(idle, 1, std::memory_order_acq_rel)) {
+        return fail(Code::kInvalid, "the transfer is in flight; it can be submitted again after its completion");
+    }
+    return {};
+}
+
+void Transfer::Impl::end() noexcept {
+    busy.store(0, std::memory_order_release);
+    busy.notify_all();
+}
+
+void Transfer::Impl::run_on_done(const pega_completion& record) {
+    const auto callback = std::move(on_done);  // it may destroy the transfer, and with it the function that runs
+    on_done = nullptr;
+    if (callback) {
+        t_ending = this;
+        callback(record);
+        if (std::exchange(t_ending, nullptr) != this) return;
+    }
+    end();
+}
+
+void Transfer::Impl::wait_ended() noexcept {
+    if (t_ending == this) return;  // its own callback asks: the batch is over
+    busy.wait(1, std::memory_order_acquire);
+}
+
+std::shared_ptr<Completion::State> Transfer::Impl::fresh_state() {
+    for (auto& state : states) {
+        if (!state) state = std::make_shared<Completion::State>();
+        if (state.use_count() == 1) return state;
+    }
+    return states[0] = std::make_shared<Completion::State>();
+}
 
 Transfer::Transfer() : impl_(std::make_unique<Impl>()) { clear(); }
 Transfer::Transfer(Transfer&&) noexcept = default;
@@ -14,6 +66,7 @@ Transfer::~Transfer() = default;
 
 Transfer& Transfer::clear() {
     Impl& t = *impl_;
+    t.wait_ended();
     t.batch = {};
     t.batch.size = sizeof t.batch;
     t.batch.op = PEGA_OP_WRITE;
@@ -93,7 +146,8 @@ Transfer& Transfer::on_done(std::function<void(const pega_completion&)> callback
 Result<void> Transfer::Impl::seal() {
     if (has_flat && !spans.empty()) return fail(Code::kInvalid, "a transfer has either spans or flat ranges, not both");
     if (local_index.size() != remote_index.size()) {
-        return fail(Code::kInvalid, fmt::format("index arrays differ: {} local, {} remote", local_index.size(), remote_index.size()));
+        return fail(Code::kInvalid,
+                    fmt::format("index arrays differ: {} local, {} remote", local_index.size(), remote_index.size()));
     }
     batch.format = has_flat ? PEGA_FORMAT_FLAT : PEGA_FORMAT_SPANS;
     batch.spans = spans.data();
@@ -118,22 +172,23 @@ Result<void> Transfer::Impl::seal() {
 }
 
 void Completion::State::reset(const char* (*text)(std::int32_t)) {
+    const std::lock_guard lock(mutex);  // orders this after all that the last batch's finish() did
     done.store(false, std::memory_order_relaxed);
-    coroutine = {};
+    coroutines.clear();
     record = {};
     error_text = text;
 }
 
 void Completion::State::finish(const pega_completion& terminal) {
-    std::coroutine_handle<> resume;
+    std::vector<std::coroutine_handle<>> resume;
     {
         const std::lock_guard lock(mutex);
         record = terminal;
         done.store(true, std::memory_order_release);
-        resume = std::exchange(coroutine, {});
+        resume.swap(coroutines);
         changed.notify_all();
     }
-    if (resume) resume.resume();
+    for (const std::coroutine_handle<> waiter : resume) waiter.resume();
 }
 
 Completion::Completion(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
@@ -160,17 +215,20 @@ Result<std::uint64_t> Completion::wait_for(std::chrono::nanoseconds timeout) con
     }
     const pega_completion& record = state_->record;
     if (record.status == PEGA_OK) return record.bytes;
-    const char* text = record.native_code != 0 && state_->error_text != nullptr ? state_->error_text(record.native_code) : "";
-    return fail(static_cast<Code>(record.status),
-                fmt::format("transfer ended as {}{}{}", to_string(static_cast<Code>(record.status)), *text != '\0' ? ": " : "", text),
-                record.native_code);
+    const char* text =
+        record.native_code != 0 && state_->error_text != nullptr ? state_->error_text(record.native_code) : nullptr;
+    if (text == nullptr) text = "";
+    return fail(
+        static_cast<Code>(record.status),
+        fmt::format("transfer ended as {}{}{}", to_string(static_cast<Code>(record.status)), *text != '\0' ? ": " : "", text),
+        record.native_code);
 }
 
 bool Completion::await_suspend(std::coroutine_handle<> waiter) const {
     if (state_ == nullptr) return false;
     const std::lock_guard lock(state_->mutex);
     if (state_->done.load(std::memory_order_relaxed)) return false;
-    state_->coroutine = waiter;
+    state_->coroutines.push_back(waiter);
     return true;
 }
 

@@ -20,11 +20,10 @@ namespace pegaflow {
 // Shared by the Completion, the Transfer that reuses it, and the in-flight table.
 struct Completion::State {
     std::atomic<bool> done{false};
-    std::atomic<std::uint32_t> waiters{0};
     std::mutex mutex;
     std::condition_variable changed;
-    std::coroutine_handle<> coroutine;  // guarded by mutex
-    pega_completion record{};           // written before `done`, read after
+    std::vector<std::coroutine_handle<>> coroutines;  // guarded by mutex
+    pega_completion record{};                         // written before `done`, read after
     const char* (*error_text)(std::int32_t) = nullptr;
 
     void reset(const char* (*text)(std::int32_t));
@@ -42,9 +41,24 @@ struct Transfer::Impl {
     bool has_stream = false, has_notify = false, has_flat = false;
     std::function<void(std::uint64_t)> on_mark;
     std::function<void(const pega_completion&)> on_done;
-    std::shared_ptr<Completion::State> state;
-    std::uint64_t user_data = 0;  // while in flight
+    // Two, because the progress thread may still hold the last one when a waiter that it woke submits again.
+    std::shared_ptr<Completion::State> states[2];
+    std::uint64_t user_data = 0;         // while in flight
+    std::atomic<std::uint32_t> busy{0};  // 1 from before submit until on_done has returned
 
+    Impl() = default;
+    ~Impl();  // waits
+
+    // Takes the transfer for one batch. kInvalid when it is in flight.
+    Result<void> begin();
+    // Gives it back.
+    void end() noexcept;
+    // Runs on_done and gives it back; the callback may destroy the transfer or submit it again. From the progress thread.
+    void run_on_done(const pega_completion& record);
+    // Waits until hardware has let go of the arrays; at once within on_done.
+    void wait_ended() noexcept;
+    // A state that nobody else holds.
+    std::shared_ptr<Completion::State> fresh_state();
     // Points the batch at the arrays. kInvalid when spans and ranges are mixed or index arrays differ in length.
     Result<void> seal();
 };

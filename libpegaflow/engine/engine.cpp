@@ -44,10 +44,12 @@ std::vector<std::shared_ptr<Operation>> OperationTable::expired(Clock::time_poin
     return out;
 }
 
-std::vector<std::shared_ptr<Operation>> OperationTable::all() const {
+std::vector<std::shared_ptr<Operation>> OperationTable::of(const Instance* instance) const {
     std::vector<std::shared_ptr<Operation>> out;
     const std::lock_guard lock(mutex_);
-    for (const auto& [id, operation] : operations_) out.push_back(operation);
+    for (const auto& [id, operation] : operations_) {
+        if (instance == nullptr || operation->instance.get() == instance) out.push_back(operation);
+    }
     return out;
 }
 
@@ -84,14 +86,18 @@ Result<Device*> Engine::State::device_for(const MemoryDescription& memory) {
             if (auto device = fabric.route(info.name, PEGA_MEMORY_HOST)) return device;
         }
     }
-    return fail(Code::kUnsupported, fmt::format("no loaded back end moves bytes between memory of kind {} and host memory", memory.kind));
+    return fail(Code::kUnsupported,
+                fmt::format("no loaded back end moves bytes between memory of kind {} and host memory", memory.kind));
 }
 
-std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, std::vector<std::uint64_t>& out) {
+std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node,
+                                            std::vector<std::uint64_t>& out) {
     std::uint64_t got = pool->allocate_many(bytes, count, node, out);
     while (got < count) {
         index->set_pressure(true);
         BlockRef victim = index->evict_one();
+        // A block that waits for its digest cannot go yet, but soon.
+        if (!victim && wait_for_digest()) continue;
         if (!victim) return got;
         ++counters.evictions;
         counters.evicted_bytes += victim->footprint();
@@ -101,16 +107,21 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
     return got;
 }
 
-void Engine::State::block_complete(const BlockRef& block, bool admitted) {
-    if (!admitted) {
-        ++counters.rejections;
-        return;
-    }
-    ++counters.insertions;
-    if (!options.digests) return;
+void Engine::State::blocks_complete(std::vector<BlockRef> blocks, std::uint64_t rejected) {
+    counters.rejections += rejected;
+    counters.insertions += blocks.size();
+    if (!options.digests || blocks.empty()) return;
     const std::lock_guard lock(background_mutex);
-    undigested.push_back(block);
+    undigested.insert(undigested.end(), std::make_move_iterator(blocks.begin()), std::make_move_iterator(blocks.end()));
     background_changed.notify_all();
+}
+
+bool Engine::State::wait_for_digest() {
+    std::unique_lock lock(background_mutex);
+    if (stop || (undigested.empty() && digesting == 0)) return false;
+    const std::uint64_t seen = digests_done;
+    background_changed.wait(lock, [&] { return stop || digests_done != seen; });
+    return !stop;
 }
 
 bool Engine::State::verify(Block& block) {
@@ -119,7 +130,8 @@ bool Engine::State::verify(Block& block) {
         if (base::crc32c(pool->base() + block.pages[i].offset, block.pages[i].bytes) == block.digests[i]) continue;
         ++counters.mismatches;
         if (index->erase(block)) ++counters.quarantined;
-        base::log_error("engine", "a resident block of {} bytes lost its digest (page {}); it was dropped", block.footprint(), i);
+        base::log_error("engine", "a resident block of {} bytes lost its digest (page {}); it was dropped", block.footprint(),
+                        i);
         return false;
     }
     return true;
@@ -141,11 +153,16 @@ void Engine::State::run_digests() {
         block = {};
         lock.lock();
         --digesting;
+        ++digests_done;
         background_changed.notify_all();
     }
 }
 
 void Engine::State::run_watch() {
+    // Looking for old incomplete blocks visits the whole index: often enough is a fraction of their time.
+    const auto sweep_interval = std::clamp<std::chrono::nanoseconds>(options.incomplete_block_time / 8, engine::kWatchInterval,
+                                                                     std::chrono::seconds(10));
+    auto swept = Clock::now();
     std::unique_lock lock(background_mutex);
     while (!stop) {
         background_changed.wait_for(lock, engine::kWatchInterval, [&] { return stop; });
@@ -153,8 +170,11 @@ void Engine::State::run_watch() {
         const auto now = Clock::now();
         counters.leases_expired += leases.expire(now);
         for (const auto& operation : operations.expired(now)) operation->cancel();
-        if (index->incomplete() != 0) {
-            counters.incomplete_dropped += index->drop_incomplete((now - options.incomplete_block_time).time_since_epoch().count(), engine::kNoScope);
+        if (pool->used() < pool->capacity() / 10 * 9) index->set_pressure(false);
+        if (now - swept >= sweep_interval && index->incomplete() != 0) {
+            swept = now;
+            counters.incomplete_dropped +=
+                index->drop_incomplete((now - options.incomplete_block_time).time_since_epoch().count(), engine::kNoScope);
         }
         lock.lock();
     }
@@ -165,9 +185,9 @@ void Engine::State::close(Clock::time_point deadline) {
     if (closed) return;
     closed = true;
     gate.close();
-    if (!gate.wait_empty_until(deadline)) {
-        for (const auto& operation : operations.all()) operation->cancel();
-        gate.wait_empty();
+    while (!gate.wait_empty_until(deadline)) {
+        for (const auto& operation : operations.of(nullptr)) operation->cancel();
+        deadline = Clock::now() + engine::kWatchInterval;  // for those that were being made
     }
     std::map<std::string, std::shared_ptr<Instance>, std::less<>> old;
     {
@@ -211,16 +231,20 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     return std::unique_ptr<Engine>(new Engine(std::move(state)));
 }
 
-void Engine::save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) { engine::start_save(*state_, request, std::move(done)); }
+void Engine::save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) {
+    engine::start_save(*state_, request, std::move(done));
+}
 
 Result<SaveOutcome> Engine::save(const SaveRequest& request) {
-    std::promise<Result<SaveOutcome>> promise;
-    auto outcome = promise.get_future();
-    save_async(request, [&](Result<SaveOutcome> result) { promise.set_value(std::move(result)); });
+    auto promise = std::make_shared<std::promise<Result<SaveOutcome>>>();
+    auto outcome = promise->get_future();
+    save_async(request, [promise](Result<SaveOutcome> result) { promise->set_value(std::move(result)); });
     return outcome.get();
 }
 
-Result<LoadId> Engine::load_async(const LoadRequest& request, LoadCallbacks callbacks) { return engine::start_load(*state_, request, std::move(callbacks)); }
+Result<LoadId> Engine::load_async(const LoadRequest& request, LoadCallbacks callbacks) {
+    return engine::start_load(*state_, request, std::move(callbacks));
+}
 
 Result<void> Engine::load(const LoadRequest& request) {
     auto promise = std::make_shared<std::promise<Result<void>>>();
@@ -252,7 +276,8 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     if (request.group != 0) {
         if (!sealed) PEGA_TRY(instance->worker(0));
         if (request.group >= instance->layout.groups.size()) {
-            return fail(Code::kInvalid, fmt::format("unknown storage group {}: instance {} has {}", request.group, instance->id, instance->layout.groups.size()));
+            return fail(Code::kInvalid, fmt::format("unknown storage group {}: instance {} has {}", request.group, instance->id,
+                                                    instance->layout.groups.size()));
         }
     }
     QueryOutcome outcome;
@@ -304,7 +329,8 @@ MemoryCleanup Engine::cleanup_memory() {
 bool Engine::contains(std::string_view instance_id, std::string_view hash, std::uint32_t group) const {
     const auto pass = state_->gate.enter();
     const auto instance = state_->instance(instance_id);
-    return pass && instance && (*instance)->sealed.load(std::memory_order_acquire) && state_->index->contains((*instance)->scope, group, hash);
+    return pass && instance && (*instance)->sealed.load(std::memory_order_acquire) &&
+           state_->index->contains((*instance)->scope, group, hash);
 }
 
 void Engine::close(Clock::time_point deadline) { state_->close(deadline); }

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <tuple>
 
 namespace pegaflow::engine {
@@ -10,17 +11,26 @@ namespace {
 
 constexpr std::size_t kMaxEvents = 256;  // of other processes that stay open per worker
 
-const pega_ext_stream* stream_table(const Device& device) { return static_cast<const pega_ext_stream*>(device.extension(PEGA_EXT_STREAM)); }
+const pega_ext_stream* stream_table(const Device& device) {
+    return static_cast<const pega_ext_stream*>(device.extension(PEGA_EXT_STREAM));
+}
 
-Result<Region> open_region(Device& device, const LayerRegistration& layer) {
+// One object of the worker's memory, and the part of it in which layers lie.
+struct Extent {
+    std::uint64_t first = UINT64_MAX;
+    std::uint64_t end = 0;
+    std::shared_ptr<Region> region;
+};
+
+Result<Region> open_region(Device& device, const LayerRegistration& layer, const Extent& extent) {
     const MemoryDescription& d = layer.memory;
     pega_memory memory{};
     memory.size = sizeof memory;
     memory.kind = d.kind;
     memory.source = d.source;
-    memory.address = d.address;
-    memory.length = d.length;
-    memory.offset = d.offset;
+    memory.address = d.address == nullptr ? nullptr : static_cast<std::byte*>(d.address) + extent.first;
+    memory.length = extent.end - extent.first;
+    memory.offset = extent.first;
     memory.handle = d.handle.data();
     memory.handle_length = d.handle.size();
     auto region = device.register_memory(memory);
@@ -35,18 +45,30 @@ Result<Region> open_region(Device& device, const LayerRegistration& layer) {
 }  // namespace
 
 Result<void> Worker::open_layers() {
-    using Place = std::tuple<std::uint32_t, std::string, void*, std::uint64_t, std::uint64_t>;
-    std::map<Place, std::shared_ptr<Region>> opened;
+    // An object is opened once, however many layers lie in it: a device may refuse to open a handle twice.
+    std::map<std::tuple<std::uint32_t, std::string_view, void*>, Extent> objects;
+    const auto object_of = [&](const MemoryDescription& m) -> Extent& { return objects[{m.source, m.handle, m.address}]; };
     for (const LayerRegistration& layer : registration_.layers) {
         const MemoryDescription& m = layer.memory;
-        PEGA_ASSIGN(const LayerGeometry geometry, layer_geometry(layer));
-        std::shared_ptr<Region>& region = opened[{m.source, m.handle, m.address, m.offset, m.length}];
-        if (!region) {
-            PEGA_ASSIGN(Region fresh, open_region(device_, layer));
-            region = std::make_shared<Region>(std::move(fresh));
+        std::uint64_t end = 0;
+        if (__builtin_add_overflow(m.offset, m.length, &end)) {
+            return fail(Code::kInvalid, fmt::format("layer \"{}\": offset {} and length {} of its memory overflow", layer.name,
+                                                    m.offset, m.length));
         }
-        if (!layers_.emplace(layer.name, WorkerLayer{geometry, region}).second) {
-            return fail(Code::kInvalid, fmt::format("layer \"{}\" is registered twice on device {}", layer.name, registration_.device_id));
+        Extent& extent = object_of(m);
+        extent.first = std::min(extent.first, m.offset);
+        extent.end = std::max(extent.end, end);
+    }
+    for (const LayerRegistration& layer : registration_.layers) {
+        PEGA_ASSIGN(const LayerGeometry geometry, layer_geometry(layer));
+        Extent& extent = object_of(layer.memory);
+        if (!extent.region) {
+            PEGA_ASSIGN(Region fresh, open_region(device_, layer, extent));
+            extent.region = std::make_shared<Region>(std::move(fresh));
+        }
+        if (!layers_.emplace(layer.name, WorkerLayer{geometry, extent.region, layer.memory.offset - extent.first}).second) {
+            return fail(Code::kInvalid,
+                        fmt::format("layer \"{}\" is registered twice on device {}", layer.name, registration_.device_id));
         }
     }
     return {};
@@ -80,13 +102,15 @@ Result<pega_event*> Worker::event(std::string_view exported) {
     const pega_ext_stream* table = stream_table(device_);
     if (table == nullptr) return fail(Code::kUnsupported, fmt::format("{} knows no events", device_.info().name));
     if (events_.size() >= kMaxEvents) {
-        return fail(Code::kNoMemory, fmt::format("device {} has {} events open; clients reuse a few events, they do not make one a request",
-                                                 registration_.device_id, events_.size()));
+        return fail(Code::kNoMemory,
+                    fmt::format("device {} has {} events open; clients reuse a few events, they do not make one a request",
+                                registration_.device_id, events_.size()));
     }
     pega_event* event = nullptr;
     const pega_status status = table->import_event(device_.handle(), exported.data(), exported.size(), &event);
     if (status != PEGA_OK) {
-        return fail(static_cast<Code>(status), fmt::format("cannot open the event of {} bytes that came with the request", exported.size()));
+        return fail(static_cast<Code>(status),
+                    fmt::format("cannot open the event of {} bytes that came with the request", exported.size()));
     }
     events_.emplace(std::string(exported), event);
     return event;
@@ -106,7 +130,8 @@ void Worker::close() {
 Result<Worker*> Instance::worker(std::int32_t device_id) const {
     if (!sealed.load(std::memory_order_acquire)) {
         const std::lock_guard lock(mutex);
-        return fail(Code::kInvalid, fmt::format("registration incomplete: {}/{} workers registered", workers.size(), world_size));
+        return fail(Code::kInvalid,
+                    fmt::format("registration incomplete: {}/{} workers registered", workers.size(), world_size));
     }
     const auto it = workers.find(device_id);
     if (it == workers.end()) return fail(Code::kNotFound, fmt::format("device {} not found in instance {}", device_id, id));

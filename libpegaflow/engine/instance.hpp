@@ -22,7 +22,8 @@ namespace pegaflow::engine {
 // A layer of a worker: where its bytes are.
 struct WorkerLayer {
     LayerGeometry geometry;
-    std::shared_ptr<Region> region;  // shared by the layers that registered the same memory
+    std::shared_ptr<Region> region;  // shared by the layers that lie in the same memory
+    std::uint64_t base = 0;          // of block 0, from the region's start
 };
 
 class Worker {
@@ -43,6 +44,10 @@ public:
     Lane& loads() noexcept { return *loads_; }
     // The event that these bytes name, opened once. kUnsupported, kCorrupt, kRegionLost. [any]
     Result<pega_event*> event(std::string_view exported);
+    // Refuses new work from now on. [any]
+    void refuse() noexcept { gate_.close(); }
+    // True when no save or load is inside, at `deadline` at the latest; call after refuse. [any]
+    bool wait_idle(std::chrono::steady_clock::time_point deadline) { return gate_.wait_empty_until(deadline); }
     // Refuses new work, waits for what runs, lets go of memory and channels. Idempotent. [serial]
     void close();
 

@@ -11,7 +11,8 @@ constexpr const char* kUnknown = "query lease is unknown or expired";
 
 }  // namespace
 
-LeaseId LeaseTable::create(std::string instance_id, std::vector<BlockRef> blocks, std::uint32_t shares, Clock::time_point expiry) {
+LeaseId LeaseTable::create(std::string instance_id, std::vector<BlockRef> blocks, std::uint32_t shares,
+                           Clock::time_point expiry) {
     LeaseId id{};
     std::size_t filled = 0;
     while (filled < id.size()) {
@@ -28,7 +29,8 @@ Result<LeaseTable::Map::iterator> LeaseTable::find(const LeaseId& id, std::strin
     const auto it = leases_.find(id);
     if (it == leases_.end() || it->second.expiry <= Clock::now()) return fail(Code::kNotFound, kUnknown);
     if (it->second.instance_id != instance_id) {
-        return fail(Code::kInvalid, fmt::format("query lease belongs to instance {}, got {}", it->second.instance_id, instance_id));
+        return fail(Code::kInvalid,
+                    fmt::format("query lease belongs to instance {}, got {}", it->second.instance_id, instance_id));
     }
     if (it->second.consumed_by.contains(device_id)) {
         return fail(Code::kNotFound, fmt::format("{}: device {} has consumed its share", kUnknown, device_id));
@@ -42,12 +44,16 @@ Result<std::vector<BlockRef>> LeaseTable::peek(const LeaseId& id, std::string_vi
     return it->second.blocks;
 }
 
-Result<void> LeaseTable::consume(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) {
+Result<void> LeaseTable::consume(std::span<const LeaseId> ids, std::string_view instance_id, std::int32_t device_id) {
     std::vector<BlockRef> blocks;  // freed after the lock
     const std::lock_guard lock(mutex_);
-    PEGA_ASSIGN(const auto it, find(id, instance_id, device_id));
-    it->second.consumed_by.insert(device_id);
-    if (--it->second.shares == 0) erase(it, blocks);
+    for (const LeaseId& id : ids) PEGA_TRY(find(id, instance_id, device_id));
+    for (const LeaseId& id : ids) {
+        const auto it = leases_.find(id);
+        if (it == leases_.end()) continue;  // named twice
+        it->second.consumed_by.insert(device_id);
+        if (--it->second.shares == 0) erase(it, blocks);
+    }
     return {};
 }
 

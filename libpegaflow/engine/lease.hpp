@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -34,8 +35,11 @@ public:
     // The blocks of a lease as a worker would get them; nothing is consumed. kNotFound (unknown, expired, share gone), kInvalid
     // (another instance's). [any]
     Result<std::vector<BlockRef>> peek(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) const;
-    // Takes the worker's share; the last share ends the lease. As peek. [any]
-    Result<void> consume(const LeaseId& id, std::string_view instance_id, std::int32_t device_id);
+    // Takes the worker's share of each lease, or of none; the last share of a lease ends it. As peek. [any]
+    Result<void> consume(std::span<const LeaseId> ids, std::string_view instance_id, std::int32_t device_id);
+    Result<void> consume(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) {
+        return consume({&id, 1}, instance_id, device_id);
+    }
     Result<void> renew(const LeaseId& id, Clock::time_point expiry);
     Result<void> release(const LeaseId& id);
     // Ends the leases of an instance; returns how many. [any]
@@ -50,7 +54,7 @@ private:
     void erase(Map::iterator lease, std::vector<BlockRef>& blocks);
 
     mutable std::mutex mutex_;
-    Map leases_;                                                // guarded by mutex_
+    Map leases_;                                                 // guarded by mutex_
     std::set<std::pair<Clock::time_point, LeaseId>> by_expiry_;  // guarded by mutex_
 };
 

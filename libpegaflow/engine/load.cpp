@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loading: check everything, take the worker's shares of the leases, then one batch a layer group, reporting layers as they land.
+// Loading: check everything, take the worker's shares of the leases, then one batch a layer group, reporting layers as they
+// land.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -17,14 +18,18 @@ struct LoadGroup {
     std::vector<std::uint64_t> offsets;  // of the layers in the page
     std::vector<std::uint64_t> local_index, remote_index;
     Transfer transfer;
-    std::atomic<std::uint64_t> landed{0};  // layers
+    std::uint64_t landed = 0;  // layers; written before the first submit, then by the progress thread of the device alone
 };
 
 class LoadOperation final : public Operation {
 public:
-    LoadOperation(Engine::State& s, Worker& w, base::Gate::Pass engine_pass, base::Gate::Pass worker_pass, Clock::time_point when,
-                  LoadCallbacks user)
-        : Operation(when), state(s), worker(w), passes{std::move(engine_pass), std::move(worker_pass)}, callbacks(std::move(user)) {}
+    LoadOperation(Engine::State& s, std::shared_ptr<Instance> owner, Worker& w, base::Gate::Pass engine_pass,
+                  base::Gate::Pass worker_pass, Clock::time_point when, LoadCallbacks user)
+        : Operation(std::move(owner), when),
+          state(s),
+          worker(w),
+          passes{std::move(engine_pass), std::move(worker_pass)},
+          callbacks(std::move(user)) {}
 
     void cancel() override {
         for (const auto& group : groups) {
@@ -32,6 +37,8 @@ public:
         }
     }
     void layers_landed(LoadGroup& group, std::uint64_t layers);
+    // Tells how many leading layers are there when that is news.
+    void report();
     void group_done(LoadGroup& group, pega_status status, std::uint64_t bytes);
     void release_share();
 
@@ -53,12 +60,16 @@ private:
 };
 
 void LoadOperation::layers_landed(LoadGroup& group, std::uint64_t layers) {
-    group.landed.store(layers, std::memory_order_relaxed);
+    group.landed = layers;
+    report();
+}
+
+void LoadOperation::report() {
     if (!callbacks.on_layers) return;
     std::uint64_t leading = 0;
     for (const auto& g : groups) {
-        leading += g->landed.load(std::memory_order_relaxed);
-        if (g->landed.load(std::memory_order_relaxed) < g->layers.size()) break;
+        leading += g->landed;
+        if (g->landed < g->layers.size()) break;
     }
     if (leading > reported_) callbacks.on_layers(reported_ = leading);
 }
@@ -90,12 +101,11 @@ void LoadOperation::finish() {
     state.operations.remove(id);
     blocks.clear();
     const auto on_done = std::move(callbacks.on_done);
-    const bool late = status == PEGA_CANCELED && Clock::now() >= deadline;
+    const Code code = code_of(status);
     passes[0] = {};
     passes[1] = {};
     if (!on_done) return;
     if (status == PEGA_OK) return on_done({});
-    const auto code = late ? Code::kDeadlineExceeded : static_cast<Code>(status);
     on_done(fail(code, fmt::format("storage error: the copy of a load ended as {}", to_string(code))));
 }
 
@@ -108,11 +118,14 @@ Result<void> make_groups(LoadOperation& op, const Instance& instance, const Load
         if (names.empty()) return fail(Code::kInvalid, "a layer group of a load is empty");
         for (const std::string_view name : names) {
             const WorkerLayer* layer = op.worker.layer(name);
-            if (layer == nullptr) return fail(Code::kInvalid, fmt::format("layer {} is not registered on device {}", name, who.device_id));
-            if (!seen.insert(name).second) return fail(Code::kInvalid, fmt::format("layer {} is named twice in one load", name));
+            if (layer == nullptr)
+                return fail(Code::kInvalid, fmt::format("layer {} is not registered on device {}", name, who.device_id));
+            if (!seen.insert(name).second)
+                return fail(Code::kInvalid, fmt::format("layer {} is named twice in one load", name));
             const Layout::Place* place = instance.layout.find(who.tp_rank, who.pp_rank, name);
             if (!group->layers.empty() && place->group != group->group) {
-                return fail(Code::kInvalid, fmt::format("layer {} is of storage group {}, its load group began with {}", name, place->group, group->group));
+                return fail(Code::kInvalid, fmt::format("layer {} is of storage group {}, its load group began with {}", name,
+                                                        place->group, group->group));
             }
             group->group = place->group;
             group->shard = place->shard;
@@ -127,14 +140,16 @@ Result<void> make_groups(LoadOperation& op, const Instance& instance, const Load
 // Pairs the blocks of one lease with their destinations.
 Result<void> place_lease(LoadOperation& op, const Instance& instance, const LeaseLoad& load, std::vector<BlockRef> blocks) {
     if (load.block_ids_by_group.size() != op.groups.size()) {
-        return fail(Code::kInvalid, fmt::format("load group count {} does not match layer group count {}", load.block_ids_by_group.size(), op.groups.size()));
+        return fail(Code::kInvalid, fmt::format("load group count {} does not match layer group count {}",
+                                                load.block_ids_by_group.size(), op.groups.size()));
     }
     for (std::size_t g = 0; g < op.groups.size(); ++g) {
         LoadGroup& group = *op.groups[g];
         const auto& targets = load.block_ids_by_group[g];
         if (targets.size() != blocks.size()) {
-            return fail(Code::kInvalid, fmt::format("query lease block count {} does not match destination block count {} for group {}", blocks.size(),
-                                                    targets.size(), g));
+            return fail(Code::kInvalid,
+                        fmt::format("query lease block count {} does not match destination block count {} for group {}",
+                                    blocks.size(), targets.size(), g));
         }
         std::uint64_t limit = UINT64_MAX;
         for (const WorkerLayer* layer : group.layers) limit = std::min(limit, layer->geometry.num_blocks);
@@ -142,12 +157,17 @@ Result<void> place_lease(LoadOperation& op, const Instance& instance, const Leas
             if (targets[i] == kNoBlock) continue;
             const Block& block = *blocks[i];
             if (block.key.scope != instance.scope || block.key.group != group.group) {
-                return fail(Code::kInvalid, fmt::format("stored block has {} slots but storage group {} of instance {} expects {}: namespace is shared by "
-                                                        "incompatible KV layouts",
-                                                        block.pages.size(), group.group, instance.id, instance.layout.groups[group.group].size()));
+                return fail(
+                    Code::kInvalid,
+                    fmt::format(
+                        "stored block has {} slots but storage group {} of instance {} expects {}: namespace is shared by "
+                        "incompatible KV layouts",
+                        block.pages.size(), group.group, instance.id, instance.layout.groups[group.group].size()));
             }
             if (targets[i] >= limit) {
-                return fail(Code::kInvalid, fmt::format("destination block {} of group {} is out of range, its layers have {} blocks", targets[i], g, limit));
+                return fail(Code::kInvalid,
+                            fmt::format("destination block {} of group {} is out of range, its layers have {} blocks",
+                                        targets[i], g, limit));
             }
             group.local_index.push_back(targets[i]);
             group.remote_index.push_back(block.pages[group.shard].offset);
@@ -158,17 +178,23 @@ Result<void> place_lease(LoadOperation& op, const Instance& instance, const Leas
 }
 
 void build_transfer(LoadGroup& group, const std::shared_ptr<LoadOperation>& op, const LoadRequest& request, pega_event* event) {
-    group.transfer.clear().read().indices(group.local_index, group.remote_index).mark_every(1).deadline(request.deadline).priority(2);
+    group.transfer.clear()
+        .read()
+        .indices(group.local_index, group.remote_index)
+        .mark_every(1)
+        .deadline(request.deadline)
+        .priority(2);
     if (event != nullptr) group.transfer.wait_event(event);
     for (std::size_t i = 0; i < group.layers.size(); ++i) {
         const LayerGeometry& g = group.layers[i]->geometry;
-        group.transfer.span({group.layers[i]->region->handle(), op->worker.pool().handle(), 0, g.block_stride, g.segment_stride, group.offsets[i], 1,
-                             g.segment_bytes, g.segment_bytes, g.segments, 0});
+        group.transfer.span({group.layers[i]->region->handle(), op->worker.pool().handle(), group.layers[i]->base,
+                             g.block_stride, g.segment_stride, group.offsets[i], 1, g.segment_bytes, g.segment_bytes,
+                             g.segments, 0});
     }
     group.transfer.on_mark([raw = op.get(), &group](std::uint64_t landed) { raw->layers_landed(group, landed); });
 }
 
-Result<void> check_and_take(LoadOperation& op, const Instance& instance, const LoadRequest& request) {
+Result<void> check(LoadOperation& op, const Instance& instance, const LoadRequest& request) {
     PEGA_TRY(make_groups(op, instance, request));
     std::set<LeaseId> named;
     for (const LeaseLoad& load : request.loads) {
@@ -178,11 +204,10 @@ Result<void> check_and_take(LoadOperation& op, const Instance& instance, const L
     }
     if (op.state.options.verify_on_load) {
         for (const BlockRef& block : op.blocks) {
-            if (!op.state.verify(*block)) return fail(Code::kCorrupt, "storage error: a block does not have its digest any more; it was dropped");
+            if (!op.state.verify(*block))
+                return fail(Code::kCorrupt, "storage error: a block does not have its digest any more; it was dropped");
         }
     }
-    // Nothing can be wrong with the request any more: only now the shares go.
-    for (const LeaseLoad& load : request.loads) PEGA_TRY(op.state.leases.consume(load.lease, request.instance_id, request.device_id));
     return {};
 }
 
@@ -191,24 +216,36 @@ Result<void> launch(const std::shared_ptr<LoadOperation>& op, const Instance& in
     if (!request.wait_event.empty()) {
         PEGA_ASSIGN(event, op->worker.event(request.wait_event));
     }
-    PEGA_TRY(check_and_take(*op, instance, request));
-    op->remaining.store(op->groups.size() + 1, std::memory_order_relaxed);
-    std::size_t submitted = 0;
+    PEGA_TRY(check(*op, instance, request));
+    std::vector<LoadGroup*> moving;
     for (const auto& group : op->groups) {
         if (group->local_index.empty()) {
-            op->group_done(*group, PEGA_OK, 0);
-            ++submitted;
-            continue;
+            group->landed = group->layers.size();
+        } else {
+            moving.push_back(group.get());
         }
-        build_transfer(*group, op, request, event);
-        auto started = op->worker.loads().submit(group->transfer, [op, raw = group.get()](pega_status status, std::uint64_t bytes) { op->group_done(*raw, status, bytes); });
-        if (started) {
-            ++submitted;
-            continue;
-        }
-        if (submitted == 0) return started;
+    }
+    Lane& lane = op->worker.loads();
+    PEGA_TRY(lane.reserve(moving.size()));
+    // Nothing can be wrong with the request any more, and there is room for it: only now the shares go.
+    std::vector<LeaseId> leases;
+    for (const LeaseLoad& load : request.loads) leases.push_back(load.lease);
+    if (auto taken = op->state.leases.consume(leases, request.instance_id, request.device_id); !taken) {
+        lane.unreserve(moving.size());
+        return taken;
+    }
+    if (moving.empty()) op->report();
+    op->remaining.store(moving.size() + 1, std::memory_order_relaxed);
+    for (std::size_t i = 0; i < moving.size(); ++i) {
+        build_transfer(*moving[i], op, request, event);
+        auto started = lane.submit(moving[i]->transfer, [op, raw = moving[i]](pega_status status, std::uint64_t bytes) {
+            op->group_done(*raw, status, bytes);
+        });
+        if (started) continue;
+        // The shares are gone, and some batches may run already: the load has begun, and ends as failed when they have ended.
+        lane.unreserve(moving.size() - i);
         op->failure.store(static_cast<pega_status>(started.error().code), std::memory_order_relaxed);
-        op->remaining.fetch_sub(op->groups.size() - submitted, std::memory_order_acq_rel);
+        op->remaining.fetch_sub(moving.size() - i, std::memory_order_acq_rel);
         break;
     }
     return {};
@@ -225,18 +262,17 @@ Result<LoadId> start_load(Engine::State& state, const LoadRequest& request, Load
     if (!worker_pass) return fail(Code::kCanceled, fmt::format("instance {} is being unregistered", request.instance_id));
     ++state.counters.load_requests;
     ++state.counters.loads_in_flight;
-    auto op = std::make_shared<LoadOperation>(state, *worker, std::move(engine_pass), std::move(worker_pass), request.deadline, std::move(callbacks));
-    op->id = state.operations.add(op);
-    const LoadId id = op->id;
+    auto op = std::make_shared<LoadOperation>(state, instance, *worker, std::move(engine_pass), std::move(worker_pass),
+                                              request.deadline, std::move(callbacks));
     auto launched = launch(op, *instance, request);
     if (launched) {
+        const LoadId id = op->id = state.operations.add(op);  // complete now: it may be cancelled
         op->release_share();
         return id;
     }
     if (launched.error().code == Code::kQueueFull) ++state.counters.queue_full;
     ++state.counters.load_failures;
     --state.counters.loads_in_flight;
-    state.operations.remove(id);
     op->blocks.clear();
     return fail(std::move(launched).error());
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Registration: workers come, the last one seals; instances go when nothing of theirs moves any more. And what there is, in numbers.
+// Registration: workers come, the last one seals; instances go when nothing of theirs moves any more. And what there is, in
+// numbers.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -14,10 +15,15 @@ using engine::Clock;
 using engine::Instance;
 using engine::Worker;
 
+constexpr auto kDrainTime = std::chrono::seconds(2);  // for copies of an instance that leaves
+constexpr auto kDrainStep = std::chrono::milliseconds(20);
+
 Result<void> check_worker(const WorkerRegistration& w) {
     if (w.instance_id.empty()) return fail(Code::kInvalid, "instance_id must not be empty");
-    if (w.tp_size == 0 || w.world_size == 0) return fail(Code::kInvalid, fmt::format("tp_size {} and world_size {} must be positive", w.tp_size, w.world_size));
-    if (w.tp_rank >= w.tp_size) return fail(Code::kInvalid, fmt::format("tp_rank {} must be less than tp_size {}", w.tp_rank, w.tp_size));
+    if (w.tp_size == 0 || w.world_size == 0)
+        return fail(Code::kInvalid, fmt::format("tp_size {} and world_size {} must be positive", w.tp_size, w.world_size));
+    if (w.tp_rank >= w.tp_size)
+        return fail(Code::kInvalid, fmt::format("tp_rank {} must be less than tp_size {}", w.tp_rank, w.tp_size));
     if (w.device_id < 0) return fail(Code::kInvalid, fmt::format("device_id {} must not be negative", w.device_id));
     if (w.layers.empty()) return fail(Code::kInvalid, fmt::format("device {} registered no KV cache layers", w.device_id));
     for (const LayerRegistration& layer : w.layers) PEGA_TRY(engine::layer_geometry(layer));
@@ -30,7 +36,8 @@ Result<Device*> common_device(Engine::State& state, const WorkerRegistration& w)
     for (const LayerRegistration& layer : w.layers) {
         PEGA_ASSIGN(Device* const here, state.device_for(layer.memory));
         if (device != nullptr && device != here) {
-            return fail(Code::kInvalid, fmt::format("layer \"{}\" lives on {}, the worker's other layers on {}", layer.name, here->info().name, device->info().name));
+            return fail(Code::kInvalid, fmt::format("layer \"{}\" lives on {}, the worker's other layers on {}", layer.name,
+                                                    here->info().name, device->info().name));
         }
         device = here;
     }
@@ -53,20 +60,25 @@ std::shared_ptr<Instance> find_or_make(Engine::State& state, const WorkerRegistr
 
 // Checks against the instance that is there. Its mutex is held.
 Result<void> check_fits(const Instance& instance, const WorkerRegistration& w) {
-    if (instance.closed) return fail(Code::kNotFound, fmt::format("instance {} is being unregistered", instance.id));
     if (instance.tp_size != w.tp_size || instance.world_size != w.world_size || instance.page_first != w.page_first) {
-        return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists with tp={}, world={}, page_first={}; requested tp={}, world={}, "
-                                                 "page_first={}",
-                                                 instance.id, instance.tp_size, instance.world_size, instance.page_first, w.tp_size, w.world_size, w.page_first));
+        return fail(
+            Code::kNotReady,
+            fmt::format("topology mismatch: instance {} exists with tp={}, world={}, page_first={}; requested tp={}, world={}, "
+                        "page_first={}",
+                        instance.id, instance.tp_size, instance.world_size, instance.page_first, w.tp_size, w.world_size,
+                        w.page_first));
     }
     if (instance.name_space != w.name_space) {
-        return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists in namespace \"{}\"; requested \"{}\"", instance.id, instance.name_space, w.name_space));
+        return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists in namespace \"{}\"; requested \"{}\"",
+                                                 instance.id, instance.name_space, w.name_space));
     }
     if (instance.workers.contains(w.device_id)) {
-        return fail(Code::kExists, fmt::format("GPU context for device {} already exists in instance {}", w.device_id, instance.id));
+        return fail(Code::kExists,
+                    fmt::format("GPU context for device {} already exists in instance {}", w.device_id, instance.id));
     }
     if (instance.sealed.load(std::memory_order_acquire)) {
-        return fail(Code::kNotReady, fmt::format("instance {} is already fully registered ({} workers); device {} cannot join", instance.id, instance.workers.size(), w.device_id));
+        return fail(Code::kNotReady, fmt::format("instance {} is already fully registered ({} workers); device {} cannot join",
+                                                 instance.id, instance.workers.size(), w.device_id));
     }
     return {};
 }
@@ -81,15 +93,43 @@ Result<void> seal(Engine::State& state, Instance& instance) {
         instance.scope = state.scopes.emplace(name, state.scopes.size() + 1).first->second;
     }
     instance.sealed.store(true, std::memory_order_release);
-    base::log_info("engine", "instance {} sealed: {} workers, layout {}", instance.id, instance.workers.size(), instance.layout.fingerprint);
+    base::log_info("engine", "instance {} sealed: {} workers, layout {}", instance.id, instance.workers.size(),
+                   instance.layout.fingerprint);
     return {};
 }
 
-void forget_if_empty(Engine::State& state, const std::shared_ptr<Instance>& instance) {
+// Adds the worker, and seals when it is the last one. The instance's mutex is held.
+Result<void> join(Engine::State& state, Instance& instance, const WorkerRegistration& worker) {
+    PEGA_TRY(check_fits(instance, worker));
+    PEGA_ASSIGN(Device* const device, common_device(state, worker));
+    PEGA_ASSIGN(const Region* const pool, state.pool_region(*device));
+    PEGA_ASSIGN(auto opened, Worker::open(worker, *device, *pool, state.options.max_queued_transfers));
+    instance.workers.emplace(worker.device_id, std::move(opened));
+    if (instance.workers.size() < instance.world_size) return {};
+    auto sealed = seal(state, instance);
+    if (!sealed) instance.workers.erase(worker.device_id);
+    return sealed;
+}
+
+// Its mutex is held; the order is always an instance's mutex before the table's.
+void forget_if_empty(Engine::State& state, Instance& instance) {
+    if (!instance.workers.empty()) return;
+    instance.closed = true;
     const std::unique_lock lock(state.instances_mutex);
-    const std::lock_guard inner(instance->mutex);
-    const auto it = state.instances.find(instance->id);
-    if (instance->workers.empty() && it != state.instances.end() && it->second == instance) state.instances.erase(it);
+    const auto it = state.instances.find(instance.id);
+    if (it != state.instances.end() && it->second.get() == &instance) state.instances.erase(it);
+}
+
+// Lets copies end by themselves for a while; then what still waits, for an event of a client that died perhaps, is cancelled.
+void drain(Engine::State& state, Instance& instance) {
+    for (const auto& [device, worker] : instance.workers) worker->refuse();
+    const Clock::time_point patient = Clock::now() + kDrainTime;
+    for (const auto& [device, worker] : instance.workers) {
+        if (worker->wait_idle(patient)) continue;
+        do {
+            for (const auto& operation : state.operations.of(&instance)) operation->cancel();
+        } while (!worker->wait_idle(Clock::now() + kDrainStep));
+    }
 }
 
 }  // namespace
@@ -99,24 +139,14 @@ Result<void> Engine::register_worker(const WorkerRegistration& worker) {
     const auto pass = s.gate.enter();
     if (!pass) return fail(Code::kCanceled, "the engine is closing");
     PEGA_TRY(check_worker(worker));
-    const std::shared_ptr<Instance> instance = find_or_make(s, worker);
-    Result<void> result;
-    {
+    for (;;) {
+        const std::shared_ptr<Instance> instance = find_or_make(s, worker);
         const std::lock_guard lock(instance->mutex);
-        result = [&]() -> Result<void> {
-            PEGA_TRY(check_fits(*instance, worker));
-            PEGA_ASSIGN(Device* const device, common_device(s, worker));
-            PEGA_ASSIGN(const Region* const pool, s.pool_region(*device));
-            PEGA_ASSIGN(auto opened, Worker::open(worker, *device, *pool, s.options.max_queued_transfers));
-            instance->workers.emplace(worker.device_id, std::move(opened));
-            if (instance->workers.size() < instance->world_size) return {};
-            auto sealed = seal(s, *instance);
-            if (!sealed) instance->workers.erase(worker.device_id);
-            return sealed;
-        }();
+        if (instance->closed) continue;  // it went since it was found
+        auto joined = join(s, *instance, worker);
+        if (!joined) forget_if_empty(s, *instance);
+        return joined;
     }
-    if (!result) forget_if_empty(s, instance);
-    return result;
 }
 
 Result<void> Engine::unregister_instance(std::string_view instance_id) {
@@ -127,19 +157,22 @@ Result<void> Engine::unregister_instance(std::string_view instance_id) {
     {
         const std::unique_lock lock(s.instances_mutex);
         const auto it = s.instances.find(instance_id);
-        if (it == s.instances.end() || it->second != instance) return fail(Code::kNotFound, fmt::format("instance {} not found", instance_id));
+        if (it == s.instances.end() || it->second != instance)
+            return fail(Code::kNotFound, fmt::format("instance {} not found", instance_id));
         s.instances.erase(it);
     }
     {
         const std::lock_guard lock(instance->mutex);
         instance->closed = true;
+        drain(s, *instance);
         for (const auto& [device, worker] : instance->workers) worker->close();
     }
     s.leases.drop_instance(instance_id);
     bool shared = false;
     {
         const std::shared_lock lock(s.instances_mutex);
-        shared = std::any_of(s.instances.begin(), s.instances.end(), [&](const auto& other) { return other.second->scope == instance->scope; });
+        shared = std::any_of(s.instances.begin(), s.instances.end(),
+                             [&](const auto& other) { return other.second->scope == instance->scope; });
     }
     if (!shared && instance->scope != 0) s.counters.incomplete_dropped += s.index->drop_incomplete(INT64_MIN, instance->scope);
     base::log_info("engine", "instance {} unregistered", instance_id);
@@ -155,8 +188,14 @@ std::vector<InstanceInfo> Engine::instances() const {
     std::vector<InstanceInfo> out;
     for (const auto& instance : all) {
         const std::lock_guard lock(instance->mutex);
-        InstanceInfo info{instance->id, instance->name_space, instance->tp_size, instance->world_size, instance->page_first,
-                          instance->sealed.load(), instance->layout.fingerprint, {}};
+        InstanceInfo info{instance->id,
+                          instance->name_space,
+                          instance->tp_size,
+                          instance->world_size,
+                          instance->page_first,
+                          instance->sealed.load(),
+                          instance->layout.fingerprint,
+                          {}};
         for (const auto& [device, worker] : instance->workers) {
             const WorkerRegistration& w = worker->registration();
             info.workers.push_back({device, w.tp_rank, w.pp_rank, worker->device().info().name, worker->region_bytes()});

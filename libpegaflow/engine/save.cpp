@@ -30,9 +30,13 @@ struct SavePart {
 
 class SaveOperation final : public Operation {
 public:
-    SaveOperation(Engine::State& s, Worker& w, base::Gate::Pass engine_pass, base::Gate::Pass worker_pass, Clock::time_point when,
-                  std::function<void(Result<SaveOutcome>)> callback)
-        : Operation(when), state(s), worker(w), passes{std::move(engine_pass), std::move(worker_pass)}, done(std::move(callback)) {}
+    SaveOperation(Engine::State& s, std::shared_ptr<Instance> owner, Worker& w, base::Gate::Pass engine_pass,
+                  base::Gate::Pass worker_pass, Clock::time_point when, std::function<void(Result<SaveOutcome>)> callback)
+        : Operation(std::move(owner), when),
+          state(s),
+          worker(w),
+          passes{std::move(engine_pass), std::move(worker_pass)},
+          done(std::move(callback)) {}
 
     void cancel() override {
         for (const auto& part : parts) worker.saves().cancel(part->transfer);
@@ -60,15 +64,20 @@ private:
 
 void SaveOperation::part_done(SavePart& part, pega_status status, std::uint64_t moved) {
     bytes.fetch_add(moved, std::memory_order_relaxed);
+    std::vector<BlockRef> complete;
+    std::uint64_t rejected = 0;
     for (const FillClaim& claim : part.claims) {
         if (status != PEGA_OK) {
             state.index->unclaim(claim, part.list->shard);
             continue;
         }
         bool admitted = false;
-        if (state.index->filled(claim, part.list->shard, &admitted)) state.block_complete(claim.block, admitted);
+        if (!state.index->filled(claim, part.list->shard, &admitted)) continue;
+        if (admitted) complete.push_back(claim.block);
+        if (!admitted) ++rejected;
     }
     part.claims.clear();
+    state.blocks_complete(std::move(complete), rejected);
     if (status != PEGA_OK) failure.store(status, std::memory_order_relaxed);
     release_share();
 }
@@ -83,33 +92,33 @@ void SaveOperation::finish() {
     const pega_status status = failure.load(std::memory_order_relaxed);
     const std::chrono::duration<double> seconds = Clock::now() - started;
     c.save_bytes += outcome.bytes;
-    c.saved_blocks += outcome.saved_blocks;
     c.duplicates += outcome.duplicate_blocks;
+    if (status == PEGA_OK) c.saved_blocks += outcome.saved_blocks;
     --c.saves_in_flight;
     if (status != PEGA_OK) ++c.save_failures;
     if (status == PEGA_CANCELED) ++c.canceled;
     if (state.observer.on_save) state.observer.on_save(seconds.count(), outcome.bytes);
     state.operations.remove(id);
     const auto callback = std::move(done);
-    const bool late = status == PEGA_CANCELED && Clock::now() >= deadline;
+    const Code code = code_of(status);
     // The passes go before the callback: whoever waits for the answer may unregister right after it.
     passes[0] = {};
     passes[1] = {};
     if (status == PEGA_OK) return callback(outcome);
-    const auto code = late ? Code::kDeadlineExceeded : static_cast<Code>(status);
     callback(fail(code, fmt::format("storage error: the copy of a save ended as {}", to_string(code))));
 }
 
 Result<void> check_layer(const SaveLayer& save, const WorkerLayer* layer, std::int32_t device_id) {
     if (save.block_ids.size() != save.hashes.size()) {
-        return fail(Code::kInvalid, fmt::format("block_ids length {} does not match block_hashes {} for layer {}", save.block_ids.size(),
-                                                save.hashes.size(), save.layer));
+        return fail(Code::kInvalid, fmt::format("block_ids length {} does not match block_hashes {} for layer {}",
+                                                save.block_ids.size(), save.hashes.size(), save.layer));
     }
-    if (layer == nullptr) return fail(Code::kInvalid, fmt::format("layer {} is not registered on device {}", save.layer, device_id));
+    if (layer == nullptr)
+        return fail(Code::kInvalid, fmt::format("layer {} is not registered on device {}", save.layer, device_id));
     for (std::size_t i = 0; i < save.block_ids.size(); ++i) {
         if (save.block_ids[i] >= layer->geometry.num_blocks) {
-            return fail(Code::kInvalid, fmt::format("block_id {} of layer {} is out of range, it has {} blocks", save.block_ids[i], save.layer,
-                                                    layer->geometry.num_blocks));
+            return fail(Code::kInvalid, fmt::format("block_id {} of layer {} is out of range, it has {} blocks",
+                                                    save.block_ids[i], save.layer, layer->geometry.num_blocks));
         }
         if (save.hashes[i].empty() || save.hashes[i].size() > kMaxHashBytes) {
             return fail(Code::kInvalid, fmt::format("block hash {} of layer {} has {} bytes, expected 1 to {}", i, save.layer,
@@ -129,8 +138,9 @@ bool same_blocks(const SaveList& list, const SaveLayer& save) {
 Result<std::vector<SaveList>> make_lists(const Instance& instance, const Worker& worker, const SaveRequest& request) {
     const WorkerRegistration& who = worker.registration();
     if (request.tp_rank != who.tp_rank || request.pp_rank != who.pp_rank) {
-        return fail(Code::kInvalid, fmt::format("device {} registered as tp_rank {}, pp_rank {}; the save names tp_rank {}, pp_rank {}", who.device_id,
-                                                who.tp_rank, who.pp_rank, request.tp_rank, request.pp_rank));
+        return fail(Code::kInvalid,
+                    fmt::format("device {} registered as tp_rank {}, pp_rank {}; the save names tp_rank {}, pp_rank {}",
+                                who.device_id, who.tp_rank, who.pp_rank, request.tp_rank, request.pp_rank));
     }
     std::vector<SaveList> lists;
     for (const SaveLayer& save : request.layers) {
@@ -140,7 +150,8 @@ Result<std::vector<SaveList>> make_lists(const Instance& instance, const Worker&
         auto it = std::find_if(lists.begin(), lists.end(), [&](const SaveList& l) {
             return l.group == place->group && l.shard == place->shard && same_blocks(l, save);
         });
-        if (it == lists.end()) it = lists.insert(lists.end(), {place->group, place->shard, save.block_ids, save.hashes, {}, {}});
+        if (it == lists.end())
+            it = lists.insert(lists.end(), {place->group, place->shard, save.block_ids, save.hashes, {}, {}});
         if (std::ranges::find(it->numbers, place->layer) != it->numbers.end()) {
             return fail(Code::kInvalid, fmt::format("layer {} is named twice in one save", save.layer));
         }
@@ -150,7 +161,8 @@ Result<std::vector<SaveList>> make_lists(const Instance& instance, const Worker&
     if (instance.page_first && !request.layers.empty()) {
         const std::size_t layers = who.layers.size();
         if (lists.size() != 1 || lists[0].layers.size() != layers) {
-            return fail(Code::kInvalid, fmt::format("page-first save must cover all {} layers of shard {} with the same blocks", layers, lists[0].shard));
+            return fail(Code::kInvalid, fmt::format("page-first save must cover all {} layers of shard {} with the same blocks",
+                                                    layers, lists[0].shard));
         }
     }
     return lists;
@@ -171,7 +183,8 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
     const int node = op.worker.device().info().numa_node;
     const std::int64_t now = op.started.time_since_epoch().count();
     std::uint64_t missing = 0;
-    for (const std::string_view hash : list.hashes) missing += state.index->needs_page(instance.scope, list.group, hash, list.shard) ? 1 : 0;
+    for (const std::string_view hash : list.hashes)
+        missing += state.index->needs_page(instance.scope, list.group, hash, list.shard) ? 1 : 0;
     std::vector<std::uint64_t> pages;
     const std::uint64_t got = state.allocate_pages(shard.page_bytes, missing, node, pages);
     bool short_of_pages = got < missing;
@@ -188,7 +201,8 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
             continue;
         }
         ++op.outcome.saved_blocks;
-        auto part = std::find_if(op.parts.begin(), op.parts.end(), [&](const auto& p) { return p->list == &list && p->claims.front().layers == claim.layers; });
+        auto part = std::find_if(op.parts.begin(), op.parts.end(),
+                                 [&](const auto& p) { return p->list == &list && p->claims.front().layers == claim.layers; });
         if (part == op.parts.end()) {
             part = op.parts.insert(op.parts.end(), std::make_unique<SavePart>());
             (*part)->list = &list;
@@ -201,12 +215,15 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
     for (const std::uint64_t page : pages) state.pool->free_page(page, shard.page_bytes);
     if (!short_of_pages) return {};
     ++state.counters.alloc_failures;
-    return fail(Code::kNoMemory, fmt::format("storage error: pinned pool exhausted while allocating {} pages of {} bytes: {} of {} bytes are in use and "
-                                             "pinned",
-                                             missing, shard.page_bytes, state.pool->used(), state.pool->capacity()));
+    return fail(
+        Code::kNoMemory,
+        fmt::format("storage error: pinned pool exhausted while allocating {} pages of {} bytes: {} of {} bytes are in use and "
+                    "pinned",
+                    missing, shard.page_bytes, state.pool->used(), state.pool->capacity()));
 }
 
-void build_transfer(SavePart& part, const Instance& instance, const Worker& worker, const SaveRequest& request, pega_event* event) {
+void build_transfer(SavePart& part, const Instance& instance, const Worker& worker, const SaveRequest& request,
+                    pega_event* event) {
     const SaveList& list = *part.list;
     const Shard& shard = instance.layout.groups[list.group][list.shard];
     part.transfer.clear().write().indices(part.local_index, part.remote_index).deadline(request.deadline);
@@ -215,8 +232,8 @@ void build_transfer(SavePart& part, const Instance& instance, const Worker& work
         const std::uint32_t number = list.numbers[i];
         if ((part.claims.front().layers[number / 64] >> (number % 64) & 1) == 0) continue;
         const LayerGeometry& g = list.layers[i]->geometry;
-        part.transfer.span({list.layers[i]->region->handle(), worker.pool().handle(), 0, g.block_stride, g.segment_stride,
-                            shard.layers[number].offset, 1, g.segment_bytes, g.segment_bytes, g.segments, 0});
+        part.transfer.span({list.layers[i]->region->handle(), worker.pool().handle(), list.layers[i]->base, g.block_stride,
+                            g.segment_stride, shard.layers[number].offset, 1, g.segment_bytes, g.segment_bytes, g.segments, 0});
     }
 }
 
@@ -231,15 +248,20 @@ Result<void> launch(const std::shared_ptr<SaveOperation>& op, const Instance& in
     for (const SaveList& list : op->lists) {
         if (result) result = claim_list(*op, instance, list);
     }
+    if (result) result = op->worker.saves().reserve(op->parts.size());
+    const std::size_t reserved = result ? op->parts.size() : 0;
     std::size_t submitted = 0;
     op->remaining.store(op->parts.size() + 1, std::memory_order_relaxed);
     for (const auto& part : op->parts) {
         if (!result) break;
         build_transfer(*part, instance, op->worker, request, event);
-        result = op->worker.saves().submit(part->transfer, [op, raw = part.get()](pega_status status, std::uint64_t bytes) { op->part_done(*raw, status, bytes); });
+        result = op->worker.saves().submit(part->transfer, [op, raw = part.get()](pega_status status, std::uint64_t bytes) {
+            op->part_done(*raw, status, bytes);
+        });
         if (result) ++submitted;
     }
     if (result) return {};
+    op->worker.saves().unreserve(reserved - submitted);
     for (std::size_t i = submitted; i < op->parts.size(); ++i) {
         for (const FillClaim& claim : op->parts[i]->claims) op->state.index->unclaim(claim, op->parts[i]->list->shard);
         op->parts[i]->claims.clear();
@@ -264,14 +286,16 @@ void start_save(Engine::State& state, const SaveRequest& request, std::function<
     if (!worker_pass) return done(fail(Code::kCanceled, fmt::format("instance {} is being unregistered", request.instance_id)));
     ++state.counters.save_requests;
     ++state.counters.saves_in_flight;
-    auto op = std::make_shared<SaveOperation>(state, **worker, std::move(engine_pass), std::move(worker_pass), request.deadline, std::move(done));
-    op->id = state.operations.add(op);
+    auto op = std::make_shared<SaveOperation>(state, *instance, **worker, std::move(engine_pass), std::move(worker_pass),
+                                              request.deadline, std::move(done));
     auto launched = launch(op, **instance, request);
-    if (launched) return op->release_share();
+    if (launched) {
+        op->id = state.operations.add(op);  // complete now: it may be cancelled
+        return op->release_share();
+    }
     if (launched.error().code == Code::kQueueFull) ++state.counters.queue_full;
     ++state.counters.save_failures;
     --state.counters.saves_in_flight;
-    state.operations.remove(op->id);
     const auto callback = std::move(op->done);
     op->passes[0] = {};
     op->passes[1] = {};

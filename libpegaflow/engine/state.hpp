@@ -25,13 +25,20 @@ namespace pegaflow::engine {
 
 using Clock = std::chrono::steady_clock;
 
-// A save or load under way: what the deadline watch and cancel_load need of it.
+// A save or load under way: what the deadline watch and cancel_load need of it. It keeps its instance, and with that its
+// worker, in memory: someone may hold it still when the instance is gone.
 class Operation {
 public:
-    explicit Operation(Clock::time_point when) : deadline(when) {}
+    Operation(std::shared_ptr<Instance> owner, Clock::time_point when) : instance(std::move(owner)), deadline(when) {}
     virtual ~Operation() = default;
     virtual void cancel() = 0;
+    // What the user is told about the end `status` of a copy.
+    Code code_of(pega_status status) const noexcept {
+        const bool late = status == PEGA_CANCELED && (timed_out.load(std::memory_order_relaxed) || Clock::now() >= deadline);
+        return late ? Code::kDeadlineExceeded : static_cast<Code>(status);
+    }
 
+    const std::shared_ptr<Instance> instance;
     const Clock::time_point deadline;
     std::atomic<bool> timed_out{false};
 };
@@ -44,7 +51,8 @@ public:
     std::shared_ptr<Operation> find(std::uint64_t id) const;
     // Those whose deadline has passed and that were not told yet.
     std::vector<std::shared_ptr<Operation>> expired(Clock::time_point now) const;
-    std::vector<std::shared_ptr<Operation>> all() const;
+    // All of an instance; of every instance when it is null.
+    std::vector<std::shared_ptr<Operation>> of(const Instance* instance) const;
 
 private:
     mutable std::mutex mutex_;
@@ -55,7 +63,8 @@ private:
 using Counter = std::atomic<std::uint64_t>;
 
 struct Counters {
-    Counter alloc_failures{0}, incomplete_dropped{0}, hits{0}, misses{0}, insertions{0}, rejections{0}, evictions{0}, evicted_bytes{0};
+    Counter alloc_failures{0}, incomplete_dropped{0}, hits{0}, misses{0}, insertions{0}, rejections{0}, evictions{0},
+        evicted_bytes{0};
     Counter quarantined{0}, mismatches{0}, save_requests{0}, save_failures{0}, saved_blocks{0}, duplicates{0}, save_bytes{0};
     Counter load_requests{0}, load_failures{0}, load_bytes{0}, loads_in_flight{0}, saves_in_flight{0};
     Counter leases_expired{0}, queries{0}, queue_full{0}, canceled{0};
@@ -93,6 +102,7 @@ struct Engine::State {
     std::condition_variable background_changed;
     std::deque<engine::BlockRef> undigested;  // guarded by background_mutex
     std::uint64_t digesting = 0;              // guarded by background_mutex
+    std::uint64_t digests_done = 0;           // guarded by background_mutex
     bool stop = false;                        // guarded by background_mutex
     std::thread digest_thread, watch_thread;
     std::mutex close_mutex;
@@ -103,7 +113,10 @@ struct Engine::State {
     Result<Device*> device_for(const MemoryDescription& memory);
     // Pages for blocks, evicting what must go. Fewer than asked means that the pool is full of pinned blocks. [any]
     std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, std::vector<std::uint64_t>& out);
-    void block_complete(const engine::BlockRef& block, bool admitted);
+    // Counts blocks that became resident and queues them for their digests. [any]
+    void blocks_complete(std::vector<engine::BlockRef> blocks, std::uint64_t rejected);
+    // Waits until another digest is there, so that its block can be evicted. False when none is under way. [any]
+    bool wait_for_digest();
     // True when every digested page of the block still has its digest; a block that has not goes out of the index.
     bool verify(engine::Block& block);
     void run_digests();

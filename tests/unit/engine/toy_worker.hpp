@@ -109,7 +109,8 @@ public:
                 for (std::uint64_t at = 0; at < layer.segment_bytes * layer.segments; ++at) {
                     const std::uint8_t got = layer.memory[place(layer, block_ids[i], at)];
                     const std::uint8_t want = content(layer, hashes.number(i), at);
-                    if (got != want) return fmt::format("{} block {} byte {}: {} instead of {}", layer.name, block_ids[i], at, got, want);
+                    if (got != want)
+                        return fmt::format("{} block {} byte {}: {} instead of {}", layer.name, block_ids[i], at, got, want);
                 }
             }
         }
@@ -144,7 +145,8 @@ public:
 private:
     std::uint64_t place(const ToyLayer& layer, std::uint32_t block, std::uint64_t at) const {
         if (!layer.split) return block * layer.segment_bytes * layer.segments + at;
-        return at / layer.segment_bytes * layer.segment_bytes * blocks_ + block * layer.segment_bytes + at % layer.segment_bytes;
+        return at / layer.segment_bytes * layer.segment_bytes * blocks_ + block * layer.segment_bytes +
+               at % layer.segment_bytes;
     }
     std::uint8_t content(const ToyLayer& layer, std::uint32_t hash, std::uint64_t at) const {
         const std::uint32_t rank = content_rank == UINT32_MAX ? registration.tp_rank : content_rank;
@@ -158,9 +160,11 @@ private:
 };
 
 // `count` layers "layer.00" ... of one shape.
-inline std::vector<ToyLayer> layers(std::uint32_t count, std::uint64_t segment_bytes, std::uint32_t segments = 1, bool split = false) {
+inline std::vector<ToyLayer> layers(std::uint32_t count, std::uint64_t segment_bytes, std::uint32_t segments = 1,
+                                    bool split = false) {
     std::vector<ToyLayer> out;
-    for (std::uint32_t i = 0; i < count; ++i) out.push_back({fmt::format("layer.{:02}", i), segment_bytes, segments, split, 0, {}});
+    for (std::uint32_t i = 0; i < count; ++i)
+        out.push_back({fmt::format("layer.{:02}", i), segment_bytes, segments, split, 0, {}});
     return out;
 }
 
@@ -234,7 +238,7 @@ protected:
     Result<SaveOutcome> save(const ToyWorker& worker, const Hashes& hashes, std::vector<std::uint32_t> block_ids,
                              std::vector<std::string_view> names = {}) {
         auto result = engine_->save(saving(worker, hashes, std::move(block_ids), std::move(names))->request);
-        if (result) EXPECT_TRUE(engine_->flush());
+        EXPECT_TRUE(engine_->flush());
         return result;
     }
     // Writes blocks 0.. with the hashes and saves them.

@@ -51,7 +51,8 @@ TEST_F(TransferTest, SpansShareIndicesAndReportMarksInOrder) {
     std::vector<std::uint64_t> marks;
     transfer.indices(local, remote).mark_every(1).on_mark([&](std::uint64_t landed) { marks.push_back(landed); });
     for (std::uint64_t layer = 0; layer < 4; ++layer) {
-        transfer.span({local_.handle(), remote_.handle(), layer * 65536, kPage, 32768, layer * 2 * kPage, 1, kPage, kPage, 2, 0});
+        transfer.span(
+            {local_.handle(), remote_.handle(), layer * 65536, kPage, 32768, layer * 2 * kPage, 1, kPage, kPage, 2, 0});
     }
     auto completion = channel_.submit(transfer);
     ASSERT_TRUE(completion) << completion.error().message;

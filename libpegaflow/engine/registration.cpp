@@ -171,8 +171,9 @@ Result<void> Engine::unregister_instance(std::string_view instance_id) {
     bool shared = false;
     {
         const std::shared_lock lock(s.instances_mutex);
-        shared = std::any_of(s.instances.begin(), s.instances.end(),
-                             [&](const auto& other) { return other.second->scope == instance->scope; });
+        shared = std::any_of(s.instances.begin(), s.instances.end(), [&](const auto& other) {
+            return other.second->sealed.load(std::memory_order_acquire) && other.second->scope == instance->scope;
+        });
     }
     if (!shared && instance->scope != 0) s.counters.incomplete_dropped += s.index->drop_incomplete(INT64_MIN, instance->scope);
     base::log_info("engine", "instance {} unregistered", instance_id);

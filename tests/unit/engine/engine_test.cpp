@@ -291,6 +291,9 @@ protected:
 };
 
 TEST_F(EventTest, ASaveReadsItsSourceOnlyAfterTheClientsEvent) {
+#if defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "the exported event is another mapping of the same memory, through which the sanitizer sees no order";
+#endif
     replica_.poison(0);
     std::atomic<int> done{0};
     engine_->save_async(request(), [&](Result<SaveOutcome> outcome) { done = outcome ? 1 : -1; });

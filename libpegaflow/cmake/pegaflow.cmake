@@ -88,9 +88,14 @@ endfunction()
 # pega_tool(name SOURCES ... [DEPS ...]) - an installed executable.
 function(pega_tool name)
   cmake_parse_arguments(T "" "" "SOURCES;DEPS" ${ARGN})
-  add_executable(${name} ${T_SOURCES})
-  target_link_libraries(${name} PRIVATE pega_flags ${T_DEPS})
-  install(TARGETS ${name} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  set(target ${name})
+  if(TARGET ${name})  # the tool is called as the library
+    set(target ${name}-tool)
+  endif()
+  add_executable(${target} ${T_SOURCES})
+  set_target_properties(${target} PROPERTIES OUTPUT_NAME ${name})
+  target_link_libraries(${target} PRIVATE pega_flags ${T_DEPS})
+  install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 endfunction()
 
 # pega_test(name SOURCES ... [DEPS ...] [LABELS ...] [ENVIRONMENT ...]) - a GoogleTest executable, one ctest entry a test.

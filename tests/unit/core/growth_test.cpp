@@ -67,7 +67,17 @@ TEST_P(GrowthTest, AModuleOfAnotherMinorVersionRuns) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Minors, GrowthTest, ::testing::Values("v1_0", "v1_1"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& each) { return std::string(each.param); });
+
+#ifdef PEGA_CORE_GROWN
+TEST(Growth, ThisCoreHasLargerStructsThan10) {
+    EXPECT_EQ(PEGA_ABI_MINOR, 1);
+    EXPECT_GT(sizeof(pega_span), 80U);
+    EXPECT_GT(sizeof(pega_completion), 48U);
+    EXPECT_GT(sizeof(pega_channel_table), 40U);
+    EXPECT_EQ(offsetof(pega_span, segments), 72U);
+}
+#endif
 
 }  // namespace
 }  // namespace pegaflow

@@ -43,7 +43,7 @@ const Refusal kRefusals[] = {
 };
 
 INSTANTIATE_TEST_SUITE_P(Modules, RefusalTest, ::testing::ValuesIn(kRefusals),
-                         [](const auto& info) { return std::string(info.param.module); });
+                         [](const auto& each) { return std::string(each.param.module); });
 
 TEST(EntryCheck, TakesAGoodModuleWithAllItsTables) {
     auto library = Library::open(file_of("fake"));

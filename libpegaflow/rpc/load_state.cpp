@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rpc/load_state.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+namespace pegaflow::rpc {
+
+Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {
+    const auto refuse = [&](std::string why) { return fail(Code::kInternal, fmt::format("LoadState: \"{}\": {}", name, why)); };
+    if (name.empty() || name.size() > 255 || name.find('/') != std::string::npos) return refuse("not a name of a shared memory object");
+    const int fd = ::shm_open(("/" + name).c_str(), O_RDWR | O_CLOEXEC, 0);
+    if (fd < 0) return refuse(std::strerror(errno));
+    struct stat info {};
+    const bool sized = ::fstat(fd, &info) == 0;
+    const auto length = static_cast<std::size_t>(sized ? info.st_size : 0);
+    void* mapping = length < kLoadStateBytes - 8 ? MAP_FAILED : ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    ::close(fd);
+    if (mapping == MAP_FAILED) return refuse(fmt::format("it has {} bytes, expected {}", length, kLoadStateBytes));
+    AttachedLoadState out(mapping, length, nullptr);
+    std::uint64_t offset = 0;
+    std::memcpy(&offset, mapping, sizeof offset);
+    if (offset % alignof(LoadStateRecord) != 0 || offset > length - sizeof(LoadStateRecord)) {
+        return refuse(fmt::format("its record would be at byte {} of {}", offset, length));
+    }
+    out.record_ = reinterpret_cast<LoadStateRecord*>(static_cast<char*>(mapping) + offset);
+    const std::uint32_t magic = out.record_->magic.load(std::memory_order_acquire);
+    const std::uint32_t version = out.record_->version.load(std::memory_order_acquire);
+    if (magic != kLoadStateMagic || version != kLoadStateVersion) {
+        return refuse(fmt::format("magic {:#x} version {}, expected {:#x} version {}", magic, version, kLoadStateMagic, kLoadStateVersion));
+    }
+    return out;
+}
+
+AttachedLoadState::AttachedLoadState(AttachedLoadState&& other) noexcept
+    : mapping_(std::exchange(other.mapping_, nullptr)), length_(other.length_), record_(other.record_) {}
+
+AttachedLoadState& AttachedLoadState::operator=(AttachedLoadState&& other) noexcept {
+    std::swap(mapping_, other.mapping_);
+    std::swap(length_, other.length_);
+    std::swap(record_, other.record_);
+    return *this;
+}
+
+AttachedLoadState::~AttachedLoadState() {
+    if (mapping_ != nullptr) ::munmap(mapping_, length_);
+}
+
+void AttachedLoadState::finish(std::int64_t state) noexcept {
+    std::int64_t pending = kLoadPending;
+    record_->state.compare_exchange_strong(pending, state, std::memory_order_release, std::memory_order_relaxed);
+}
+
+}  // namespace pegaflow::rpc

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// load_state.hpp - the server's side of the object in shared memory in which a load reports its outcome.
+//
+// Layout (that of the existing PegaFlow): at byte 0 a u64 with the offset of the record; the record is u32 magic, u32 version, i64 state,
+// stored with release order: 0 pending, 1 success, -1 error.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+#include "pegaflow/result.hpp"
+
+namespace pegaflow::rpc {
+
+inline constexpr std::uint32_t kLoadStateMagic = 0x50464C44;
+inline constexpr std::uint32_t kLoadStateVersion = 1;
+inline constexpr std::size_t kLoadStateBytes = 32;
+inline constexpr std::int64_t kLoadPending = 0;
+inline constexpr std::int64_t kLoadSuccess = 1;
+inline constexpr std::int64_t kLoadError = -1;
+
+struct LoadStateRecord {
+    std::atomic<std::uint32_t> magic;
+    std::atomic<std::uint32_t> version;
+    std::atomic<std::int64_t> state;
+};
+
+// An attached object; the mapping goes with it, the name stays its creator's. Move-only.
+class AttachedLoadState {
+public:
+    // kInternal "LoadState: ..." when there is no such object, or it is not one. [any]
+    static Result<AttachedLoadState> attach(const std::string& name);
+    AttachedLoadState(AttachedLoadState&& other) noexcept;
+    AttachedLoadState& operator=(AttachedLoadState&& other) noexcept;
+    ~AttachedLoadState();
+
+    // Publishes the outcome; the first one stays. [any]
+    void finish(std::int64_t state) noexcept;
+
+private:
+    AttachedLoadState(void* mapping, std::size_t length, LoadStateRecord* record) : mapping_(mapping), length_(length), record_(record) {}
+    void* mapping_;
+    std::size_t length_;
+    LoadStateRecord* record_;
+};
+
+}  // namespace pegaflow::rpc

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/admin.hpp"
+
+#include <fmt/format.h>
+
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <boost/json.hpp>
+#include <charconv>
+#include <thread>
+
+#include "base/log.hpp"
+
+namespace pegaflow::server {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+namespace json = boost::json;
+using tcp = asio::ip::tcp;
+
+constexpr auto kTimeout = std::chrono::seconds(30);
+constexpr std::size_t kMaxBody = 64 * 1024;
+
+using Request = http::request<http::string_body>;
+using Response = http::response<http::string_body>;
+
+struct Reply {
+    http::status status = http::status::ok;
+    std::string body;
+    const char* type = "application/json";
+};
+
+Reply json_reply(const json::value& value, http::status status = http::status::ok) { return {status, json::serialize(value) + "\n"}; }
+
+Reply error_reply(http::status status, std::string_view text) { return json_reply(json::object{{"error", std::string(text)}}, status); }
+
+// Healthy: the engine answers, the pool has memory, and requests are not piling up unanswered.
+Reply health(const Engine& engine) {
+    const EngineStats s = engine.stats();
+    const bool pool = s.pool_capacity_bytes != 0;
+    json::object body{{"status", pool ? "ok" : "unhealthy"},
+                      {"pool", json::object{{"ok", pool}, {"capacity_bytes", s.pool_capacity_bytes}, {"used_bytes", s.pool_used_bytes}}},
+                      {"transfers", json::object{{"saves_in_flight", s.saves_in_flight}, {"loads_in_flight", s.loads_in_flight}, {"save_failures", s.save_failures}, {"load_failures", s.load_failures}}},
+                      {"instances", s.instances}};
+    json::array devices;
+    for (const InstanceInfo& instance : engine.instances()) {
+        for (const WorkerInfo& worker : instance.workers) devices.push_back(json::object{{"instance", instance.instance_id}, {"device_id", worker.device_id}, {"device", worker.device}});
+    }
+    body["workers"] = std::move(devices);
+    return json_reply(body, pool ? http::status::ok : http::status::service_unavailable);
+}
+
+Reply list_instances(const Engine& engine) {
+    json::array ids;
+    json::array details;
+    for (const InstanceInfo& i : engine.instances()) {
+        ids.emplace_back(i.instance_id);
+        details.push_back(json::object{{"id", i.instance_id}, {"namespace", i.name_space}, {"tp_size", i.tp_size}, {"world_size", i.world_size},
+                                       {"workers", i.workers.size()}, {"sealed", i.sealed}, {"page_first", i.page_first}, {"layout", i.layout_fingerprint}});
+    }
+    return json_reply(json::object{{"instances", std::move(ids)}, {"details", std::move(details)}});
+}
+
+Reply cleanup_instances(Engine& engine, std::string_view id) {
+    json::array removed;
+    std::uint64_t workers = 0;
+    for (const InstanceInfo& instance : engine.instances()) {
+        if (!id.empty() && instance.instance_id != id) continue;
+        if (!engine.unregister_instance(instance.instance_id)) continue;
+        removed.emplace_back(instance.instance_id);
+        workers += instance.workers.size();
+    }
+    if (!id.empty() && removed.empty()) return error_reply(http::status::not_found, fmt::format("instance {} not found", id));
+    return json_reply(json::object{{"removed_instances", std::move(removed)}, {"removed_tensors", workers}});
+}
+
+Reply cleanup_memory(Engine& engine) {
+    const MemoryCleanup c = engine.cleanup_memory();
+    return json_reply(json::object{{"evicted_blocks", c.evicted_blocks}, {"evicted_bytes", c.evicted_bytes}, {"reclaimed_bytes", c.reclaimed_bytes},
+                                   {"still_referenced_blocks", c.still_referenced_blocks}});
+}
+
+Reply route(const Request& request, Engine& engine, const AdminHooks& hooks) {
+    const std::string_view target(request.target().data(), request.target().size());
+    const std::size_t question = std::min(target.find('?'), target.size());
+    const std::string_view path = target.substr(0, question);
+    const std::string_view query = question < target.size() ? target.substr(question + 1) : "";
+    const bool get = request.method() == http::verb::get;
+    const bool post = request.method() == http::verb::post;
+    if (path == "/health" && get) return health(engine);
+    if (path == "/ready" && get) {
+        const bool ready = !hooks.ready || hooks.ready();
+        return json_reply(json::object{{"ready", ready}}, ready ? http::status::ok : http::status::service_unavailable);
+    }
+    if (path == "/metrics" && get) {
+        if (!hooks.metrics) return {http::status::not_found, "metrics not enabled\n", "text/plain"};
+        return {http::status::ok, hooks.metrics(), "text/plain; version=0.0.4"};
+    }
+    if (path == "/instances" && get) return list_instances(engine);
+    if (path == "/instances/cleanup" && post) {
+        if (!query.empty() && !query.starts_with("id=")) return error_reply(http::status::bad_request, "expected ?id=INSTANCE or nothing");
+        return cleanup_instances(engine, query.empty() ? query : query.substr(3));
+    }
+    if (path == "/cache/memory/cleanup" && post) return cleanup_memory(engine);
+    for (const char* known : {"/health", "/ready", "/metrics", "/instances", "/instances/cleanup", "/cache/memory/cleanup"}) {
+        if (path == known) return error_reply(http::status::method_not_allowed, "wrong method for this path");
+    }
+    return error_reply(http::status::not_found, "no such path; there are GET /health /ready /metrics /instances, POST /instances/cleanup /cache/memory/cleanup");
+}
+
+// One connection; keeps itself alive through its handlers.
+class Connection : public std::enable_shared_from_this<Connection> {
+public:
+    Connection(tcp::socket socket, Engine& engine, const AdminHooks& hooks) : stream_(std::move(socket)), engine_(engine), hooks_(hooks) {}
+
+    void read() {
+        parser_.emplace();
+        parser_->body_limit(kMaxBody);
+        stream_.expires_after(kTimeout);
+        http::async_read(stream_, buffer_, *parser_, [self = shared_from_this()](beast::error_code error, std::size_t) {
+            if (!error) self->answer();
+        });
+    }
+
+private:
+    void answer() {
+        const Request& request = parser_->get();
+        Reply reply = route(request, engine_, hooks_);
+        response_ = Response(reply.status, request.version());
+        response_.set(http::field::content_type, reply.type);
+        response_.keep_alive(request.keep_alive());
+        response_.body() = std::move(reply.body);
+        response_.prepare_payload();
+        http::async_write(stream_, response_, [self = shared_from_this()](beast::error_code error, std::size_t) {
+            if (!error && self->response_.keep_alive()) self->read();
+        });
+    }
+
+    beast::tcp_stream stream_;
+    beast::flat_buffer buffer_{kMaxBody};
+    std::optional<http::request_parser<http::string_body>> parser_;
+    Response response_;
+    Engine& engine_;
+    const AdminHooks& hooks_;
+};
+
+}  // namespace
+
+struct Admin::State {
+    State(Engine& e, AdminHooks h) : engine(e), hooks(std::move(h)) {}
+    void accept() {
+        acceptor.async_accept([this](beast::error_code error, tcp::socket socket) {
+            if (error == asio::error::operation_aborted) return;
+            if (!error) std::make_shared<Connection>(std::move(socket), engine, hooks)->read();
+            accept();
+        });
+    }
+
+    Engine& engine;
+    AdminHooks hooks;
+    asio::io_context io{1};
+    tcp::acceptor acceptor{io};
+    std::thread thread;
+};
+
+Result<std::unique_ptr<Admin>> Admin::start(const std::string& address, Engine& engine, AdminHooks hooks) {
+    const std::size_t colon = address.rfind(':');
+    std::string host = address.substr(0, colon);
+    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
+    std::uint16_t port = 0;
+    std::from_chars(address.data() + colon + 1, address.data() + address.size(), port);
+    auto state = std::make_unique<State>(engine, std::move(hooks));
+    beast::error_code error;
+    const auto ip = asio::ip::make_address(host == "localhost" ? "127.0.0.1" : host, error);
+    const auto refuse = [&] { return fail(Code::kInvalid, fmt::format("cannot listen for HTTP on {}: {}", address, error.message())); };
+    if (error) return refuse();
+    const tcp::endpoint endpoint(ip, port);
+    state->acceptor.open(endpoint.protocol(), error);
+    if (!error) state->acceptor.set_option(asio::socket_base::reuse_address(true), error);
+    if (!error) state->acceptor.bind(endpoint, error);
+    if (!error) state->acceptor.listen(asio::socket_base::max_listen_connections, error);
+    if (error) return refuse();
+    state->accept();
+    state->thread = std::thread([raw = state.get()] { raw->io.run(); });
+    return std::unique_ptr<Admin>(new Admin(std::move(state)));
+}
+
+Admin::Admin(std::unique_ptr<State> state) : state_(std::move(state)) {}
+
+Admin::~Admin() {
+    state_->io.stop();
+    state_->thread.join();
+}
+
+int Admin::port() const noexcept {
+    beast::error_code error;
+    return state_->acceptor.local_endpoint(error).port();
+}
+
+}  // namespace pegaflow::server

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// config.hpp - every option of the serving process, once: its TOML key, its flag, its type, its default and what it means.
+//
+// The TOML reader, the command line and the reference page all come from the one table. An unknown key, a wrong type or an impossible
+// value is refused with the file, the line and what was expected.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "pegaflow/engine.hpp"
+#include "pegaflow/result.hpp"
+#include "pegaflow/transfer.hpp"
+
+namespace pegaflow::server {
+
+struct Config {
+    std::string listen = "127.0.0.1:50055";
+    std::string admin_listen = "127.0.0.1:9091";
+    bool metrics = true;
+    std::chrono::nanoseconds drain_timeout = std::chrono::seconds(30);
+    std::string log_level = "info";
+    FabricOptions fabric;
+    EngineOptions engine;
+};
+
+// How an option is written and read.
+struct Option {
+    std::string key;   // "pool.size"; the flag is --pool-size
+    std::string type;  // for people: "size", "integer 1 to 65536", "true or false", ...
+    std::string help;
+    bool boolean = false;
+    std::function<std::string(const Config&)> get;
+    std::function<Result<void>(Config&, std::string_view)> set;  // from text
+
+    std::string flag() const;  // "--pool-size"
+};
+
+// All options in the order of the reference page. [any]
+const std::vector<Option>& options();
+
+// Reads a file over `config`. kInvalid "file:line: ..."; kNotFound when it cannot be opened. [any]
+Result<void> read_config(const std::string& path, Config& config);
+// The same from text; `name` stands for the file in messages. [any]
+Result<void> parse_config(std::string_view text, std::string_view name, Config& config);
+// Sets one option by key. kInvalid. [any]
+Result<void> set_option(Config& config, std::string_view key, std::string_view value);
+// The configuration as a TOML file. [any]
+std::string to_toml(const Config& config);
+// The reference page in Markdown. [any]
+std::string config_reference();
+
+}  // namespace pegaflow::server

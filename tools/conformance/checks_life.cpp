@@ -1,0 +1,302 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks of how batches live and end: queues, cancel, deadline, close, events, many submitters, nothing after the end.
+#include <fmt/format.h>
+#include <poll.h>
+
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <set>
+#include <thread>
+
+#include "tools/conformance/fixture.hpp"
+
+namespace pegaflow::conformance {
+namespace {
+
+const std::vector<std::uint64_t> kZero = {0};
+
+const pega_ext_stream& stream_of(Fixture& f) {
+    const auto* table = f.extension<pega_ext_stream>(PEGA_EXT_STREAM);
+    if (!f.has(PEGA_CAP_STREAM) || table == nullptr) throw Skipped("no stream extension");
+    return *table;
+}
+
+// An event on which batches can be held back; only where a fresh event is pending.
+pega_event* held_event(Fixture& f) {
+    const pega_ext_stream& stream = stream_of(f);
+    pega_event* event = nullptr;
+    PEGA_EXPECT(stream.create(f.device, 0, &event) == PEGA_OK, "create an event");
+    if (stream.query(event) != PEGA_PENDING) {
+        stream.destroy(event);
+        throw Skipped("events of this back end cannot be held back by the host");
+    }
+    return event;
+}
+
+pega_stream_option stream_option(pega_event* wait, pega_event* record) { return {{sizeof(pega_stream_option), PEGA_OPTION_STREAM, 0, 0, nullptr}, wait, record}; }
+
+void exactly_one_end_each(Fixture& f) {
+    Memory local = f.local();
+    Memory remote = f.remote();
+    pega_channel* channel = f.open_channel();
+    const std::vector<std::uint64_t> length = {f.round(2048)};
+    std::set<std::uint64_t> submitted;
+    std::map<std::uint64_t, pega_completion> ended;
+    while (submitted.size() < 500) {
+        pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+        const pega_status status = f.m.channel->submit(channel, &batch);
+        if (status == PEGA_OK) {
+            submitted.insert(batch.user_data);
+            continue;
+        }
+        PEGA_EXPECT(status == PEGA_QUEUE_FULL, fmt::format("status {}", status));
+        for (const auto& [id, record] : f.wait(1)) PEGA_EXPECT(ended.emplace(id, record).second, "a batch that ended twice");
+    }
+    for (const auto& [id, record] : f.wait(submitted.size() - ended.size())) PEGA_EXPECT(ended.emplace(id, record).second, "a batch that ended twice");
+    for (const auto& [id, record] : ended) PEGA_EXPECT(submitted.contains(id) && record.status == PEGA_OK, "an end of a batch that was not submitted");
+    f.expect_silence();
+}
+
+void queue_full_starts_nothing(Fixture& f) {
+    pega_event* event = held_event(f);
+    const pega_ext_stream& stream = stream_of(f);
+    Memory local = f.local(8192);
+    Memory remote = f.remote(8192);
+    pega_channel* channel = f.open_channel(2);
+    const std::vector<std::uint64_t> length = {f.round(512)};
+    pega_stream_option option = stream_option(event, nullptr);
+    std::size_t accepted = 0;
+    pega_status status = PEGA_OK;
+    while (accepted < 100000 && status == PEGA_OK) {
+        pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+        batch.options = &option.base;
+        status = f.m.channel->submit(channel, &batch);
+        accepted += status == PEGA_OK ? 1 : 0;
+    }
+    PEGA_EXPECT(status == PEGA_QUEUE_FULL, fmt::format("status {} after {} batches on a queue of 2", status, accepted));
+    PEGA_EXPECT(accepted >= 1, "nothing was accepted");
+    stream.signal(event, nullptr);
+    PEGA_EXPECT(f.wait(accepted).size() == accepted, "drain");
+    f.expect_silence();
+    stream.destroy(event);
+}
+
+void events_hold_back_and_record(Fixture& f) {
+    pega_event* wait = held_event(f);
+    pega_event* record = held_event(f);
+    const pega_ext_stream& stream = stream_of(f);
+    Memory local = f.local(8192);
+    Memory remote = f.remote(8192);
+    const std::vector<std::uint64_t> length = {f.round(4096)};
+    pega_stream_option option = stream_option(wait, record);
+    pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+    batch.options = &option.base;
+    pega_channel* channel = f.open_channel();
+    PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
+    f.expect_silence(0.01);
+    f.expect_same(remote, "remote, before the event");
+    PEGA_EXPECT(stream.query(record) == PEGA_PENDING, "the recorded event is early");
+    stream.signal(wait, nullptr);
+    f.wait(1);
+    PEGA_EXPECT(stream.query(record) == PEGA_OK, "the recorded event did not happen");
+    std::copy_n(local.shadow.begin(), length[0], remote.shadow.begin());
+    f.expect_same(remote, "remote, after the event");
+    stream.destroy(wait);
+    stream.destroy(record);
+}
+
+void recorded_events_happen(Fixture& f) {
+    const pega_ext_stream& stream = stream_of(f);
+    pega_event* event = nullptr;
+    PEGA_EXPECT(stream.create(f.device, 0, &event) == PEGA_OK, "create an event");
+    Memory local = f.local();
+    Memory remote = f.remote();
+    const std::vector<std::uint64_t> length = {Fixture::kBytes};
+    pega_stream_option option = stream_option(nullptr, event);
+    pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+    batch.options = &option.base;
+    PEGA_EXPECT(f.run(f.open_channel(), batch).status == PEGA_OK, "status");
+    PEGA_EXPECT(stream.query(event) == PEGA_OK, "the event recorded after the last byte has not happened at the end of the batch");
+    stream.destroy(event);
+}
+
+void cancel_ends_once_and_quiesces(Fixture& f) {
+    const auto* table = f.extension<pega_ext_cancel>(PEGA_EXT_CANCEL);
+    if (!f.has(PEGA_CAP_CANCEL) || table == nullptr) throw Skipped("no cancel extension");
+    constexpr std::uint64_t kLarge = 32 << 20;
+    Memory local = f.local(kLarge);
+    Memory remote = f.remote(kLarge);
+    pega_channel* channel = f.open_channel();
+    const std::vector<std::uint64_t> length = {kLarge};
+    for (int round = 0; round < 10; ++round) {
+        pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+        PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
+        if (round % 2 == 1) std::this_thread::sleep_for(std::chrono::microseconds(200 * round));
+        table->cancel(channel, batch.user_data);
+        table->cancel(channel, batch.user_data);
+        const pega_completion end = f.wait(1).at(batch.user_data);
+        PEGA_EXPECT(end.status == PEGA_OK || end.status == PEGA_CANCELED, fmt::format("status {}", end.status));
+        PEGA_EXPECT(end.status == PEGA_CANCELED || end.bytes == kLarge, "OK without all bytes");
+        // The terminal completion promised that no access happens any more.
+        if (!remote.host.empty()) {
+            std::fill(remote.host.begin(), remote.host.end(), std::uint8_t{0x5A});
+            std::this_thread::sleep_for(std::chrono::milliseconds(2));
+            PEGA_EXPECT(std::all_of(remote.host.begin(), remote.host.end(), [](std::uint8_t b) { return b == 0x5A; }), "a write after the end");
+        }
+    }
+    PEGA_EXPECT(table->cancel(channel, 0xDEAD0000DEADULL) == PEGA_INVALID, "cancelling what is not in flight");
+    f.expect_silence();
+}
+
+void a_held_batch_can_be_cancelled(Fixture& f) {
+    const auto* table = f.extension<pega_ext_cancel>(PEGA_EXT_CANCEL);
+    if (!f.has(PEGA_CAP_CANCEL) || table == nullptr) throw Skipped("no cancel extension");
+    pega_event* event = held_event(f);
+    Memory local = f.local(8192);
+    Memory remote = f.remote(8192);
+    pega_channel* channel = f.open_channel();
+    const std::vector<std::uint64_t> length = {f.round(4096)};
+    pega_stream_option option = stream_option(event, nullptr);
+    pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+    batch.options = &option.base;
+    PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
+    PEGA_EXPECT(table->cancel(channel, batch.user_data) == PEGA_OK, "cancel");
+    PEGA_EXPECT(f.wait(1).at(batch.user_data).status == PEGA_CANCELED, "status");
+    f.expect_same(remote, "remote of a cancelled batch that never began");
+    stream_of(f).destroy(event);
+}
+
+void a_deadline_ends_a_held_batch(Fixture& f) {
+    pega_event* event = held_event(f);
+    Memory local = f.local(8192);
+    Memory remote = f.remote(8192);
+    const std::vector<std::uint64_t> length = {f.round(4096)};
+    pega_stream_option option = stream_option(event, nullptr);
+    pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+    batch.options = &option.base;
+    batch.deadline_ns = f.now() + 20'000'000;
+    const pega_completion end = f.run(f.open_channel(), batch);
+    PEGA_EXPECT(end.status == PEGA_CANCELED, fmt::format("status {}", end.status));
+    f.expect_same(remote, "remote");
+    stream_of(f).destroy(event);
+}
+
+void close_with_work_in_flight(Fixture& f) {
+    constexpr std::uint64_t kLarge = 16 << 20;
+    Memory local = f.local(kLarge);
+    Memory remote = f.remote(kLarge);
+    const std::vector<std::uint64_t> length = {kLarge};
+    for (int round = 0; round < 5; ++round) {
+        pega_channel* channel = f.open_channel();
+        std::size_t accepted = 0;
+        for (int i = 0; i < 4; ++i) {
+            pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+            accepted += f.m.channel->submit(channel, &batch) == PEGA_OK ? 1 : 0;
+        }
+        f.close_channel(channel);
+        PEGA_EXPECT(f.wait(accepted).size() == accepted, "every accepted batch ends, also when its channel is closed");
+    }
+    f.expect_silence();
+}
+
+void regions_in_use_stay(Fixture& f) {
+    pega_event* event = held_event(f);
+    Memory local = f.local(8192);
+    Memory remote = f.remote(8192);
+    pega_channel* channel = f.open_channel();
+    const std::vector<std::uint64_t> length = {f.round(4096)};
+    pega_stream_option option = stream_option(event, nullptr);
+    pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+    batch.options = &option.base;
+    PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
+    PEGA_EXPECT(f.m.region->unregister(local.region) == PEGA_INVALID, "a region was unregistered under a batch");
+    stream_of(f).signal(event, nullptr);
+    f.wait(1);
+    stream_of(f).destroy(event);
+}
+
+void many_submitters(Fixture& f) {
+    constexpr int kThreads = 4;
+    constexpr int kEach = 200;
+    Memory local = f.local();
+    Memory remote = f.remote();
+    const std::vector<std::uint64_t> length = {f.round(4096)};
+    std::vector<pega_channel*> channels;
+    std::vector<std::vector<std::uint64_t>> at(kThreads);
+    for (int t = 0; t < kThreads; ++t) {
+        channels.push_back(f.open_channel());
+        at[t] = {f.round(static_cast<std::uint64_t>(t) * 8192)};
+    }
+    std::atomic<int> failed{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < kThreads; ++t) {
+        threads.emplace_back([&, t] {
+            for (int i = 0; i < kEach;) {
+                pega_batch batch{};
+                batch.size = sizeof batch;
+                batch.op = PEGA_OP_WRITE;
+                batch.format = PEGA_FORMAT_FLAT;
+                batch.user_data = (static_cast<std::uint64_t>(t) + 1) << 32 | static_cast<std::uint64_t>(i);
+                batch.local_region = local.region;
+                batch.remote_region = remote.region;
+                batch.local_offsets = batch.remote_offsets = at[t].data();
+                batch.lengths = length.data();
+                batch.flat_count = 1;
+                const pega_status status = f.m.channel->submit(channels[static_cast<std::size_t>(t)], &batch);
+                if (status == PEGA_OK) {
+                    ++i;
+                } else if (status != PEGA_QUEUE_FULL) {
+                    ++failed;
+                    return;
+                } else {
+                    std::this_thread::yield();
+                }
+            }
+        });
+    }
+    const auto ended = f.wait(kThreads * kEach);
+    for (std::thread& thread : threads) thread.join();
+    PEGA_EXPECT(failed == 0, "a submit failed");
+    for (int t = 0; t < kThreads; ++t) std::copy_n(local.shadow.begin() + static_cast<std::ptrdiff_t>(at[t][0]), length[0], remote.shadow.begin() + static_cast<std::ptrdiff_t>(at[t][0]));
+    f.expect_same(remote, "remote");
+}
+
+void arm_and_sleep(Fixture& f) {
+    Memory local = f.local();
+    Memory remote = f.remote();
+    pega_channel* channel = f.open_channel();
+    const std::vector<std::uint64_t> length = {Fixture::kBytes};
+    const int fd = f.m.completion->wait_fd(f.device);
+    PEGA_EXPECT(fd >= 0, "no descriptor to sleep on");
+    for (int round = 0; round < 50; ++round) {
+        pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+        PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
+        for (bool ended = false; !ended;) {
+            pega_completion record{};
+            record.size = sizeof record;
+            ended = f.m.completion->poll(f.device, &record, 1) == 1 && (record.flags & PEGA_COMPLETION_TERMINAL) != 0;
+            if (ended || f.m.completion->arm(f.device) != PEGA_OK) continue;
+            pollfd sleeping{fd, POLLIN, 0};
+            PEGA_EXPECT(::poll(&sleeping, 1, 10'000) == 1, "slept ten seconds although work was to come");
+        }
+    }
+}
+
+}  // namespace
+
+std::vector<Check> life_checks() {
+    return {{"exactly_one_end_each", exactly_one_end_each},
+            {"queue_full_starts_nothing", queue_full_starts_nothing},
+            {"events_hold_back_and_record", events_hold_back_and_record},
+            {"recorded_events_happen", recorded_events_happen},
+            {"cancel_ends_once_and_quiesces", cancel_ends_once_and_quiesces},
+            {"a_held_batch_can_be_cancelled", a_held_batch_can_be_cancelled},
+            {"a_deadline_ends_a_held_batch", a_deadline_ends_a_held_batch},
+            {"close_with_work_in_flight", close_with_work_in_flight},
+            {"regions_in_use_stay", regions_in_use_stay},
+            {"many_submitters", many_submitters},
+            {"arm_and_sleep", arm_and_sleep}};
+}
+
+}  // namespace pegaflow::conformance

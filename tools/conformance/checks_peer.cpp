@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+// Checks of what crosses processes: descriptors, notifications, peers.
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+
+#include "tools/conformance/fixture.hpp"
+
+namespace pegaflow::conformance {
+namespace {
+
+const std::vector<std::uint64_t> kZero = {0};
+
+std::vector<std::uint8_t> descriptor_of(Fixture& f, pega_region* region) {
+    std::vector<std::uint8_t> bytes(4096);
+    std::uint64_t length = 0;
+    PEGA_EXPECT(f.m.region->export_descriptor(region, bytes.data(), bytes.size(), &length) == PEGA_OK, "export");
+    std::uint64_t again = 0;
+    PEGA_EXPECT(f.m.region->export_descriptor(region, nullptr, 0, &again) == PEGA_NO_MEMORY && again == length, "the size asked for first");
+    bytes.resize(length);
+    return bytes;
+}
+
+pega_region* shared_region(Fixture& f, std::uint64_t bytes) {
+    pega_memory memory{};
+    memory.size = sizeof memory;
+    memory.kind = f.info.kind;
+    memory.source = PEGA_SOURCE_ALLOCATE;
+    memory.flags = PEGA_REGION_SHARED;
+    memory.length = bytes;
+    pega_region* out = nullptr;
+    PEGA_EXPECT(f.m.region->register_memory(f.device, &memory, &out) == PEGA_OK, "allocate shared memory");
+    return out;
+}
+
+void descriptors_travel(Fixture& f) {
+    if (!f.has(PEGA_CAP_PEERS)) throw Skipped("no peers");
+    pega_region* region = shared_region(f, 65536);
+    const std::vector<std::uint8_t> bytes = descriptor_of(f, region);
+    pega_region* imported = nullptr;
+    const pega_status status = f.m.region->import_descriptor(f.device, bytes.data(), bytes.size(), &imported);
+    if (status == PEGA_UNSUPPORTED) throw Skipped("a process cannot import its own regions here");
+    PEGA_EXPECT(status == PEGA_OK, fmt::format("import: status {}", status));
+    pega_region_info info{};
+    info.size = sizeof info;
+    f.m.region->info(imported, &info);
+    PEGA_EXPECT(info.length == 65536, fmt::format("the imported region has {} bytes", info.length));
+    PEGA_EXPECT(f.m.region->unregister(imported) == PEGA_OK, "unregister the import");
+    PEGA_EXPECT(f.m.region->unregister(region) == PEGA_OK, "unregister the origin");
+}
+
+void broken_descriptors_are_refused(Fixture& f) {
+    if (!f.has(PEGA_CAP_PEERS)) throw Skipped("no peers");
+    pega_region* region = shared_region(f, 65536);
+    const std::vector<std::uint8_t> good = descriptor_of(f, region);
+    pega_region* imported = nullptr;
+    for (std::size_t length = 0; length < good.size(); ++length) {
+        PEGA_EXPECT(f.m.region->import_descriptor(f.device, good.data(), length, &imported) < 0, fmt::format("a descriptor cut to {} bytes", length));
+    }
+    for (std::size_t at = 0; at < good.size(); ++at) {
+        std::vector<std::uint8_t> bad = good;
+        bad[at] ^= 0x41;
+        const pega_status status = f.m.region->import_descriptor(f.device, bad.data(), bad.size(), &imported);
+        PEGA_EXPECT(status < 0, fmt::format("a descriptor with byte {} changed was taken", at));
+    }
+    PEGA_EXPECT(f.m.region->unregister(region) == PEGA_OK, "unregister");
+}
+
+void notify_arrives_after_the_bytes(Fixture& f) {
+    const auto* table = f.extension<pega_ext_notify>(PEGA_EXT_NOTIFY);
+    if (!f.has(PEGA_CAP_NOTIFY) || table == nullptr) throw Skipped("no notify extension");
+    Memory local = f.local();
+    Memory remote = f.remote();
+    pega_channel* channel = f.open_channel();
+    const std::vector<std::uint64_t> length = {Fixture::kBytes};
+    pega_notify_option option{{sizeof option, PEGA_OPTION_NOTIFY, 0, 0, nullptr}, 4711, 0};
+    PEGA_EXPECT(table->consume(f.device, 4711, 1) == PEGA_RETRY, "a value that nobody sent");
+    for (int i = 0; i < 3; ++i) {
+        pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+        batch.options = &option.base;
+        PEGA_EXPECT(f.run(channel, batch).status == PEGA_OK, "status");
+    }
+    // They came before anyone asked, and were counted.
+    PEGA_EXPECT(table->count(f.device, 4711) == 3, fmt::format("{} arrivals, expected 3", table->count(f.device, 4711)));
+    PEGA_EXPECT(table->consume(f.device, 4711, 4) == PEGA_RETRY, "more than arrived");
+    PEGA_EXPECT(table->consume(f.device, 4711, 2) == PEGA_OK && table->count(f.device, 4711) == 1, "two of three");
+    PEGA_EXPECT(table->count(f.device, 1) == 0, "another value");
+    std::copy(local.shadow.begin(), local.shadow.end(), remote.shadow.begin());
+    f.expect_same(remote, "remote");
+}
+
+std::vector<std::uint8_t> address_of(Fixture& f) {
+    std::vector<std::uint8_t> bytes(4096);
+    std::uint64_t length = 0;
+    PEGA_EXPECT(f.m.backend->address(f.device, bytes.data(), bytes.size(), &length) == PEGA_OK, "address");
+    bytes.resize(length);
+    return bytes;
+}
+
+void bad_addresses_are_refused(Fixture& f) {
+    if (!f.has(PEGA_CAP_PEERS)) throw Skipped("no peers");
+    const std::vector<std::uint8_t> good = address_of(f);
+    pega_channel_params params{};
+    params.size = sizeof params;
+    pega_channel* out = nullptr;
+    const std::vector<std::uint8_t> garbage(64, 0x7F);
+    params.address = garbage.data();
+    params.address_length = garbage.size();
+    PEGA_EXPECT(f.m.channel->open(f.device, &params, &out) < 0, "an address of garbage");
+    params.address = good.data();
+    params.address_length = good.size() > 1 ? 1 : 0;
+    PEGA_EXPECT(f.m.channel->open(f.device, &params, &out) < 0, "a cut address");
+}
+
+// The child writes into the parent's region through the module, notifies, and goes.
+int child_process(const Options& options, const std::vector<std::uint8_t>& address, const std::vector<std::uint8_t>& descriptor) {
+    const Module module(options);
+    Fixture f(module, 99);
+    Memory local = f.local(65536);
+    pega_region* remote = nullptr;
+    if (f.m.region->import_descriptor(f.device, descriptor.data(), descriptor.size(), &remote) != PEGA_OK) return 2;
+    pega_channel* channel = f.open_channel(0, address.data(), address.size());
+    Memory target;
+    target.region = remote;
+    const std::vector<std::uint64_t> length = {65536};
+    pega_notify_option option{{sizeof option, PEGA_OPTION_NOTIFY, 0, 0, nullptr}, 8, 0};
+    pega_batch batch = f.flat(PEGA_OP_WRITE, local, target, kZero, kZero, length);
+    batch.options = &option.base;
+    if (f.run(channel, batch).status != PEGA_OK) return 3;
+    f.close_channel(channel);
+    return f.m.region->unregister(remote) == PEGA_OK ? 0 : 4;
+}
+
+}  // namespace
+
+// Set by the runner: a child needs to load the module afresh.
+extern Options current_options;
+Options current_options;
+
+namespace {
+
+void a_peer_process_writes_and_notifies(Fixture& f) {
+    const auto* table = f.extension<pega_ext_notify>(PEGA_EXT_NOTIFY);
+    if (!f.has(PEGA_CAP_PEERS) || table == nullptr) throw Skipped("no peers or no notify extension");
+    if (f.info.kind != PEGA_MEMORY_HOST) throw Skipped("a forked process cannot use this device");
+    pega_region* region = shared_region(f, 65536);
+    const std::vector<std::uint8_t> descriptor = descriptor_of(f, region);
+    const std::vector<std::uint8_t> address = address_of(f);
+    const pid_t child = ::fork();
+    PEGA_EXPECT(child >= 0, "fork");
+    if (child == 0) {
+        int code = 5;
+        try {
+            code = child_process(current_options, address, descriptor);
+        } catch (const std::exception&) {
+        }
+        ::_exit(code);
+    }
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (table->count(f.device, 8) == 0 && std::chrono::steady_clock::now() < limit) {
+        pega_completion record{};
+        record.size = sizeof record;
+        f.m.completion->poll(f.device, &record, 1);
+        std::this_thread::sleep_for(std::chrono::microseconds(100));
+    }
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    PEGA_EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, fmt::format("the peer ended with {}", status));
+    PEGA_EXPECT(table->consume(f.device, 8, 1) == PEGA_OK, "the peer's value did not arrive");
+    pega_region_info info{};
+    info.size = sizeof info;
+    f.m.region->info(region, &info);
+    const auto* bytes = static_cast<const std::uint8_t*>(info.address);
+    bool all_same = true;
+    for (int i = 1; i < 65536; ++i) all_same = all_same && bytes[i] == bytes[0];
+    PEGA_EXPECT(!all_same, "the peer's bytes are not there");
+    PEGA_EXPECT(f.m.region->unregister(region) == PEGA_OK, "unregister");
+}
+
+}  // namespace
+
+std::vector<Check> peer_checks() {
+    return {{"descriptors_travel", descriptors_travel},
+            {"broken_descriptors_are_refused", broken_descriptors_are_refused},
+            {"notify_arrives_after_the_bytes", notify_arrives_after_the_bytes},
+            {"bad_addresses_are_refused", bad_addresses_are_refused},
+            {"a_peer_process_writes_and_notifies", a_peer_process_writes_and_notifies}};
+}
+
+}  // namespace pegaflow::conformance

@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/conformance/conformance.hpp"
+
+#include "tools/conformance/fixture.hpp"
+
+namespace pegaflow::conformance {
+
+extern Options current_options;  // checks_peer.cpp
+
+std::vector<CheckResult> run(const Options& options) {
+    std::vector<CheckResult> results;
+    current_options = options;
+    try {
+        const Module module(options);
+        for (const auto& part : {batch_checks(), life_checks(), peer_checks()}) {
+            for (const Check& check : part) {
+                if (std::string(check.name).find(options.only) == std::string::npos) continue;
+                CheckResult result{check.name, Outcome::kPassed, ""};
+                try {
+                    Fixture fixture(module, options.seed);
+                    check.run(fixture);
+                } catch (const Skipped& why) {
+                    result = {check.name, Outcome::kSkipped, why.what()};
+                } catch (const std::exception& what) {
+                    result = {check.name, Outcome::kFailed, what.what()};
+                }
+                results.push_back(std::move(result));
+            }
+        }
+    } catch (const std::exception& what) {
+        results.push_back({"load", Outcome::kFailed, what.what()});
+    }
+    return results;
+}
+
+}  // namespace pegaflow::conformance

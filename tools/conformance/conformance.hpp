@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: Apache-2.0
+// conformance.hpp - the one suite that every back end passes, run on a module file, ours or a stranger's, through the C ABI alone.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace pegaflow::conformance {
+
+struct Options {
+    std::string path;                   // the module file
+    std::vector<std::string> options;   // "key=value" for probe and open
+    std::uint64_t seed = 1;             // of the random batches
+    std::string only;                   // run only checks whose name contains this
+    std::vector<std::string> companions;  // further module files that an interposer may ask for by name
+};
+
+enum class Outcome { kPassed = 0, kFailed = 1, kSkipped = 2 };
+
+struct CheckResult {
+    std::string name;
+    Outcome outcome = Outcome::kPassed;
+    std::string text;  // what was wrong, or why it was skipped
+};
+
+// Runs the suite; each check opens the first device afresh. [serial]
+std::vector<CheckResult> run(const Options& options);
+
+}  // namespace pegaflow::conformance

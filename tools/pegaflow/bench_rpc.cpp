@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// pegaflow bench rpc: what a query of many hashes costs beside an empty call on the same server, alternating in one run.
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <boost/json.hpp>
+#include <iostream>
+#include <memory>
+
+#include "pegaflow/abi/region.h"
+#include "pegaflow/client.hpp"
+#include "server/server.hpp"
+#include "tools/pegaflow/verb.hpp"
+
+namespace pegaflow::cli {
+namespace {
+
+constexpr std::uint64_t kBlockBytes = 4096;
+
+struct Arguments {
+    std::size_t hashes = 100;
+    std::size_t iterations = 5000;
+    bool json = false;
+    double max_ratio = 0;
+};
+
+double percentile(std::vector<double>& values, double p) {
+    std::sort(values.begin(), values.end());
+    return values[static_cast<std::size_t>(p * static_cast<double>(values.size() - 1))];
+}
+
+Result<void> bench(const Arguments& arguments, Context& context) {
+    server::Config config;
+    config.listen = config.admin_listen = "127.0.0.1:0";
+    config.engine.pool_bytes = 64 << 20;
+    PEGA_ASSIGN(auto running, server::Server::start(config));
+    PEGA_ASSIGN(auto client, Client::connect({.endpoint = fmt::format("127.0.0.1:{}", running->port())}));
+    // One layer of shared memory, so that all queried blocks are there.
+    PEGA_ASSIGN(auto fabric, Fabric::open({.backends = {"host"}}));
+    WorkerRegistration worker;
+    worker.instance_id = worker.name_space = "bench";
+    LayerRegistration layer;
+    layer.name = "layer";
+    const std::string shm = fmt::format("pegaflow_bench_{}", ::getpid());
+    const int fd = ::shm_open(("/" + shm).c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
+    const bool sized = fd >= 0 && ::ftruncate(fd, static_cast<off_t>(arguments.hashes * kBlockBytes)) == 0;
+    if (fd >= 0) ::close(fd);
+    const std::unique_ptr<const std::string, void (*)(const std::string*)> unlink(&shm, [](const std::string* name) { ::shm_unlink(("/" + *name).c_str()); });
+    if (!sized) return fail(Code::kNoMemory, "cannot create shared memory for the pretended worker");
+    layer.memory = {PEGA_MEMORY_HOST, PEGA_SOURCE_SHM, "", shm, nullptr, 0, arguments.hashes * kBlockBytes};
+    layer.num_blocks = arguments.hashes;
+    layer.bytes_per_block = kBlockBytes;
+    worker.layers.push_back(layer);
+    PEGA_TRY(client->register_worker(worker));
+    std::vector<std::string> hashes;
+    std::vector<std::uint32_t> ids;
+    for (std::size_t i = 0; i < arguments.hashes; ++i) {
+        hashes.push_back(fmt::format("{:032x}", i));
+        ids.push_back(static_cast<std::uint32_t>(i));
+    }
+    const std::vector<std::string_view> views(hashes.begin(), hashes.end());
+    const SaveLayer layers[] = {{"layer", ids, views}};
+    SaveRequest save;
+    save.instance_id = "bench";
+    save.layers = layers;
+    PEGA_TRY(client->save(save));
+    std::vector<double> empty;
+    std::vector<double> query;
+    for (std::size_t i = 0; i < arguments.iterations + 200; ++i) {
+        const auto a = std::chrono::steady_clock::now();
+        PEGA_TRY(client->health());
+        const auto b = std::chrono::steady_clock::now();
+        PEGA_ASSIGN(const QueryOutcome found, client->query({.instance_id = "bench", .hashes = views, .request_id = "bench"}));
+        const auto c = std::chrono::steady_clock::now();
+        if (found.hit_blocks != arguments.hashes) return fail(Code::kInternal, fmt::format("{} of {} blocks found", found.hit_blocks, arguments.hashes));
+        PEGA_TRY(client->release(*found.lease));
+        if (i < 200) continue;  // warm-up
+        empty.push_back(std::chrono::duration<double, std::micro>(b - a).count());
+        query.push_back(std::chrono::duration<double, std::micro>(c - b).count());
+    }
+    const double ratio = percentile(query, 0.5) / percentile(empty, 0.5);
+    if (arguments.json) {
+        context.out << boost::json::serialize(boost::json::object{
+                           {"schema", "pegaflow.bench"}, {"path", "rpc"}, {"hashes", arguments.hashes}, {"iterations", arguments.iterations},
+                           {"empty_us", boost::json::object{{"p50", percentile(empty, 0.5)}, {"p99", percentile(empty, 0.99)}}},
+                           {"query_us", boost::json::object{{"p50", percentile(query, 0.5)}, {"p99", percentile(query, 0.99)}}}, {"ratio", ratio}})
+                    << "\n";
+    } else {
+        context.out << fmt::format("empty call        p50 {:8.1f} us  p99 {:8.1f} us\nquery of {:<6}   p50 {:8.1f} us  p99 {:8.1f} us\nratio of medians  {:.3f}\n",
+                                   percentile(empty, 0.5), percentile(empty, 0.99), arguments.hashes, percentile(query, 0.5), percentile(query, 0.99), ratio);
+    }
+    if (arguments.max_ratio > 0 && ratio > arguments.max_ratio) context.exit = kBelowRatio;
+    return {};
+}
+
+}  // namespace
+
+void add_bench_rpc(CLI::App& bench_verb, Context& context) {
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App& verb = *bench_verb.add_subcommand("rpc", "A query of many hashes beside an empty call on the same server");
+    verb.add_option("--hashes", arguments->hashes)->check(CLI::Range(1, 100000))->capture_default_str();
+    verb.add_option("-n,--iters", arguments->iterations)->check(CLI::Range(10, 10000000))->capture_default_str();
+    verb.add_option("--max-ratio", arguments->max_ratio, "Exit 3 when the ratio is above");
+    verb.add_flag("--json", arguments->json);
+    verb.callback([arguments, &context] {
+        if (const auto done = bench(*arguments, context); !done) context.fail(done.error());
+    });
+}
+
+}  // namespace pegaflow::cli

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: Apache-2.0
+// pegaflow doctor: what this machine has, what is missing, what the links reach, and what to do about it.
+#include <fmt/format.h>
+#include <linux/io_uring.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <boost/json.hpp>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <memory>
+
+#include "base/numa.hpp"
+#include "pegaflow/bytes.hpp"
+#include "pegaflow/transfer.hpp"
+#include "tools/pegaflow/verb.hpp"
+
+namespace pegaflow::cli {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::uint64_t kPeakBytes = std::uint64_t{256} << 20;
+constexpr int kPeakRounds = 5;
+
+struct Finding {
+    std::string level;  // ok, warn, fail
+    std::string subject;
+    std::string text;
+    std::string advice;
+};
+
+std::uint64_t meminfo(std::string_view key) {
+    std::ifstream file("/proc/meminfo");
+    for (std::string line; std::getline(file, line);) {
+        if (line.starts_with(key)) return std::strtoull(line.c_str() + line.find(':') + 1, nullptr, 10);
+    }
+    return 0;
+}
+
+void check_memory(std::vector<Finding>& out) {
+    rlimit limit{};
+    ::getrlimit(RLIMIT_MEMLOCK, &limit);
+    if (limit.rlim_cur == RLIM_INFINITY) {
+        out.push_back({"ok", "locked memory", "no limit", ""});
+    } else {
+        out.push_back({"warn", "locked memory", fmt::format("limited to {}", format_size(limit.rlim_cur)),
+                       "RDMA and io_uring register memory against this limit: set `ulimit -l unlimited` or LimitMEMLOCK=infinity"});
+    }
+    const std::uint64_t total = meminfo("HugePages_Total");
+    const std::uint64_t free_pages = meminfo("HugePages_Free");
+    if (total == 0) {
+        out.push_back({"warn", "huge pages", "none are set aside", "sysctl vm.nr_hugepages=N, then pool.hugepages = true: faster start, fewer translation misses"});
+    } else {
+        out.push_back({"ok", "huge pages", fmt::format("{} of {} free, {} KiB each", free_pages, total, meminfo("Hugepagesize")), ""});
+    }
+    const auto nodes = base::numa_nodes();
+    out.push_back({"ok", "NUMA", fmt::format("{} node{}", nodes.size(), nodes.size() == 1 ? "" : "s"), ""});
+    std::error_code error;
+    const auto space = fs::space("/dev/shm", error);
+    if (error || space.available < (std::uint64_t{64} << 20)) {
+        out.push_back({"fail", "/dev/shm", error ? "is not there" : "is nearly full", "load states and shared memory live there: mount a tmpfs of some GiB"});
+    } else {
+        out.push_back({"ok", "/dev/shm", fmt::format("{} available", format_size(space.available)), ""});
+    }
+}
+
+void check_io(std::vector<Finding>& out) {
+    io_uring_params params{};
+    const long ring = ::syscall(SYS_io_uring_setup, 4, &params);
+    if (ring >= 0) {
+        ::close(static_cast<int>(ring));
+        out.push_back({"ok", "io_uring", "available", ""});
+    } else {
+        out.push_back({"warn", "io_uring", std::string("refused: ") + std::strerror(errno), "check kernel.io_uring_disabled and the container's seccomp profile"});
+    }
+    std::string nics;
+    std::error_code error;
+    for (const auto& entry : fs::directory_iterator("/sys/class/infiniband", error)) nics += (nics.empty() ? "" : ", ") + entry.path().filename().string();
+    out.push_back({"ok", "RDMA devices", nics.empty() ? "none" : nics, ""});
+    std::ifstream driver("/proc/driver/nvidia/version");
+    std::string line;
+    if (std::getline(driver, line)) {
+        out.push_back({"ok", "NVIDIA driver", line, ""});
+    } else {
+        out.push_back({"ok", "NVIDIA driver", "none; the host back end plays device memory", ""});
+    }
+}
+
+// GB/s of one large copy, the best that the device's link does; median of some rounds.
+Result<double> link_peak(Device& device, bool read) {
+    PEGA_ASSIGN(Region local, device.allocate(device.info().kind, kPeakBytes));
+    PEGA_ASSIGN(Region remote, device.allocate(PEGA_MEMORY_HOST, kPeakBytes));
+    PEGA_ASSIGN(Channel channel, device.open_channel());
+    std::vector<double> rates;
+    Transfer transfer;
+    for (int i = 0; i < kPeakRounds + 1; ++i) {
+        transfer.clear().flat(local, remote).range(0, 0, kPeakBytes);
+        if (read) transfer.read();
+        const auto start = std::chrono::steady_clock::now();
+        PEGA_ASSIGN(const Completion completion, channel.submit_wait(transfer));
+        PEGA_TRY(completion.wait());
+        const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+        if (i > 0) rates.push_back(static_cast<double>(kPeakBytes) / seconds.count() / 1e9);
+    }
+    std::sort(rates.begin(), rates.end());
+    return rates[rates.size() / 2];
+}
+
+void check_devices(const std::vector<std::string>& search_path, std::vector<Finding>& out) {
+    auto fabric = Fabric::open({.search_path = search_path});
+    if (!fabric) {
+        out.push_back({"fail", "modules", fabric.error().message, ""});
+        return;
+    }
+    for (const ModuleReport& module : (*fabric)->modules()) {
+        if (!module.problem.empty()) out.push_back({"warn", "module " + module.name, module.problem, "`pegaflow plugins` shows more"});
+    }
+    if ((*fabric)->devices().empty()) out.push_back({"fail", "devices", "no back end can be used", "set PEGAFLOW_PLUGIN_PATH to the directory of the back ends"});
+    for (const DeviceInfo& info : (*fabric)->devices()) {
+        const auto device = (*fabric)->device(info.name);
+        if (!device) {
+            out.push_back({"fail", info.name, device.error().message, ""});
+            continue;
+        }
+        const auto write = link_peak(**device, false);
+        const auto read = link_peak(**device, true);
+        if (!write || !read) {
+            out.push_back({"fail", info.name, (write ? read : write).error().message, ""});
+            continue;
+        }
+        out.push_back({"ok", info.name, fmt::format("{}; one large copy: {:.1f} GB/s from the device, {:.1f} GB/s to it", info.text, *write, *read), ""});
+    }
+}
+
+}  // namespace
+
+void add_doctor(CLI::App& app, Context& context) {
+    struct Arguments {
+        bool json = false;
+        std::vector<std::string> search_path;
+    };
+    auto arguments = std::make_shared<Arguments>();
+    CLI::App& verb = *app.add_subcommand("doctor", "Examine this machine: devices, limits, problems, link peaks, and what to do");
+    verb.add_flag("--json", arguments->json, "Print JSON");
+    verb.add_option("--search-path", arguments->search_path, "Further directories with back ends");
+    verb.callback([arguments, &context] {
+        std::vector<Finding> findings;
+        check_memory(findings);
+        check_io(findings);
+        check_devices(arguments->search_path, findings);
+        boost::json::array list;
+        for (const Finding& f : findings) {
+            list.push_back(boost::json::object{{"level", f.level}, {"subject", f.subject}, {"text", f.text}, {"advice", f.advice}});
+            if (!arguments->json) {
+                context.out << fmt::format("{:<5} {:<16} {}\n", f.level, f.subject, f.text);
+                if (!f.advice.empty()) context.out << fmt::format("{:<22} -> {}\n", "", f.advice);
+            }
+            if (f.level == "fail") context.exit = kUsage;
+        }
+        if (arguments->json) context.out << boost::json::serialize(boost::json::object{{"schema", "pegaflow.doctor"}, {"findings", std::move(list)}}) << "\n";
+    });
+}
+
+}  // namespace pegaflow::cli

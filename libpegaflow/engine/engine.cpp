@@ -98,6 +98,7 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
         BlockRef victim = index->evict_one();
         // A block that waits for its digest cannot go yet, but soon.
         if (!victim && wait_for_digest()) continue;
+        if (!victim) victim = index->evict_one();  // the last digest may have come in between
         if (!victim) return got;
         ++counters.evictions;
         counters.evicted_bytes += victim->footprint();

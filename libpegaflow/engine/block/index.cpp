@@ -88,8 +88,10 @@ void BlockIndex::lookup(std::uint64_t scope, std::uint32_t group, std::span<cons
                 const std::size_t at = find(shard, ahead[i], scope, group, hashes[first + i]);
                 if (at != kNotThere && shard.slots[at].block->state == BlockState::kResident) {
                     found = BlockRef(shard.slots[at].block);
+                    // Only a use of the oldest block can change which one that is; to ask costs a cache miss.
+                    const bool was_oldest = found->stamp == shard.oldest.load(std::memory_order_relaxed);
                     shard.policy->touch(*found, stamp);
-                    shard.oldest.store(shard.policy->oldest(), std::memory_order_relaxed);
+                    if (was_oldest) shard.oldest.store(shard.policy->oldest(), std::memory_order_relaxed);
                 }
             }
             if (!visit(first + i, std::move(found))) return;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // index.hpp - every block that is resident or being filled, found by key; sharded, so that no query takes a global lock.
 //
-// A lookup hashes ahead and prefetches, then takes one shard's lock for each hash: long enough to find, pin and touch. It allocates
+// A lookup hashes ahead, then takes one shard's lock for each hash: long enough to find, pin and touch. It allocates
 // nothing for a hash.
 #pragma once
 

@@ -34,5 +34,82 @@ TEST(LeaseTable, AnExpiredLeaseIsUnknown) {
     EXPECT_EQ(table.drop_instance("a"), 1U);
 }
 
+class CountPages final : public PageOwner {
+public:
+    void free_page(std::uint64_t, std::uint64_t) noexcept override { ++freed; }
+    std::atomic<int> freed{0};
+};
+
+std::vector<BlockRef> blocks(PageOwner& pages, int count) {
+    std::vector<BlockRef> out;
+    for (int i = 0; i < count; ++i) {
+        out.emplace_back(new Block(BlockKey(1, 0, "hash"), 1, pages));
+        out.back()->pages.push_back({0, 4096});
+    }
+    return out;
+}
+
+TEST(LeaseTable, BlocksStayUntilTheLastShareOrTheLastReader) {
+    CountPages pages;
+    LeaseTable table;
+    const auto soon = Clock::now() + std::chrono::hours(1);
+    const LeaseId shared = table.create("a", blocks(pages, 3), 2, soon);
+    EXPECT_TRUE(table.consume(shared, "a", 0));
+    EXPECT_EQ(pages.freed, 0);
+    EXPECT_TRUE(table.consume(shared, "a", 1));
+    EXPECT_EQ(pages.freed, 3);
+    const LeaseId released = table.create("a", blocks(pages, 2), 1, soon);
+    std::vector<BlockRef> reader = *table.peek(released, "a", 0);
+    EXPECT_TRUE(table.release(released));
+    EXPECT_EQ(table.release(released).error().code, Code::kNotFound);
+    EXPECT_EQ(pages.freed, 3);
+    reader.clear();
+    EXPECT_EQ(pages.freed, 5);
+}
+
+TEST(LeaseTable, SharesOfSeveralLeasesAreTakenTogetherOrNotAtAll) {
+    LeaseTable table;
+    const auto soon = Clock::now() + std::chrono::hours(1);
+    const LeaseId good = table.create("a", {}, 1, soon);
+    const LeaseId foreign = table.create("b", {}, 1, soon);
+    const LeaseId both[] = {good, foreign};
+    EXPECT_EQ(table.consume(both, "a", 0).error().code, Code::kInvalid);
+    EXPECT_TRUE(table.peek(good, "a", 0)) << "nothing was taken";
+    const LeaseId twice[] = {good, good};
+    EXPECT_TRUE(table.consume(twice, "a", 0));
+    EXPECT_EQ(table.size(), 1U);
+}
+
+TEST(LeaseTable, AnInstanceTakesItsLeasesAlong) {
+    CountPages pages;
+    LeaseTable table;
+    const auto soon = Clock::now() + std::chrono::hours(1);
+    table.create("a", blocks(pages, 1), 1, soon);
+    table.create("a", blocks(pages, 1), 1, soon);
+    const LeaseId other = table.create("b", blocks(pages, 1), 1, soon);
+    EXPECT_EQ(table.drop_instance("a"), 2U);
+    EXPECT_EQ(pages.freed, 2);
+    EXPECT_TRUE(table.peek(other, "b", 0));
+    EXPECT_EQ(table.expire(soon + std::chrono::seconds(1)), 1U) << "a dropped lease leaves nothing in the order of expiry";
+}
+
+TEST(LeaseTable, RacingWorkersTakeEachShareOnce) {
+    constexpr int kWorkers = 8;
+    LeaseTable table;
+    for (int round = 0; round < 30; ++round) {
+        const LeaseId id = table.create("a", {}, kWorkers, Clock::now() + std::chrono::hours(1));
+        std::atomic<int> taken{0};
+        std::vector<std::thread> threads;
+        for (int t = 0; t < kWorkers; ++t) {
+            threads.emplace_back([&, t] {
+                for (int again = 0; again < 3; ++again) taken += table.consume(id, "a", t) ? 1 : 0;
+            });
+        }
+        for (std::thread& thread : threads) thread.join();
+        ASSERT_EQ(taken, kWorkers);
+    }
+    EXPECT_EQ(table.size(), 0U);
+}
+
 }  // namespace
 }  // namespace pegaflow::engine

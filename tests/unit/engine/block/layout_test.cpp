@@ -8,7 +8,8 @@ namespace {
 
 using testing::Replica;
 
-LayerRegistration layer(std::uint64_t blocks, std::uint64_t bytes, std::uint32_t segments, std::uint64_t stride, std::uint64_t length) {
+LayerRegistration layer(std::uint64_t blocks, std::uint64_t bytes, std::uint32_t segments, std::uint64_t stride,
+                        std::uint64_t length) {
     LayerRegistration out;
     out.name = "l";
     out.num_blocks = blocks;
@@ -70,6 +71,107 @@ TEST(SealLayout, PlacesLayersSideBySideAndFingerprintsThem) {
     const WorkerRegistration* changed[] = {&other};
     EXPECT_NE(seal_layout(changed)->fingerprint, layout->fingerprint);
     EXPECT_EQ(seal_layout(all)->fingerprint, layout->fingerprint);
+}
+
+WorkerRegistration worker(std::int32_t device, std::uint32_t tp_rank, std::uint32_t tp_size, std::uint32_t pp_rank,
+                          const std::vector<std::string>& names) {
+    WorkerRegistration out;
+    out.instance_id = "i";
+    out.device_id = device;
+    out.tp_rank = tp_rank;
+    out.tp_size = tp_size;
+    out.pp_rank = pp_rank;
+    out.dtype = "bfloat16";
+    for (const std::string& name : names) {
+        out.layers.push_back(layer(8, 1000, 1, 0, 8000));
+        out.layers.back().name = name;
+    }
+    return out;
+}
+
+Result<Layout> seal(const std::vector<WorkerRegistration>& workers) {
+    std::vector<const WorkerRegistration*> pointers;
+    for (const WorkerRegistration& w : workers) pointers.push_back(&w);
+    return seal_layout(pointers);
+}
+
+std::string refusal(const std::vector<WorkerRegistration>& workers) {
+    const auto layout = seal(workers);
+    return layout ? "accepted" : layout.error().message;
+}
+
+TEST(LayerGeometry, AnExplicitStrideMayLeaveGapsAndHoldBothSegments) {
+    LayerRegistration l = layer(4, 100, 2, 150, 3 * 300 + 150 + 100);
+    l.block_stride_bytes = 300;
+    const auto g = layer_geometry(l);
+    ASSERT_TRUE(g) << g.error().message;
+    EXPECT_EQ(g->block_stride, 300U);
+    EXPECT_EQ(g->segment_stride, 150U);
+    l.memory.length -= 1;
+    EXPECT_THAT(layer_geometry(l).error().message, ::testing::HasSubstr("needs 1150 bytes, its memory has 1149"));
+    l.block_stride_bytes = 99;
+    EXPECT_THAT(layer_geometry(l).error().message, ::testing::HasSubstr("block stride 99"));
+}
+
+TEST(LayerGeometry, NumbersThatOverflowAreRefused) {
+    const std::uint64_t half = std::uint64_t{1} << 63;
+    EXPECT_THAT(layer_geometry(layer(std::uint64_t{1} << 40, std::uint64_t{1} << 30, 1, 0, UINT64_MAX)).error().message,
+                ::testing::HasSubstr("overflows"));
+    EXPECT_THAT(layer_geometry(layer(2, half, 2, half, UINT64_MAX)).error().message, ::testing::HasSubstr("overflows"));
+    EXPECT_THAT(layer_geometry(layer(2, 16, 2, UINT64_MAX - 16, UINT64_MAX)).error().message,
+                ::testing::HasSubstr("overflows"));
+}
+
+TEST(SealLayout, EachRankAndStageIsAShardAndReplicasShareOne) {
+    const auto ranks = seal({worker(0, 0, 2, 0, {"a"}), worker(1, 1, 2, 0, {"a"})});
+    ASSERT_TRUE(ranks) << ranks.error().message;
+    EXPECT_EQ(ranks->groups[0].size(), 2U);
+    EXPECT_NE(ranks->find(0, 0, "a")->shard, ranks->find(1, 0, "a")->shard);
+    const auto stages = seal({worker(0, 0, 1, 0, {"a"}), worker(1, 0, 1, 1, {"b"})});
+    ASSERT_TRUE(stages) << stages.error().message;
+    EXPECT_EQ(stages->groups[0].size(), 2U);
+    EXPECT_EQ(stages->find(0, 0, "b"), nullptr);
+    EXPECT_NE(stages->find(0, 1, "b"), nullptr);
+    const auto replicas = seal({worker(0, 0, 1, 0, {"a"}), worker(1, 0, 1, 0, {"a"})});
+    ASSERT_TRUE(replicas) << replicas.error().message;
+    EXPECT_EQ(replicas->groups[0].size(), 1U);
+    EXPECT_THAT(refusal({worker(0, 0, 1, 0, {"a"}), worker(1, 0, 1, 1, {"a"})}),
+                ::testing::HasSubstr("claimed by different pipeline stages"));
+}
+
+TEST(SealLayout, StorageGroupsAreApartAndAgreed) {
+    WorkerRegistration hybrid = worker(0, 0, 1, 0, {"a", "m", "b"});
+    hybrid.layers[1].storage_group = 1;
+    const auto layout = seal({hybrid});
+    ASSERT_TRUE(layout) << layout.error().message;
+    ASSERT_EQ(layout->groups.size(), 2U);
+    EXPECT_EQ(layout->groups[0][0].layers.size(), 2U);
+    EXPECT_EQ(layout->find(0, 0, "m")->group, 1U);
+    hybrid.page_first = true;
+    EXPECT_THAT(refusal({hybrid}), ::testing::HasSubstr("page_first needs one storage group"));
+    hybrid.layers[1].storage_group = UINT32_MAX;
+    EXPECT_THAT(refusal({hybrid}), ::testing::HasSubstr("storage groups must be dense"));
+    WorkerRegistration other = worker(1, 1, 2, 0, {"a"});
+    other.layers[0].storage_group = 1;
+    EXPECT_THAT(refusal({worker(0, 0, 2, 0, {"a"}), other}),
+                ::testing::HasSubstr("storage group 1 on device 1, but 0 elsewhere"));
+}
+
+TEST(SealLayout, TheFingerprintIsOfWhatABlockLooksLikeAndNothingElse) {
+    const WorkerRegistration base = worker(0, 0, 1, 0, {"a", "b"});
+    const auto print = [](const WorkerRegistration& w) { return seal({w})->fingerprint; };
+    WorkerRegistration same = base;
+    std::swap(same.layers[0], same.layers[1]);
+    same.device_id = 7;
+    same.instance_id = "other";
+    same.layers[0].num_blocks = 4;
+    EXPECT_EQ(print(same), print(base));
+    WorkerRegistration bytes = base, names = base, halves = base;
+    bytes.layers[1].bytes_per_block = 500;
+    names.layers[1].name = "c";
+    halves.layers[1].bytes_per_block = 500;
+    halves.layers[1].segments = 2;
+    for (const WorkerRegistration& other : {bytes, names, halves}) EXPECT_NE(print(other), print(base));
 }
 
 }  // namespace

@@ -8,7 +8,6 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
-#include <list>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -85,7 +84,7 @@ struct pega_device {
     std::condition_variable idle;  // for close: a batch has ended
     bool stop = false;
     bool armed = false;
-    std::list<host_backend::Batch*> runnable[3];  // by priority, urgent last
+    std::vector<host_backend::Batch*> runnable[3];  // by priority, urgent last; a vector keeps its memory, a list would not
     std::vector<host_backend::Batch*> parked;     // wait for an event or for room in a peer's socket
     host_backend::CompletionRing completions;
     std::vector<std::unique_ptr<pega_channel>> channels;

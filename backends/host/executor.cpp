@@ -102,7 +102,7 @@ Batch* next_batch(pega_device& device) {
 
 void work_on(pega_device& device, Batch& batch, std::unique_lock<std::mutex>& lock) {
     if (expired(device, batch)) {
-        device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)].remove(&batch);
+        std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
         batch.status = PEGA_CANCELED;
         batch.native_code = ETIMEDOUT;
         batch.cursor_span = batch.span_count();
@@ -110,7 +110,7 @@ void work_on(pega_device& device, Batch& batch, std::unique_lock<std::mutex>& lo
         return;
     }
     const Claim claim = batch.claim();
-    if (batch.fully_claimed()) device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)].remove(&batch);
+    if (batch.fully_claimed()) std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
     lock.unlock();
     batch.run(claim);
     lock.lock();
@@ -153,7 +153,7 @@ void cancel_batch(pega_device& device, Batch& batch, int native_code) {
     if (batch.status != PEGA_OK) return;
     const bool was_parked = std::erase(device.parked, &batch) != 0;
     if (!was_parked && batch.fully_claimed()) return;  // its last pieces are being copied: let it end as it would have
-    if (!was_parked) device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)].remove(&batch);
+    if (!was_parked) std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
     batch.status = PEGA_CANCELED;
     batch.native_code = native_code;
     batch.cursor_span = batch.span_count();

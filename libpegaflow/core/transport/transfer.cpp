@@ -52,8 +52,10 @@ void Transfer::Impl::wait_ended() noexcept {
 }
 
 std::shared_ptr<Completion::State> Transfer::Impl::fresh_state() {
-    for (auto& state : states) {
+    for (auto& state : states) {  // both at once: from the first submit on, nothing is left to allocate
         if (!state) state = std::make_shared<Completion::State>();
+    }
+    for (const auto& state : states) {
         if (state.use_count() == 1) return state;
     }
     return states[0] = std::make_shared<Completion::State>();

@@ -17,15 +17,15 @@ void* counted(std::size_t size) {
 
 }  // namespace
 
-void* operator new(std::size_t size) {
+[[gnu::noinline]] void* operator new(std::size_t size) {
     if (void* memory = counted(size)) return memory;
     throw std::bad_alloc();
 }
 void* operator new[](std::size_t size) { return ::operator new(size); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete[](void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace pegaflow {
 namespace {
@@ -66,6 +66,30 @@ TEST(Allocation, AWarmTransferAllocatesNothing) {
     EXPECT_EQ(g_allocations.load(), 0U);
     EXPECT_EQ(failures, 0U);
     EXPECT_EQ(calls, 510U);
+}
+
+TEST(Allocation, NeitherDoesTheHostBackEnd) {
+    auto fabric = Fabric::open({.backends = {"host"}});
+    ASSERT_TRUE(fabric) << fabric.error().message;
+    Device* device = *(*fabric)->device("host:0");
+    Region local = *device->allocate(PEGA_MEMORY_HOST, 1 << 16);
+    Region remote = *device->allocate(PEGA_MEMORY_HOST, 1 << 16);
+    Channel channel = *device->open_channel();
+    Transfer transfer;
+    int failures = 0;
+    const auto round = [&] {
+        transfer.clear().flat(local, remote);
+        for (std::uint64_t i = 0; i < 100; ++i) transfer.range(i * 16, i * 32, 16);
+        auto completion = channel.submit(transfer);
+        if (!completion || !completion->wait()) ++failures;
+    };
+    for (int i = 0; i < 50; ++i) round();
+    g_allocations = 0;
+    g_counting = true;
+    for (int i = 0; i < 500; ++i) round();
+    g_counting = false;
+    EXPECT_EQ(g_allocations.load(), 0U);
+    EXPECT_EQ(failures, 0);
 }
 
 }  // namespace

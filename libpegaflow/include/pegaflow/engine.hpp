@@ -143,7 +143,7 @@ struct EngineOptions {
     std::string admission_policy = "none";    // "none", "tiny_lfu", or a plug-in module's name
     std::chrono::nanoseconds lease_time = std::chrono::seconds(600);
     std::chrono::nanoseconds incomplete_block_time = std::chrono::seconds(300);  // partly filled blocks older than this are dropped
-    std::uint32_t max_queued_transfers = 1024;  // per worker; more is answered with kQueueFull
+    std::uint32_t max_queued_transfers = 1024;  // not ended, per worker and direction; more is answered with kQueueFull
     bool digests = true;                      // CRC32C per segment, off the critical path
     bool verify_on_load = false;              // check digests of memory-resident blocks before each load as well
 };
@@ -225,7 +225,7 @@ public:
 
     // Waits until everything saved so far is visible to queries (and has its digest).
     Result<void> flush();
-    // Drops every resident block that nobody uses.
+    // Drops every resident block; the memory of one that a lease or a copy uses follows when that ends.
     MemoryCleanup cleanup_memory();
     // True when the block is resident: for tests and tools, no lease and no effect on recency.
     bool contains(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;

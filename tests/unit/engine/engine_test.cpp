@@ -231,35 +231,6 @@ TEST_F(EngineTest, AFailedLoadBurnsNoShare) {
     EXPECT_TRUE(replica.load(*engine_, *found->lease, {4, kNoBlock}));
 }
 
-TEST_F(EngineTest, LoadsReportLayersAsTheyLand) {
-    Replica replica({});
-    ASSERT_TRUE(engine_->register_worker(replica.registration()));
-    const auto hashes = make_hashes(1);
-    ASSERT_TRUE(replica.save(*engine_, {0}, hashes));
-    auto found = query(*engine_, "replica", hashes);
-    const auto names = replica.group_names(0);
-    const std::span<const std::string_view> groups[] = {names};
-    const std::uint32_t ids[] = {3};
-    const std::span<const std::uint32_t> targets[] = {ids};
-    const LeaseLoad loads[] = {{*found->lease, targets}};
-    std::mutex mutex;
-    std::vector<std::size_t> landed;
-    std::atomic<int> done{0};
-    auto load = engine_->load_async({.instance_id = "replica", .device_id = 0, .layer_groups = groups, .loads = loads},
-                                    {[&](std::size_t layers) {
-                                         const std::lock_guard lock(mutex);
-                                         landed.push_back(layers);
-                                     },
-                                     [&](Result<void> result) { done = result ? 1 : -1; }});
-    ASSERT_TRUE(load);
-    while (done == 0) std::this_thread::yield();
-    EXPECT_EQ(done, 1);
-    ASSERT_FALSE(landed.empty());
-    EXPECT_TRUE(std::is_sorted(landed.begin(), landed.end()));
-    EXPECT_EQ(landed.back(), 4U);
-    EXPECT_EQ(engine_->cancel_load(*load).error().code, Code::kNotFound);
-}
-
 class EventTest : public EngineTest {
 protected:
     void SetUp() override {

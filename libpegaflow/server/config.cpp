@@ -3,7 +3,6 @@
 
 #include <fmt/format.h>
 
-#define TOML_EXCEPTIONS 0
 #include <toml++/toml.h>
 
 #include <algorithm>
@@ -266,11 +265,11 @@ Result<void> set_option(Config& config, std::string_view key, std::string_view v
 }
 
 Result<void> parse_config(std::string_view text, std::string_view name, Config& config) {
-    const toml::parse_result parsed = toml::parse(text);
-    if (!parsed) {
-        return fail(Code::kInvalid, fmt::format("{}:{}: {}", name, parsed.error().source().begin.line, std::string(parsed.error().description())));
+    try {
+        return apply(toml::parse(text), "", name, config);
+    } catch (const toml::parse_error& error) {
+        return fail(Code::kInvalid, fmt::format("{}:{}: {}", name, error.source().begin.line, error.description()));
     }
-    return apply(parsed.table(), "", name, config);
 }
 
 Result<void> read_config(const std::string& path, Config& config) {

@@ -88,7 +88,8 @@ Result<void> Fabric::State::probe(const std::string& name, ModuleReport& report)
         return fail(static_cast<Code>(status), *reason != '\0' ? reason : "probe failed without a reason");
     }
     for (std::uint32_t i = 0; i < std::min(count, kMaxDevices); ++i) {
-        const pega_device_info& d = infos[i];
+        pega_device_info& d = infos[i];
+        d.uuid[sizeof d.uuid - 1] = d.text[sizeof d.text - 1] = '\0';
         report.devices.push_back(
             {fmt::format("{}:{}", name, d.index), name, d.index, d.kind, d.numa_node, d.memory_bytes, d.uuid, d.text});
     }

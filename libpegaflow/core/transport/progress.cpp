@@ -59,7 +59,7 @@ OpenDevice::~OpenDevice() {
 }
 
 void OpenDevice::batch_accepted() noexcept {
-    pending_.fetch_add(1, std::memory_order_acq_rel);
+    pending_.fetch_add(1, std::memory_order_seq_cst);  // pairs with sleep(): one of the two sees the other
     // Back ends with threads of their own make their wait_fd readable; the others move only when polled.
     if ((capabilities_.flags & PEGA_CAP_OWN_THREADS) == 0 && sleeping_.load(std::memory_order_seq_cst)) {
         const std::uint64_t one = 1;

@@ -336,7 +336,9 @@ static uint32_t poll_device(pega_device* d, pega_completion* out, uint32_t capac
     pthread_mutex_lock(&d->mutex);
     for (uint32_t i = 0; i < d->count && n + 2 <= capacity;) {
         job* j = &d->jobs[i];
-        if (j->polls_left-- > 0) {
+        /* Priority 98 holds a flat batch back until the test sets the first local byte. */
+        const int held = j->batch.priority == 98 && __atomic_load_n(j->batch.local_region->address, __ATOMIC_ACQUIRE) == 0;
+        if (held || j->polls_left-- > 0) {
             ++i;
             continue;
         }

@@ -11,15 +11,17 @@ using std::chrono::seconds;
 constexpr const char* kSlow = "20000";
 
 TEST(Channel, RefusesATransferThatIsInFlight) {
-    FakeFabric f("polls", kSlow);
+    FakeFabric f;
     Transfer transfer;
-    transfer.flat(f.local, f.remote).range(0, 0, 64);
+    transfer.flat(f.local, f.remote).range(0, 0, 64).priority(FakeFabric::kHeld);
     auto first = f.channel.submit(transfer);
     ASSERT_TRUE(first);
+    EXPECT_EQ(first->wait_for(milliseconds(1)).error().code, Code::kDeadlineExceeded);
     auto second = f.channel.submit(transfer);
     ASSERT_FALSE(second);
     EXPECT_EQ(second.error().code, Code::kInvalid);
     EXPECT_THAT(second.error().message, ::testing::HasSubstr("in flight"));
+    f.let_go();
     EXPECT_EQ(*first->wait(), 64U);
     EXPECT_TRUE(f.channel.submit(transfer)->wait());
 }
@@ -38,15 +40,19 @@ TEST(Channel, RefusesMixedFormatsAndUnequalIndices) {
 }
 
 TEST(Channel, CloseTellsOfWorkInFlightAndEndsWhenItHasEnded) {
-    FakeFabric f("polls", kSlow);
+    FakeFabric f;
     Transfer transfer;
     std::atomic<int> ends{0};
-    transfer.flat(f.local, f.remote).range(0, 0, 64).on_done([&](const pega_completion&) { ++ends; });
+    transfer.flat(f.local, f.remote).range(0, 0, 64).priority(FakeFabric::kHeld).on_done([&](const pega_completion&) {
+        ++ends;
+    });
     auto completion = f.channel.submit(transfer);
     ASSERT_TRUE(completion);
-    auto closed = f.channel.close(milliseconds(0));
-    EXPECT_TRUE(closed || closed.error().code == Code::kRetry);
-    while (!closed) closed = f.channel.close(milliseconds(10));
+    EXPECT_EQ(f.channel.close(milliseconds(0)).error().code, Code::kRetry);
+    EXPECT_EQ(ends.load(), 0);
+    f.let_go();
+    while (!f.channel.close(milliseconds(10))) {
+    }
     EXPECT_TRUE(completion->wait());
     EXPECT_EQ(ends.load(), 1);
     EXPECT_EQ(f.channel.state(), PEGA_CANCELED);
@@ -119,18 +125,18 @@ TEST(Channel, SubmitWaitRespectsTheDeadline) {
         second.clear().flat(quick.local, quick.remote).range(0, 0, 8);
         ASSERT_TRUE(quick.channel.submit_wait(second));
     }
-    // Room never comes in time: the answer is the deadline, and nothing started. (Slow, but not endless: the batch is let go
-    // below.)
-    FakeFabric slow("polls", "300000", "depth", "1");
+    // Room never comes in time: the answer is the deadline, and nothing started.
+    FakeFabric full("depth", "1");
     Transfer first;
-    first.flat(slow.local, slow.remote).range(0, 0, 8);
-    auto held = slow.channel.submit(first);
+    first.flat(full.local, full.remote).range(0, 0, 8).priority(FakeFabric::kHeld);
+    auto held = full.channel.submit(first);
     ASSERT_TRUE(held);
     Transfer late;
-    late.flat(slow.local, slow.remote).range(0, 0, 8).deadline(std::chrono::steady_clock::now() + milliseconds(3));
-    auto answer = slow.channel.submit_wait(late);
+    late.flat(full.local, full.remote).range(0, 0, 8).deadline(std::chrono::steady_clock::now() + milliseconds(3));
+    auto answer = full.channel.submit_wait(late);
     ASSERT_FALSE(answer);
     EXPECT_EQ(answer.error().code, Code::kDeadlineExceeded);
+    full.let_go();
     EXPECT_TRUE(held->wait());
 }
 

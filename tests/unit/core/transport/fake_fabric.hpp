@@ -25,6 +25,10 @@ struct FakeFabric {
         remote = *device->allocate(PEGA_MEMORY_HOST, 1 << 16);
         channel = *device->open_channel();
     }
+
+    // Transfers of this priority stay in flight until let_go.
+    static constexpr std::uint32_t kHeld = 98;
+    void let_go() { std::atomic_ref(*static_cast<unsigned char*>(local.address())).store(1, std::memory_order_release); }
 };
 
 }  // namespace pegaflow

@@ -5,6 +5,7 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
+#include <ctime>
 #include <cstdlib>
 #include <iostream>
 #include <memory>
@@ -57,8 +58,12 @@ void serve(const Arguments& arguments, Context& context) {
         int number = 0;
         ::sigwait(&signals, &number);
         running.request_stop();
+        // Terminals and supervisors send the same signal to a whole group, which may come here twice: only a later one means "at once".
+        const timespec grace{1, 0};
+        while (::sigtimedwait(&signals, nullptr, &grace) > 0) {
+        }
         ::sigwait(&signals, &number);
-        ::_exit(number == SIGUSR2 ? 0 : 1);  // a second signal: at once
+        ::_exit(kUsage);
     });
     waiter.detach();
     running.wait();

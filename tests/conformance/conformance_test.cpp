@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// The conformance suite, run on each back end by name, and on each wrapped in the interposers.
+#include "tools/conformance/conformance.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+
+namespace pegaflow::conformance {
+namespace {
+
+struct Subject {
+    const char* name;
+    const char* file;
+    std::vector<std::string> options;
+    std::vector<const char*> companions;
+};
+
+class Conformance : public ::testing::TestWithParam<Subject> {};
+
+TEST_P(Conformance, Passes) {
+    const char* directory = std::getenv("PEGAFLOW_MODULE_DIR");
+    ASSERT_NE(directory, nullptr) << "PEGAFLOW_MODULE_DIR says where the modules are";
+    const auto path = [&](const char* file) { return (std::filesystem::path(directory) / file).string(); };
+    Options options;
+    options.path = path(GetParam().file);
+    options.options = GetParam().options;
+    for (const char* companion : GetParam().companions) options.companions.push_back(path(companion));
+    std::size_t passed = 0;
+    std::string first_reason;
+    for (const CheckResult& result : run(options)) {
+        EXPECT_NE(result.outcome, Outcome::kFailed) << result.name << ": " << result.text;
+        passed += result.outcome == Outcome::kPassed ? 1 : 0;
+        if (result.outcome == Outcome::kSkipped && first_reason.empty()) first_reason = result.text;
+    }
+    if (passed == 0 && !HasFailure()) GTEST_SKIP() << first_reason;
+}
+
+constexpr const char* kHost = "pegaflow-backend-host.so";
+
+INSTANTIATE_TEST_SUITE_P(BackEnds, Conformance,
+                         ::testing::Values(Subject{"host", kHost, {}, {}}, Subject{"host_one_thread", kHost, {"threads=1"}, {}},
+                                           Subject{"template", "pegaflow-backend-template.so", {}, {}},
+                                           Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},
+                                           Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}}),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+}  // namespace
+}  // namespace pegaflow::conformance

@@ -42,7 +42,7 @@ INSTANTIATE_TEST_SUITE_P(BackEnds, Conformance,
                                            Subject{"template", "pegaflow-backend-template.so", {}, {}},
                                            Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},
                                            Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}}),
-                         [](const auto& info) { return std::string(info.param.name); });
+                         [](const auto& subject) { return std::string(subject.param.name); });
 
 }  // namespace
 }  // namespace pegaflow::conformance

@@ -32,7 +32,8 @@ pega_status Batch::check_spans(const pega_batch& from) const noexcept {
     const bool reads = from.op == PEGA_OP_READ;
     for (std::uint64_t i = 0; i < from.span_count; ++i) {
         const pega_span& s = span_at(from, i);
-        if (!usable(s.local_region, channel->device, reads) || !usable(s.remote_region, channel->device, !reads)) return PEGA_INVALID;
+        if (!usable(s.local_region, channel->device, reads) || !usable(s.remote_region, channel->device, !reads))
+            return PEGA_INVALID;
         if (s.segments == 0) return PEGA_INVALID;
         if (from.index_count == 0) continue;
         if (!side_in_range({s.local_base, s.local_stride, s.local_segment_stride}, max_local, s.segments, s.page_bytes,
@@ -47,7 +48,8 @@ pega_status Batch::check_spans(const pega_batch& from) const noexcept {
 
 pega_status Batch::check_flat(const pega_batch& from) const noexcept {
     const bool reads = from.op == PEGA_OP_READ;
-    if (!usable(from.local_region, channel->device, reads) || !usable(from.remote_region, channel->device, !reads)) return PEGA_INVALID;
+    if (!usable(from.local_region, channel->device, reads) || !usable(from.remote_region, channel->device, !reads))
+        return PEGA_INVALID;
     if (from.flat_count != 0 && (from.local_offsets == nullptr || from.remote_offsets == nullptr || from.lengths == nullptr)) {
         return PEGA_INVALID;
     }
@@ -90,7 +92,8 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     std::uint64_t total = 0;
     for (std::uint64_t i = 0; i < span_count() && total < kStreamingBytes; ++i) total += pages_of(i) * page_bytes(i, 0);
     streaming = total >= kStreamingBytes;
-    while (!fully_claimed() && (pages_of(cursor_span) == 0 || (batch.format == PEGA_FORMAT_SPANS && page_bytes(cursor_span, 0) == 0))) {
+    while (!fully_claimed() &&
+           (pages_of(cursor_span) == 0 || (batch.format == PEGA_FORMAT_SPANS && page_bytes(cursor_span, 0) == 0))) {
         ++cursor_span;
     }
     advance_landed();
@@ -99,7 +102,9 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
 }
 
 void Batch::pin_regions(std::int64_t by) noexcept {
-    const auto pin = [by](pega_region* region) { region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel); };
+    const auto pin = [by](pega_region* region) {
+        region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel);
+    };
     if (batch.format == PEGA_FORMAT_FLAT) {
         pin(batch.local_region);
         pin(batch.remote_region);
@@ -144,8 +149,8 @@ Claim Batch::claim() {
             ++cursor_page;
         }
     }
-    while (!fully_claimed() && (cursor_page >= pages_of(cursor_span) ||
-                                (batch.format == PEGA_FORMAT_SPANS && page_bytes(cursor_span, 0) == 0))) {
+    while (!fully_claimed() &&
+           (cursor_page >= pages_of(cursor_span) || (batch.format == PEGA_FORMAT_SPANS && page_bytes(cursor_span, 0) == 0))) {
         ++cursor_span;
         cursor_page = 0;
     }
@@ -166,8 +171,10 @@ void Batch::run(const Claim& claim) const noexcept {
             const pega_span& s = span_at(batch, claim.span);
             const std::uint64_t index = p / s.segments;
             const std::uint64_t segment = p % s.segments;
-            local = s.local_region->base + s.local_base + batch.local_index[index] * s.local_stride + segment * s.local_segment_stride;
-            remote = s.remote_region->base + s.remote_base + batch.remote_index[index] * s.remote_stride + segment * s.remote_segment_stride;
+            local = s.local_region->base + s.local_base + batch.local_index[index] * s.local_stride +
+                    segment * s.local_segment_stride;
+            remote = s.remote_region->base + s.remote_base + batch.remote_index[index] * s.remote_stride +
+                     segment * s.remote_segment_stride;
         }
         const std::uint64_t length = claim.length != 0 ? claim.length : page_bytes(claim.span, p);
         if (length == 0) continue;

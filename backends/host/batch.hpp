@@ -9,8 +9,8 @@
 
 namespace host_backend {
 
-constexpr std::uint64_t kChunkBytes = 1 << 20;    // one claim of a worker
-constexpr std::uint64_t kChunkPages = 4096;       // likewise, for tiny pages
+constexpr std::uint64_t kChunkBytes = 1 << 20;      // one claim of a worker
+constexpr std::uint64_t kChunkPages = 4096;         // likewise, for tiny pages
 constexpr std::uint64_t kStreamingBytes = 8 << 20;  // batches from this size on pass by the caches
 
 // A piece of work: pages [page, page + count) of a span (or elements of a flat batch), or a byte range of one page.

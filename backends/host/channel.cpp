@@ -37,7 +37,9 @@ pega_status open(pega_device* device, const pega_channel_params* params, pega_ch
     return PEGA_OK;
 }
 
-pega_status state(pega_channel* channel) { return channel->peer_lost.load(std::memory_order_acquire) ? PEGA_PEER_LOST : PEGA_OK; }
+pega_status state(pega_channel* channel) {
+    return channel->peer_lost.load(std::memory_order_acquire) ? PEGA_PEER_LOST : PEGA_OK;
+}
 
 pega_status submit(pega_channel* channel, const pega_batch* batch) {
     if (channel == nullptr || batch == nullptr) return PEGA_INVALID;

@@ -32,7 +32,8 @@ __attribute__((target("avx2"))) void stream_avx2(std::uint8_t* destination, cons
     });
 }
 
-__attribute__((target("avx512f"))) void stream_avx512(std::uint8_t* destination, const std::uint8_t* source, std::size_t length) {
+__attribute__((target("avx512f"))) void stream_avx512(std::uint8_t* destination, const std::uint8_t* source,
+                                                      std::size_t length) {
     stream_with<64>(destination, source, length, [](std::uint8_t* d, const std::uint8_t* s) __attribute__((target("avx512f"))) {
         _mm512_stream_si512(reinterpret_cast<__m512i*>(d), _mm512_loadu_si512(reinterpret_cast<const void*>(s)));
     });

@@ -82,14 +82,16 @@ std::uint32_t parse_threads(const char* text) {
 }  // namespace
 
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
-    if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params || params->index != 0) return PEGA_INVALID;
+    if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params || params->index != 0)
+        return PEGA_INVALID;
     auto device = std::make_unique<pega_device>();
     device->host = host;
     device->thread_count = std::clamp(std::thread::hardware_concurrency(), 1U, 4U);
     if (const char* text = pegaflow::backend::option(params->options, params->option_count, "threads", nullptr)) {
         device->thread_count = parse_threads(text);
         if (device->thread_count == 0) {
-            pegaflow::backend::log(host, PEGA_LOG_ERROR, "host", "option threads is \"%s\", expected a number from 1 to %u", text, kMaxThreads);
+            pegaflow::backend::log(host, PEGA_LOG_ERROR, "host", "option threads is \"%s\", expected a number from 1 to %u",
+                                   text, kMaxThreads);
             return PEGA_INVALID;
         }
     }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // device.hpp - the objects of the host back end and how they belong together.
 //
-// One mutex of the device guards scheduling: which batches there are, what of them is claimed, and the completion queue. Bytes are
-// copied by worker threads with the mutex released, a chunk at a time, so that it is held for nanoseconds a chunk.
+// One mutex of the device guards scheduling: which batches there are, what of them is claimed, and the completion queue. Bytes
+// are copied by worker threads with the mutex released, a chunk at a time, so that it is held for nanoseconds a chunk.
 #pragma once
 
 #include <atomic>
@@ -25,7 +25,7 @@ namespace host_backend {
 
 struct Batch;
 
-constexpr std::uint32_t kRegionType = 1;   // SharedObject types
+constexpr std::uint32_t kRegionType = 1;  // SharedObject types
 constexpr std::uint32_t kEventType = 2;
 constexpr std::uint32_t kDefaultDepth = 64;
 constexpr std::uint32_t kMaxDepth = 4096;
@@ -51,8 +51,8 @@ struct pega_region {
     std::uint32_t flags = 0;
     std::uint8_t* base = nullptr;
     std::uint64_t length = 0;
-    host_backend::SharedObject shared;          // SHM, ALLOCATE with SHARED, imported
-    void* owned = nullptr;                   // ALLOCATE: a private mapping
+    host_backend::SharedObject shared;        // SHM, ALLOCATE with SHARED, imported
+    void* owned = nullptr;                    // ALLOCATE: a private mapping
     std::atomic<std::uint64_t> in_flight{0};  // batches that use it
 };
 
@@ -85,14 +85,14 @@ struct pega_device {
     bool stop = false;
     bool armed = false;
     std::vector<host_backend::Batch*> runnable[3];  // by priority, urgent last; a vector keeps its memory, a list would not
-    std::vector<host_backend::Batch*> parked;     // wait for an event or for room in a peer's socket
+    std::vector<host_backend::Batch*> parked;       // wait for an event or for room in a peer's socket
     host_backend::CompletionRing completions;
     std::vector<std::unique_ptr<pega_channel>> channels;
     std::vector<std::unique_ptr<pega_region>> regions;
 
     std::mutex notify_mutex;
-    std::unordered_map<std::uint32_t, std::uint64_t> arrived;  // guarded by notify_mutex
-    std::vector<int> peers;                                    // accepted sockets; the polling thread's
+    std::unordered_map<std::uint32_t, std::uint64_t> arrived;    // guarded by notify_mutex
+    std::vector<int> peers;                                      // accepted sockets; the polling thread's
     std::unordered_map<int, std::vector<std::uint8_t>> partial;  // bytes of a value that came in pieces; likewise
 
     int event_fd = -1;

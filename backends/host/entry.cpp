@@ -16,7 +16,7 @@ pega_status probe(const pega_host*, const pega_option*, std::uint32_t, pega_devi
     if (count == nullptr) return PEGA_INVALID;
     *count = 1;
     if (infos == nullptr || capacity == 0) return PEGA_OK;
-    struct sysinfo system {};
+    struct sysinfo system{};
     ::sysinfo(&system);
     pega_device_info info{};
     info.size = infos->size;
@@ -32,8 +32,8 @@ pega_status capabilities(pega_device* device, pega_capabilities* out) {
     if (device == nullptr || out == nullptr) return PEGA_INVALID;
     pega_capabilities c{};
     c.size = out->size;
-    c.flags = PEGA_CAP_READ | PEGA_CAP_WRITE | PEGA_CAP_CANCEL | PEGA_CAP_NOTIFY | PEGA_CAP_STREAM | PEGA_CAP_MARKS | PEGA_CAP_PEERS |
-              PEGA_CAP_OWN_THREADS;
+    c.flags = PEGA_CAP_READ | PEGA_CAP_WRITE | PEGA_CAP_CANCEL | PEGA_CAP_NOTIFY | PEGA_CAP_STREAM | PEGA_CAP_MARKS |
+              PEGA_CAP_PEERS | PEGA_CAP_OWN_THREADS;
     c.matrix[PEGA_MEMORY_HOST] = 1U << PEGA_MEMORY_HOST;
     c.source_mask = (1U << PEGA_SOURCE_ADDRESS) | (1U << PEGA_SOURCE_ALLOCATE) | (1U << PEGA_SOURCE_SHM);
     c.alignment = 1;
@@ -61,10 +61,12 @@ const void* extension(pega_device*, const char* id) {
     return nullptr;
 }
 
-const char* error_text(std::int32_t native_code) { return ::strerrordesc_np(native_code) != nullptr ? ::strerrordesc_np(native_code) : ""; }
+const char* error_text(std::int32_t native_code) {
+    return ::strerrordesc_np(native_code) != nullptr ? ::strerrordesc_np(native_code) : "";
+}
 
-constexpr pega_backend_table kBackendTable = {sizeof(pega_backend_table), 0,        &probe,     &open_device, &close_device,
-                                              &capabilities,              &address, &extension, &error_text};
+constexpr pega_backend_table kBackendTable = {
+    sizeof(pega_backend_table), 0, &probe, &open_device, &close_device, &capabilities, &address, &extension, &error_text};
 
 const void* get(const char* id) {
     if (std::strcmp(id, PEGA_BACKEND_TABLE) == 0) return &kBackendTable;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Notifications: four bytes a value, over a stream socket in the abstract namespace, so that nothing is left on disk and a peer's
-// death is seen at once. A stream loses nothing; a full socket parks the batch until there is room.
+// Notifications: four bytes a value, over a stream socket in the abstract namespace, so that nothing is left on disk and a
+// peer's death is seen at once. A stream loses nothing; a full socket parks the batch until there is room.
 #include <sys/epoll.h>
 #include <sys/random.h>
 #include <sys/socket.h>

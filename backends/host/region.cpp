@@ -47,10 +47,13 @@ pega_status register_memory(pega_device* device, const pega_memory* memory, pega
     pega_status status = PEGA_OK;
     switch (memory->source) {
         case PEGA_SOURCE_ADDRESS:
-            if (memory->address == nullptr || reinterpret_cast<std::uintptr_t>(memory->address) > UINTPTR_MAX - memory->length) return PEGA_INVALID;
+            if (memory->address == nullptr || reinterpret_cast<std::uintptr_t>(memory->address) > UINTPTR_MAX - memory->length)
+                return PEGA_INVALID;
             region->base = static_cast<std::uint8_t*>(memory->address);
             break;
-        case PEGA_SOURCE_ALLOCATE: status = allocate(*region); break;
+        case PEGA_SOURCE_ALLOCATE:
+            status = allocate(*region);
+            break;
         case PEGA_SOURCE_SHM: {
             if (memory->handle == nullptr) return PEGA_INVALID;
             const std::string name(static_cast<const char*>(memory->handle), memory->handle_length);
@@ -58,7 +61,8 @@ pega_status register_memory(pega_device* device, const pega_memory* memory, pega
             region->base = region->shared.data();
             break;
         }
-        default: return PEGA_UNSUPPORTED;
+        default:
+            return PEGA_UNSUPPORTED;
     }
     if (status == PEGA_OK) adopt(device, std::move(region), out);
     return status;
@@ -106,7 +110,7 @@ pega_status import_descriptor(pega_device* device, const void* bytes, std::uint6
 
 }  // namespace
 
-const pega_region_table kRegionTable = {sizeof(pega_region_table), 0,     &register_memory, &unregister, &info,
-                                        &export_descriptor,        &import_descriptor};
+const pega_region_table kRegionTable = {sizeof(pega_region_table), 0, &register_memory, &unregister, &info, &export_descriptor,
+                                        &import_descriptor};
 
 }  // namespace host_backend

@@ -65,7 +65,7 @@ SharedObject::~SharedObject() {
 }
 
 pega_status SharedObject::map(int fd, std::uint64_t offset, std::uint64_t length) {
-    struct stat info {};
+    struct stat info{};
     if (::fstat(fd, &info) != 0 || !pegaflow::backend::in_range(offset, length, static_cast<std::uint64_t>(info.st_size))) {
         return PEGA_REGION_LOST;
     }
@@ -111,7 +111,7 @@ std::vector<std::uint8_t> SharedObject::describe(std::uint32_t type) const {
     wire.type = type;
     wire.pid = ::getpid();
     wire.fd = fd_;
-    struct stat info {};
+    struct stat info{};
     if (::fstat(fd_, &info) == 0) wire.inode = info.st_ino;
     wire.offset = offset_;
     wire.length = length_;
@@ -138,7 +138,7 @@ pega_status SharedObject::import(std::span<const std::uint8_t> bytes, std::uint3
     std::snprintf(path, sizeof path, "/proc/%d/fd/%d", wire.pid, wire.fd);
     SharedObject object;
     object.fd_ = ::open(path, O_RDWR | O_CLOEXEC);
-    struct stat info {};
+    struct stat info{};
     if (object.fd_ < 0 || ::fstat(object.fd_, &info) != 0 || info.st_ino != wire.inode) return PEGA_REGION_LOST;
     const pega_status status = object.map(object.fd_, wire.offset, wire.length);
     if (status == PEGA_OK) *out = std::move(object);

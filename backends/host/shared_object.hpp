@@ -2,8 +2,8 @@
 // shared_object.hpp - memory that several processes map, and the bytes by which another process finds it.
 //
 // An object is either a named POSIX shared memory object of somebody else's, or a memfd of ours. A memfd is named by
-// /proc/<pid>/fd/<n> and its inode: it vanishes with its last user, so that a process that is killed leaves nothing behind, and a
-// reused pid or descriptor is noticed.
+// /proc/<pid>/fd/<n> and its inode: it vanishes with its last user, so that a process that is killed leaves nothing behind, and
+// a reused pid or descriptor is noticed.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,8 @@ public:
 
     // A new memfd of `length` bytes. OK or NO_MEMORY. [any]
     static pega_status create(std::uint64_t length, SharedObject* out);
-    // Maps [offset, offset + length) of the shared memory object `name`. REGION_LOST when it does not exist or is too short. [any]
+    // Maps [offset, offset + length) of the shared memory object `name`. REGION_LOST when it does not exist or is too short.
+    // [any]
     static pega_status open_named(const std::string& name, std::uint64_t offset, std::uint64_t length, SharedObject* out);
 
     // The bytes with which another process maps this object: magic, version, inode, checksum. [any]

@@ -33,9 +33,10 @@ std::string_view trim(std::string_view text) {
 
 Result<std::uint64_t> parse_size(std::string_view text) {
     const auto bad = [&](const char* why) {
-        return fail(Code::kInvalid, fmt::format("bad size \"{}\": {}; expected a number with an optional suffix such as 512, 4K, 30gb "
-                                                "or 1.5 GiB",
-                                                text, why));
+        return fail(Code::kInvalid,
+                    fmt::format("bad size \"{}\": {}; expected a number with an optional suffix such as 512, 4K, 30gb "
+                                "or 1.5 GiB",
+                                text, why));
     };
     const std::string_view body = trim(text);
     std::size_t digits = 0;

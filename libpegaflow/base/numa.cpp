@@ -74,7 +74,8 @@ bool bind_thread_to_node(int node) noexcept {
 bool prefer_node(void* address, std::size_t length, int node) noexcept {
     if (node < 0 || node >= kMaxNodes) return false;
     unsigned long mask[kMaxNodes / (8 * sizeof(unsigned long))] = {};
-    mask[static_cast<std::size_t>(node) / (8 * sizeof(unsigned long))] |= 1UL << (static_cast<unsigned>(node) % (8 * sizeof(unsigned long)));
+    mask[static_cast<std::size_t>(node) / (8 * sizeof(unsigned long))] |=
+        1UL << (static_cast<unsigned>(node) % (8 * sizeof(unsigned long)));
     return ::syscall(SYS_mbind, address, length, kMpolPreferred, mask, kMaxNodes, 0) == 0;
 }
 

@@ -10,8 +10,8 @@
 
 #include <atomic>
 #include <condition_variable>
-#include <mutex>
 #include <cstring>
+#include <mutex>
 #include <new>
 #include <thread>
 
@@ -94,7 +94,8 @@ LoadState::~LoadState() = default;
 Result<LoadState> LoadState::create() {
     auto mapping = std::make_unique<Mapping>();
     std::uint64_t random[2] = {};
-    if (::getrandom(random, sizeof random, 0) != sizeof random) return fail(Code::kNoMemory, "no random bytes for a name", errno);
+    if (::getrandom(random, sizeof random, 0) != sizeof random)
+        return fail(Code::kNoMemory, "no random bytes for a name", errno);
     mapping->name = fmt::format("pega_load_{:016x}{:016x}", random[0], random[1]);
     const int fd = ::shm_open(("/" + mapping->name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return fail(Code::kNoMemory, fmt::format("cannot create the shared memory object {}", mapping->name), errno);
@@ -140,21 +141,24 @@ struct Client::State {
 
     std::mutex mutex;
     std::condition_variable changed;
-    std::vector<WorkerRegistration> registrations;  // to repeat after a server restart; guarded by mutex
-    wire::SessionRequest session;                   // guarded by mutex
+    std::vector<WorkerRegistration> registrations;                 // to repeat after a server restart; guarded by mutex
+    wire::SessionRequest session;                                  // guarded by mutex
     bool has_session = false, session_open = false, stop = false;  // guarded by mutex
     grpc::ClientContext* session_context = nullptr;                // guarded by mutex
     std::thread watcher;
 
     template <class Request, class Response>
-    Result<Response> call(const char* name, grpc::Status (wire::Engine::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
-                          const Request& request, std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max()) {
+    Result<Response> call(const char* name,
+                          grpc::Status (wire::Engine::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                          const Request& request,
+                          std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max()) {
         grpc::ClientContext context;
         const auto limit = SystemClock::now() + options.call_timeout;
         if (deadline == std::chrono::steady_clock::time_point::max()) {
             context.set_deadline(limit);
         } else {
-            context.set_deadline(SystemClock::now() + std::chrono::duration_cast<std::chrono::microseconds>(deadline - std::chrono::steady_clock::now()));
+            context.set_deadline(SystemClock::now() + std::chrono::duration_cast<std::chrono::microseconds>(
+                                                          deadline - std::chrono::steady_clock::now()));
         }
         Response response;
         const grpc::Status status = (stub.get()->*method)(&context, request, &response);
@@ -222,8 +226,8 @@ Client::Client(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Result<std::unique_ptr<Client>> Client::connect(ClientOptions options) {
     auto state = std::make_unique<State>(std::move(options));
     if (!state->channel->WaitForConnected(SystemClock::now() + state->options.connect_timeout)) {
-        return fail(Code::kPeerLost, fmt::format("nobody answers at {} within {} ms; is `pegaflow serve` running?", state->options.endpoint,
-                                                 state->options.connect_timeout.count()));
+        return fail(Code::kPeerLost, fmt::format("nobody answers at {} within {} ms; is `pegaflow serve` running?",
+                                                 state->options.endpoint, state->options.connect_timeout.count()));
     }
     return std::unique_ptr<Client>(new Client(std::move(state)));
 }
@@ -245,7 +249,8 @@ Result<std::string> Client::health() {
     return response.version();
 }
 
-Result<void> Client::start_session(std::string instance_id, std::string name_space, std::uint32_t tp_size, std::uint32_t world_size) {
+Result<void> Client::start_session(std::string instance_id, std::string name_space, std::uint32_t tp_size,
+                                   std::uint32_t world_size) {
     State& s = *state_;
     std::unique_lock lock(s.mutex);
     if (s.has_session) return fail(Code::kExists, "this client has a session already");
@@ -310,7 +315,8 @@ Result<QueryOutcome> Client::query(const QueryRequest& request) {
     out.hit_positions.assign(ready.hit_positions().begin(), ready.hit_positions().end());
     if (ready.lease().empty()) return out;
     LeaseId lease{};
-    if (ready.lease().size() != lease.size()) return fail(Code::kCorrupt, fmt::format("QueryPrefetch: a lease of {} bytes, expected 16", ready.lease().size()));
+    if (ready.lease().size() != lease.size())
+        return fail(Code::kCorrupt, fmt::format("QueryPrefetch: a lease of {} bytes, expected 16", ready.lease().size()));
     std::memcpy(lease.data(), ready.lease().data(), lease.size());
     out.lease = lease;
     return out;

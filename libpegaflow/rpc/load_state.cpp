@@ -15,13 +15,15 @@ namespace pegaflow::rpc {
 
 Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {
     const auto refuse = [&](std::string why) { return fail(Code::kInternal, fmt::format("LoadState: \"{}\": {}", name, why)); };
-    if (name.empty() || name.size() > 255 || name.find('/') != std::string::npos) return refuse("not a name of a shared memory object");
+    if (name.empty() || name.size() > 255 || name.find('/') != std::string::npos)
+        return refuse("not a name of a shared memory object");
     const int fd = ::shm_open(("/" + name).c_str(), O_RDWR | O_CLOEXEC, 0);
     if (fd < 0) return refuse(std::strerror(errno));
-    struct stat info {};
+    struct stat info{};
     const bool sized = ::fstat(fd, &info) == 0;
     const auto length = static_cast<std::size_t>(sized ? info.st_size : 0);
-    void* mapping = length < kLoadStateBytes - 8 ? MAP_FAILED : ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    void* mapping =
+        length < kLoadStateBytes - 8 ? MAP_FAILED : ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     ::close(fd);
     if (mapping == MAP_FAILED) return refuse(fmt::format("it has {} bytes, expected {}", length, kLoadStateBytes));
     AttachedLoadState out(mapping, length, nullptr);
@@ -34,7 +36,8 @@ Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {
     const std::uint32_t magic = out.record_->magic.load(std::memory_order_acquire);
     const std::uint32_t version = out.record_->version.load(std::memory_order_acquire);
     if (magic != kLoadStateMagic || version != kLoadStateVersion) {
-        return refuse(fmt::format("magic {:#x} version {}, expected {:#x} version {}", magic, version, kLoadStateMagic, kLoadStateVersion));
+        return refuse(fmt::format("magic {:#x} version {}, expected {:#x} version {}", magic, version, kLoadStateMagic,
+                                  kLoadStateVersion));
     }
     return out;
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // load_state.hpp - the server's side of the object in shared memory in which a load reports its outcome.
 //
-// Layout (that of the existing PegaFlow): at byte 0 a u64 with the offset of the record; the record is u32 magic, u32 version, i64 state,
-// stored with release order: 0 pending, 1 success, -1 error.
+// Layout (that of the existing PegaFlow): at byte 0 a u64 with the offset of the record; the record is u32 magic, u32 version,
+// i64 state, stored with release order: 0 pending, 1 success, -1 error.
 #pragma once
 
 #include <atomic>
@@ -39,7 +39,8 @@ public:
     void finish(std::int64_t state) noexcept;
 
 private:
-    AttachedLoadState(void* mapping, std::size_t length, LoadStateRecord* record) : mapping_(mapping), length_(length), record_(record) {}
+    AttachedLoadState(void* mapping, std::size_t length, LoadStateRecord* record)
+        : mapping_(mapping), length_(length), record_(record) {}
     void* mapping_;
     std::size_t length_;
     LoadStateRecord* record_;

@@ -33,21 +33,31 @@ struct Reply {
     const char* type = "application/json";
 };
 
-Reply json_reply(const json::value& value, http::status status = http::status::ok) { return {status, json::serialize(value) + "\n"}; }
+Reply json_reply(const json::value& value, http::status status = http::status::ok) {
+    return {status, json::serialize(value) + "\n"};
+}
 
-Reply error_reply(http::status status, std::string_view text) { return json_reply(json::object{{"error", std::string(text)}}, status); }
+Reply error_reply(http::status status, std::string_view text) {
+    return json_reply(json::object{{"error", std::string(text)}}, status);
+}
 
 // Healthy: the engine answers, the pool has memory, and requests are not piling up unanswered.
 Reply health(const Engine& engine) {
     const EngineStats s = engine.stats();
     const bool pool = s.pool_capacity_bytes != 0;
-    json::object body{{"status", pool ? "ok" : "unhealthy"},
-                      {"pool", json::object{{"ok", pool}, {"capacity_bytes", s.pool_capacity_bytes}, {"used_bytes", s.pool_used_bytes}}},
-                      {"transfers", json::object{{"saves_in_flight", s.saves_in_flight}, {"loads_in_flight", s.loads_in_flight}, {"save_failures", s.save_failures}, {"load_failures", s.load_failures}}},
-                      {"instances", s.instances}};
+    json::object body{
+        {"status", pool ? "ok" : "unhealthy"},
+        {"pool", json::object{{"ok", pool}, {"capacity_bytes", s.pool_capacity_bytes}, {"used_bytes", s.pool_used_bytes}}},
+        {"transfers", json::object{{"saves_in_flight", s.saves_in_flight},
+                                   {"loads_in_flight", s.loads_in_flight},
+                                   {"save_failures", s.save_failures},
+                                   {"load_failures", s.load_failures}}},
+        {"instances", s.instances}};
     json::array devices;
     for (const InstanceInfo& instance : engine.instances()) {
-        for (const WorkerInfo& worker : instance.workers) devices.push_back(json::object{{"instance", instance.instance_id}, {"device_id", worker.device_id}, {"device", worker.device}});
+        for (const WorkerInfo& worker : instance.workers)
+            devices.push_back(
+                json::object{{"instance", instance.instance_id}, {"device_id", worker.device_id}, {"device", worker.device}});
     }
     body["workers"] = std::move(devices);
     return json_reply(body, pool ? http::status::ok : http::status::service_unavailable);
@@ -58,8 +68,14 @@ Reply list_instances(const Engine& engine) {
     json::array details;
     for (const InstanceInfo& i : engine.instances()) {
         ids.emplace_back(i.instance_id);
-        details.push_back(json::object{{"id", i.instance_id}, {"namespace", i.name_space}, {"tp_size", i.tp_size}, {"world_size", i.world_size},
-                                       {"workers", i.workers.size()}, {"sealed", i.sealed}, {"page_first", i.page_first}, {"layout", i.layout_fingerprint}});
+        details.push_back(json::object{{"id", i.instance_id},
+                                       {"namespace", i.name_space},
+                                       {"tp_size", i.tp_size},
+                                       {"world_size", i.world_size},
+                                       {"workers", i.workers.size()},
+                                       {"sealed", i.sealed},
+                                       {"page_first", i.page_first},
+                                       {"layout", i.layout_fingerprint}});
     }
     return json_reply(json::object{{"instances", std::move(ids)}, {"details", std::move(details)}});
 }
@@ -79,7 +95,9 @@ Reply cleanup_instances(Engine& engine, std::string_view id) {
 
 Reply cleanup_memory(Engine& engine) {
     const MemoryCleanup c = engine.cleanup_memory();
-    return json_reply(json::object{{"evicted_blocks", c.evicted_blocks}, {"evicted_bytes", c.evicted_bytes}, {"reclaimed_bytes", c.reclaimed_bytes},
+    return json_reply(json::object{{"evicted_blocks", c.evicted_blocks},
+                                   {"evicted_bytes", c.evicted_bytes},
+                                   {"reclaimed_bytes", c.reclaimed_bytes},
                                    {"still_referenced_blocks", c.still_referenced_blocks}});
 }
 
@@ -101,20 +119,24 @@ Reply route(const Request& request, Engine& engine, const AdminHooks& hooks) {
     }
     if (path == "/instances" && get) return list_instances(engine);
     if (path == "/instances/cleanup" && post) {
-        if (!query.empty() && !query.starts_with("id=")) return error_reply(http::status::bad_request, "expected ?id=INSTANCE or nothing");
+        if (!query.empty() && !query.starts_with("id="))
+            return error_reply(http::status::bad_request, "expected ?id=INSTANCE or nothing");
         return cleanup_instances(engine, query.empty() ? query : query.substr(3));
     }
     if (path == "/cache/memory/cleanup" && post) return cleanup_memory(engine);
     for (const char* known : {"/health", "/ready", "/metrics", "/instances", "/instances/cleanup", "/cache/memory/cleanup"}) {
         if (path == known) return error_reply(http::status::method_not_allowed, "wrong method for this path");
     }
-    return error_reply(http::status::not_found, "no such path; there are GET /health /ready /metrics /instances, POST /instances/cleanup /cache/memory/cleanup");
+    return error_reply(
+        http::status::not_found,
+        "no such path; there are GET /health /ready /metrics /instances, POST /instances/cleanup /cache/memory/cleanup");
 }
 
 // One connection; keeps itself alive through its handlers.
 class Connection : public std::enable_shared_from_this<Connection> {
 public:
-    Connection(tcp::socket socket, Engine& engine, const AdminHooks& hooks) : stream_(std::move(socket)), engine_(engine), hooks_(hooks) {}
+    Connection(tcp::socket socket, Engine& engine, const AdminHooks& hooks)
+        : stream_(std::move(socket)), engine_(engine), hooks_(hooks) {}
 
     void read() {
         parser_.emplace();
@@ -175,7 +197,9 @@ Result<std::unique_ptr<Admin>> Admin::start(const std::string& address, Engine& 
     auto state = std::make_unique<State>(engine, std::move(hooks));
     beast::error_code error;
     const auto ip = asio::ip::make_address(host == "localhost" ? "127.0.0.1" : host, error);
-    const auto refuse = [&] { return fail(Code::kInvalid, fmt::format("cannot listen for HTTP on {}: {}", address, error.message())); };
+    const auto refuse = [&] {
+        return fail(Code::kInvalid, fmt::format("cannot listen for HTTP on {}: {}", address, error.message()));
+    };
     if (error) return refuse();
     const tcp::endpoint endpoint(ip, port);
     state->acceptor.open(endpoint.protocol(), error);

@@ -18,7 +18,7 @@ struct AdminHooks {
 
 class Admin {
 public:
-    // Listens on "address:port" with a thread of its own. `engine` is borrowed for its life. kInvalid. 
+    // Listens on "address:port" with a thread of its own. `engine` is borrowed for its life. kInvalid.
     static Result<std::unique_ptr<Admin>> start(const std::string& address, Engine& engine, AdminHooks hooks);
     ~Admin();  // ends open connections
 

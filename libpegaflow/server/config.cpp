@@ -22,7 +22,10 @@ unexpected<Error> bad(std::string_view value, std::string_view expected) {
 using Member = std::function<std::string&(Config&)>;
 
 Option text_option(std::string key, std::string help, std::string type, std::function<std::string&(Config&)> member) {
-    return {std::move(key), std::move(type), std::move(help), false,
+    return {std::move(key),
+            std::move(type),
+            std::move(help),
+            false,
             [member](const Config& c) { return member(const_cast<Config&>(c)); },
             [member](Config& c, std::string_view v) -> Result<void> {
                 member(c) = std::string(v);
@@ -30,9 +33,14 @@ Option text_option(std::string key, std::string help, std::string type, std::fun
             }};
 }
 
-Option choice_option(std::string key, std::string help, std::vector<std::string> choices, std::function<std::string&(Config&)> member) {
+Option choice_option(std::string key, std::string help, std::vector<std::string> choices,
+                     std::function<std::string&(Config&)> member) {
     const std::string type = fmt::format("one of {}", fmt::join(choices, ", "));
-    return {std::move(key), type, std::move(help), false, [member](const Config& c) { return member(const_cast<Config&>(c)); },
+    return {std::move(key),
+            type,
+            std::move(help),
+            false,
+            [member](const Config& c) { return member(const_cast<Config&>(c)); },
             [member, choices, type](Config& c, std::string_view v) -> Result<void> {
                 if (std::find(choices.begin(), choices.end(), v) == choices.end()) return bad(v, type);
                 member(c) = std::string(v);
@@ -42,7 +50,11 @@ Option choice_option(std::string key, std::string help, std::vector<std::string>
 
 Option address_option(std::string key, std::string help, std::function<std::string&(Config&)> member) {
     constexpr const char* kType = "address:port, as 127.0.0.1:50055 or [::1]:50055";
-    return {std::move(key), kType, std::move(help), false, [member](const Config& c) { return member(const_cast<Config&>(c)); },
+    return {std::move(key),
+            kType,
+            std::move(help),
+            false,
+            [member](const Config& c) { return member(const_cast<Config&>(c)); },
             [member](Config& c, std::string_view v) -> Result<void> {
                 const std::size_t colon = v.rfind(':');
                 unsigned port = 0;
@@ -56,7 +68,10 @@ Option address_option(std::string key, std::string help, std::function<std::stri
 }
 
 Option bool_option(std::string key, std::string help, std::function<bool&(Config&)> member) {
-    return {std::move(key), "true or false", std::move(help), true,
+    return {std::move(key),
+            "true or false",
+            std::move(help),
+            true,
             [member](const Config& c) { return std::string(member(const_cast<Config&>(c)) ? "true" : "false"); },
             [member](Config& c, std::string_view v) -> Result<void> {
                 if (v != "true" && v != "false") return bad(v, "true or false");
@@ -67,7 +82,10 @@ Option bool_option(std::string key, std::string help, std::function<bool&(Config
 
 Option size_option(std::string key, std::string help, std::uint64_t least, std::function<std::uint64_t&(Config&)> member) {
     const std::string type = least == 0 ? "a size" : fmt::format("a size of at least {}", format_size(least));
-    return {std::move(key), type, std::move(help), false,
+    return {std::move(key),
+            type,
+            std::move(help),
+            false,
             [member](const Config& c) { return format_size(member(const_cast<Config&>(c))); },
             [member, least, type](Config& c, std::string_view v) -> Result<void> {
                 PEGA_ASSIGN(const std::uint64_t size, parse_size(v));
@@ -78,9 +96,13 @@ Option size_option(std::string key, std::string help, std::uint64_t least, std::
 }
 
 template <class T>
-Option integer_option(std::string key, std::string help, std::uint64_t least, std::uint64_t most, std::function<T&(Config&)> member) {
+Option integer_option(std::string key, std::string help, std::uint64_t least, std::uint64_t most,
+                      std::function<T&(Config&)> member) {
     const std::string type = fmt::format("an integer from {} to {}", least, most);
-    return {std::move(key), type, std::move(help), false,
+    return {std::move(key),
+            type,
+            std::move(help),
+            false,
             [member](const Config& c) { return std::to_string(member(const_cast<Config&>(c))); },
             [member, least, most, type](Config& c, std::string_view v) -> Result<void> {
                 std::uint64_t number = 0;
@@ -93,13 +115,17 @@ Option integer_option(std::string key, std::string help, std::uint64_t least, st
 
 Option duration_option(std::string key, std::string help, std::function<std::chrono::nanoseconds&(Config&)> member) {
     constexpr const char* kType = "a duration such as 500ms, 30s, 15m or 1h";
-    return {std::move(key), kType, std::move(help), false,
+    return {std::move(key),
+            kType,
+            std::move(help),
+            false,
             [member](const Config& c) { return fmt::format("{}ms", member(const_cast<Config&>(c)).count() / 1'000'000); },
             [member](Config& c, std::string_view v) -> Result<void> {
                 std::uint64_t number = 0;
                 const auto [end, error] = std::from_chars(v.data(), v.data() + v.size(), number);
                 const std::string_view unit(end, static_cast<std::size_t>(v.data() + v.size() - end));
-                const std::map<std::string_view, std::uint64_t> units = {{"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}};
+                const std::map<std::string_view, std::uint64_t> units = {
+                    {"ms", 1}, {"s", 1000}, {"m", 60'000}, {"h", 3'600'000}};
                 const auto scale = units.find(unit);
                 if (error != std::errc() || scale == units.end() || number == 0 || number > 1'000'000'000) return bad(v, kType);
                 member(c) = std::chrono::milliseconds(number * scale->second);
@@ -109,7 +135,10 @@ Option duration_option(std::string key, std::string help, std::function<std::chr
 
 // Comma separated on the command line, an array in the file.
 Option list_option(std::string key, std::string help, std::function<std::vector<std::string>&(Config&)> member) {
-    return {std::move(key), "a list of texts", std::move(help), false,
+    return {std::move(key),
+            "a list of texts",
+            std::move(help),
+            false,
             [member](const Config& c) { return fmt::format("{}", fmt::join(member(const_cast<Config&>(c)), ",")); },
             [member](Config& c, std::string_view v) -> Result<void> {
                 std::vector<std::string> out;
@@ -125,7 +154,10 @@ Option list_option(std::string key, std::string help, std::function<std::vector<
 
 Option wrap_option() {
     constexpr const char* kType = "a list of wrapper=backend";
-    return {"modules.wrap", kType, "Interposers around back ends, such as fault=host or trace=cuda.", false,
+    return {"modules.wrap",
+            kType,
+            "Interposers around back ends, such as fault=host or trace=cuda.",
+            false,
             [](const Config& c) {
                 std::vector<std::string> parts;
                 for (const auto& [wrapper, inner] : c.fabric.wrap) parts.push_back(wrapper + "=" + inner);
@@ -146,27 +178,46 @@ Option wrap_option() {
 
 std::vector<Option> make_options() {
     std::vector<Option> out;
-    out.push_back(address_option("server.listen", "Where the gRPC service listens; port 0 takes any free one.", [](Config& c) -> std::string& { return c.listen; }));
+    out.push_back(address_option("server.listen", "Where the gRPC service listens; port 0 takes any free one.",
+                                 [](Config& c) -> std::string& { return c.listen; }));
     out.push_back(duration_option("server.drain-timeout", "How long a stop waits for running calls before it ends them.",
                                   [](Config& c) -> std::chrono::nanoseconds& { return c.drain_timeout; }));
-    out.push_back(address_option("admin.listen", "Where HTTP health, metrics and administration listen.", [](Config& c) -> std::string& { return c.admin_listen; }));
-    out.push_back(bool_option("admin.metrics", "Serve /metrics in the Prometheus text format.", [](Config& c) -> bool& { return c.metrics; }));
-    out.push_back(choice_option("log.level", "Lines below this level are not written.", {"debug", "info", "warning", "error"}, [](Config& c) -> std::string& { return c.log_level; }));
-    out.push_back(size_option("pool.size", "Host memory for cached blocks, over all NUMA nodes.", 4096, [](Config& c) -> std::uint64_t& { return c.engine.pool_bytes; }));
-    out.push_back(size_option("pool.block-size-hint", "Typical bytes of one block; sizes the admission policy. 0 = 2 MiB.", 0, [](Config& c) -> std::uint64_t& { return c.engine.block_bytes_hint; }));
-    out.push_back(bool_option("pool.hugepages", "Back the pool with huge pages set aside by vm.nr_hugepages.", [](Config& c) -> bool& { return c.engine.hugepages; }));
-    out.push_back(text_option("pool.file", "A file on tmpfs or hugetlbfs that backs the pool; empty = anonymous memory.", "a path", [](Config& c) -> std::string& { return c.engine.pool_file; }));
-    out.push_back(bool_option("pool.numa-affinity", "Divide the pool among the NUMA nodes and place blocks near their device.", [](Config& c) -> bool& { return c.engine.numa_affinity; }));
-    out.push_back(choice_option("cache.eviction", "Which block goes first when the pool is full.", {"lru"}, [](Config& c) -> std::string& { return c.engine.eviction_policy; }));
-    out.push_back(choice_option("cache.admission", "Whether a new block may push an old one out.", {"none", "tiny_lfu"}, [](Config& c) -> std::string& { return c.engine.admission_policy; }));
-    out.push_back(bool_option("cache.digests", "Compute a CRC32C of each sealed page in the background.", [](Config& c) -> bool& { return c.engine.digests; }));
-    out.push_back(bool_option("cache.verify-on-load", "Check the digests of resident blocks before every load.", [](Config& c) -> bool& { return c.engine.verify_on_load; }));
-    out.push_back(duration_option("cache.lease-time", "How long a query's hits stay pinned for the load.", [](Config& c) -> std::chrono::nanoseconds& { return c.engine.lease_time; }));
-    out.push_back(duration_option("cache.incomplete-block-time", "Partly filled blocks older than this are dropped.", [](Config& c) -> std::chrono::nanoseconds& { return c.engine.incomplete_block_time; }));
-    out.push_back(integer_option<std::uint32_t>("transfer.max-queued", "Transfers of one worker and direction that may wait; more is answered with RESOURCE_EXHAUSTED.", 1, 1 << 20,
-                                                [](Config& c) -> std::uint32_t& { return c.engine.max_queued_transfers; }));
-    out.push_back(list_option("modules.search-path", "Directories searched for back ends and plug-ins after PEGAFLOW_PLUGIN_PATH.", [](Config& c) -> std::vector<std::string>& { return c.fabric.search_path; }));
-    out.push_back(list_option("modules.backends", "Back ends to load; empty = all that are found.", [](Config& c) -> std::vector<std::string>& { return c.fabric.backends; }));
+    out.push_back(address_option("admin.listen", "Where HTTP health, metrics and administration listen.",
+                                 [](Config& c) -> std::string& { return c.admin_listen; }));
+    out.push_back(bool_option("admin.metrics", "Serve /metrics in the Prometheus text format.",
+                              [](Config& c) -> bool& { return c.metrics; }));
+    out.push_back(choice_option("log.level", "Lines below this level are not written.", {"debug", "info", "warning", "error"},
+                                [](Config& c) -> std::string& { return c.log_level; }));
+    out.push_back(size_option("pool.size", "Host memory for cached blocks, over all NUMA nodes.", 4096,
+                              [](Config& c) -> std::uint64_t& { return c.engine.pool_bytes; }));
+    out.push_back(size_option("pool.block-size-hint", "Typical bytes of one block; sizes the admission policy. 0 = 2 MiB.", 0,
+                              [](Config& c) -> std::uint64_t& { return c.engine.block_bytes_hint; }));
+    out.push_back(bool_option("pool.hugepages", "Back the pool with huge pages set aside by vm.nr_hugepages.",
+                              [](Config& c) -> bool& { return c.engine.hugepages; }));
+    out.push_back(text_option("pool.file", "A file on tmpfs or hugetlbfs that backs the pool; empty = anonymous memory.",
+                              "a path", [](Config& c) -> std::string& { return c.engine.pool_file; }));
+    out.push_back(bool_option("pool.numa-affinity", "Divide the pool among the NUMA nodes and place blocks near their device.",
+                              [](Config& c) -> bool& { return c.engine.numa_affinity; }));
+    out.push_back(choice_option("cache.eviction", "Which block goes first when the pool is full.", {"lru"},
+                                [](Config& c) -> std::string& { return c.engine.eviction_policy; }));
+    out.push_back(choice_option("cache.admission", "Whether a new block may push an old one out.", {"none", "tiny_lfu"},
+                                [](Config& c) -> std::string& { return c.engine.admission_policy; }));
+    out.push_back(bool_option("cache.digests", "Compute a CRC32C of each sealed page in the background.",
+                              [](Config& c) -> bool& { return c.engine.digests; }));
+    out.push_back(bool_option("cache.verify-on-load", "Check the digests of resident blocks before every load.",
+                              [](Config& c) -> bool& { return c.engine.verify_on_load; }));
+    out.push_back(duration_option("cache.lease-time", "How long a query's hits stay pinned for the load.",
+                                  [](Config& c) -> std::chrono::nanoseconds& { return c.engine.lease_time; }));
+    out.push_back(duration_option("cache.incomplete-block-time", "Partly filled blocks older than this are dropped.",
+                                  [](Config& c) -> std::chrono::nanoseconds& { return c.engine.incomplete_block_time; }));
+    out.push_back(integer_option<std::uint32_t>(
+        "transfer.max-queued", "Transfers of one worker and direction that may wait; more is answered with RESOURCE_EXHAUSTED.",
+        1, 1 << 20, [](Config& c) -> std::uint32_t& { return c.engine.max_queued_transfers; }));
+    out.push_back(list_option("modules.search-path",
+                              "Directories searched for back ends and plug-ins after PEGAFLOW_PLUGIN_PATH.",
+                              [](Config& c) -> std::vector<std::string>& { return c.fabric.search_path; }));
+    out.push_back(list_option("modules.backends", "Back ends to load; empty = all that are found.",
+                              [](Config& c) -> std::vector<std::string>& { return c.fabric.backends; }));
     out.push_back(wrap_option());
     return out;
 }
@@ -194,7 +245,8 @@ const Option* find_option(std::string_view key) {
 
 Error unknown_key(std::string_view key) {
     const auto& all = options();
-    const auto nearest = std::min_element(all.begin(), all.end(), [&](const Option& a, const Option& b) { return distance(a.key, key) < distance(b.key, key); });
+    const auto nearest = std::min_element(
+        all.begin(), all.end(), [&](const Option& a, const Option& b) { return distance(a.key, key) < distance(b.key, key); });
     const std::string hint = distance(nearest->key, key) <= 5 ? fmt::format("; did you mean \"{}\"?", nearest->key) : "";
     return {Code::kInvalid, fmt::format("unknown key \"{}\"{}", key, hint), 0};
 }
@@ -231,13 +283,15 @@ Result<void> apply(const toml::table& table, const std::string& prefix, std::str
         if (key.starts_with(std::string(kModuleOptions) + ".")) {
             const std::string rest = key.substr(kModuleOptions.size() + 1);
             const std::size_t dot = rest.find('.');
-            if (dot == std::string::npos) return refuse(fmt::format("key \"{}\": options of modules are in a section [module.NAME]", key));
+            if (dot == std::string::npos)
+                return refuse(fmt::format("key \"{}\": options of modules are in a section [module.NAME]", key));
             config.fabric.options[rest.substr(0, dot)][rest.substr(dot + 1)] = *text;
             continue;
         }
         const Option* option = find_option(key);
         if (option == nullptr) return refuse(unknown_key(key).message);
-        if (option->boolean != node.is_boolean()) return refuse(fmt::format("key \"{}\": wrong type, expected {}", key, option->type));
+        if (option->boolean != node.is_boolean())
+            return refuse(fmt::format("key \"{}\": wrong type, expected {}", key, option->type));
         if (auto set = option->set(config, *text); !set) return refuse(fmt::format("key \"{}\": {}", key, set.error().message));
     }
     return {};
@@ -297,11 +351,14 @@ std::string to_toml(const Config& config) {
 
 std::string config_reference() {
     std::string out =
-        "# Configuration reference\n\n`pegaflow serve --config FILE` reads a TOML file; every key is also a flag, which wins. `pegaflow serve "
-        "--print-config` prints what is in force. Options of a back end or plug-in are in a section `[module.NAME]` and go to it as they are.\n\n"
+        "# Configuration reference\n\n`pegaflow serve --config FILE` reads a TOML file; every key is also a flag, which wins. "
+        "`pegaflow serve "
+        "--print-config` prints what is in force. Options of a back end or plug-in are in a section `[module.NAME]` and go to "
+        "it as they are.\n\n"
         "| key | flag | value | default | meaning |\n|---|---|---|---|---|\n";
     const Config defaults;
-    for (const Option& o : options()) out += fmt::format("| `{}` | `{}` | {} | `{}` | {} |\n", o.key, o.flag(), o.type, o.get(defaults), o.help);
+    for (const Option& o : options())
+        out += fmt::format("| `{}` | `{}` | {} | `{}` | {} |\n", o.key, o.flag(), o.type, o.get(defaults), o.help);
     return out;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // config.hpp - every option of the serving process, once: its TOML key, its flag, its type, its default and what it means.
 //
-// The TOML reader, the command line and the reference page all come from the one table. An unknown key, a wrong type or an impossible
-// value is refused with the file, the line and what was expected.
+// The TOML reader, the command line and the reference page all come from the one table. An unknown key, a wrong type or an
+// impossible value is refused with the file, the line and what was expected.
 #pragma once
 
 #include <chrono>

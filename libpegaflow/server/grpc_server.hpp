@@ -13,7 +13,7 @@
 namespace pegaflow::server {
 
 struct GrpcOptions {
-    std::string address = "127.0.0.1:50055";  // port 0 = any free one
+    std::string address = "127.0.0.1:50055";    // port 0 = any free one
     std::function<void()> on_shutdown_request;  // the Shutdown RPC came; from a gRPC thread
     // A call ended: its method ("save"), the status code's name ("OK"), its duration. From gRPC threads; must not block.
     std::function<void(const char* method, const char* status, double seconds)> on_call;

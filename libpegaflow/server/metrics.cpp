@@ -16,7 +16,8 @@ using prometheus::Histogram;
 using prometheus::MetricFamily;
 using prometheus::MetricType;
 
-const Histogram::BucketBoundaries kCopySeconds = {.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 1.5, 2, 3, 5, 7.5, 10, 15, 30, 60};
+const Histogram::BucketBoundaries kCopySeconds = {.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5,
+                                                  1,     1.5,  2,     3,    5,   7.5,  10,  15, 30,  60};
 const Histogram::BucketBoundaries kRpcSeconds = {.0001, .0002, .0005, .001, .002, .005, .01, .02, .05, .1, .2, .5, 1, 2};
 
 MetricFamily family(const char* name, const char* help, MetricType type, double value) {
@@ -37,10 +38,14 @@ struct Metrics::State {
     prometheus::Registry registry;
     Histogram& save_seconds = seconds("pegaflow_save_duration_seconds", "From a save's start to the end of its copies.");
     Histogram& load_seconds = seconds("pegaflow_load_duration_seconds", "From a load's start to the end of its copies.");
-    prometheus::Family<prometheus::Counter>& rpc_requests =
-        prometheus::BuildCounter().Name("pegaflow_rpc_requests_total").Help("RPCs that ended, by method and status.").Register(registry);
-    prometheus::Family<Histogram>& rpc_seconds =
-        prometheus::BuildHistogram().Name("pegaflow_rpc_duration_seconds").Help("Duration of RPCs, by method and status.").Register(registry);
+    prometheus::Family<prometheus::Counter>& rpc_requests = prometheus::BuildCounter()
+                                                                .Name("pegaflow_rpc_requests_total")
+                                                                .Help("RPCs that ended, by method and status.")
+                                                                .Register(registry);
+    prometheus::Family<Histogram>& rpc_seconds = prometheus::BuildHistogram()
+                                                     .Name("pegaflow_rpc_duration_seconds")
+                                                     .Help("Duration of RPCs, by method and status.")
+                                                     .Register(registry);
 
     Histogram& seconds(const char* name, const char* help) {
         return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, kCopySeconds);
@@ -82,7 +87,8 @@ std::string Metrics::expose(const Engine& engine) const {
     counter("pegaflow_cache_block_hits_total", "Blocks found by queries.", s.block_hits);
     counter("pegaflow_cache_block_misses_total", "Blocks not found by queries.", s.block_misses);
     counter("pegaflow_cache_block_insertions_total", "Blocks that became resident.", s.insertions);
-    counter("pegaflow_cache_block_admission_rejections_total", "Complete blocks that were not admitted.", s.admission_rejections);
+    counter("pegaflow_cache_block_admission_rejections_total", "Complete blocks that were not admitted.",
+            s.admission_rejections);
     counter("pegaflow_cache_block_evictions_total", "Blocks evicted under memory pressure.", s.evictions);
     counter("pegaflow_cache_eviction_reclaimed_bytes_total", "Bytes of evicted blocks.", s.evicted_bytes);
     counter("pegaflow_cache_digest_mismatches_total", "Pages that did not have their digest any more.", s.digest_mismatches);
@@ -91,7 +97,8 @@ std::string Metrics::expose(const Engine& engine) const {
     counter("pegaflow_save_failures_total", "Saves that failed.", s.save_failures);
     counter("pegaflow_save_bytes_total", "Bytes copied by saves.", s.save_bytes);
     counter("pegaflow_save_blocks_total", "Block shards copied by saves.", s.saved_blocks);
-    counter("pegaflow_save_duplicate_blocks_total", "Block shards that saves did not copy, because they were there or on their way.", s.duplicate_blocks);
+    counter("pegaflow_save_duplicate_blocks_total",
+            "Block shards that saves did not copy, because they were there or on their way.", s.duplicate_blocks);
     gauge("pegaflow_saves_in_flight", "Saves under way.", s.saves_in_flight);
     counter("pegaflow_load_requests_total", "Loads begun.", s.load_requests);
     counter("pegaflow_load_failures_total", "Loads that failed.", s.load_failures);

@@ -101,7 +101,8 @@ private:
         std::size_t first = stack_.size();
         while (first > 0 && !std::holds_alternative<Mark>(stack_[first - 1])) --first;
         if (first == 0) return false;
-        out->assign(std::make_move_iterator(stack_.begin() + static_cast<std::ptrdiff_t>(first)), std::make_move_iterator(stack_.end()));
+        out->assign(std::make_move_iterator(stack_.begin() + static_cast<std::ptrdiff_t>(first)),
+                    std::make_move_iterator(stack_.end()));
         stack_.resize(first - 1);
         return true;
     }
@@ -126,7 +127,8 @@ private:
         if (!number(1, &width) || width > 8 || !take(width, &raw)) return "a whole number of more than 8 bytes";
         std::uint64_t value = 0;
         std::memcpy(&value, raw.data(), width);
-        if (width != 0 && width < 8 && (static_cast<unsigned char>(raw[width - 1]) & 0x80) != 0) value |= ~std::uint64_t{0} << (8 * width);
+        if (width != 0 && width < 8 && (static_cast<unsigned char>(raw[width - 1]) & 0x80) != 0)
+            value |= ~std::uint64_t{0} << (8 * width);
         return push(static_cast<std::int64_t>(value));
     }
     const char* push_tuple(std::size_t count) {
@@ -137,21 +139,31 @@ private:
         return push(Tuple{items});
     }
     const char* set_items(const Items& items) {
-        if (items.size() % 2 != 0 || stack_.empty() || !std::holds_alternative<Dict>(stack_.back())) return "items that belong to no dictionary";
+        if (items.size() % 2 != 0 || stack_.empty() || !std::holds_alternative<Dict>(stack_.back()))
+            return "items that belong to no dictionary";
         Pairs& pairs = *std::get<Dict>(stack_.back()).pairs;
         for (std::size_t i = 0; i < items.size(); i += 2) pairs.emplace_back(items[i], items[i + 1]);
         return nullptr;
     }
     static bool allowed(const std::string& global) {
-        static const char* const kExact[] = {"pegaflow.ipc_wrapper CudaIPCWrapper", "torch Size", "copyreg _reconstructor", "copy_reg _reconstructor",
-                                             "builtins object", "__builtin__ object", "_codecs encode", "copyreg __newobj__"};
+        static const char* const kExact[] = {"pegaflow.ipc_wrapper CudaIPCWrapper",
+                                             "torch Size",
+                                             "copyreg _reconstructor",
+                                             "copy_reg _reconstructor",
+                                             "builtins object",
+                                             "__builtin__ object",
+                                             "_codecs encode",
+                                             "copyreg __newobj__"};
         for (const char* name : kExact) {
             if (global == name) return true;
         }
         // torch.float16 and its like: a plain name in the module torch.
-        return global.starts_with("torch ") && global.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_", 6) == std::string::npos;
+        return global.starts_with("torch ") &&
+               global.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_", 6) == std::string::npos;
     }
-    const char* push_global(std::string name) { return allowed(name) ? push(Global{std::move(name)}) : "a global that is none of those expected"; }
+    const char* push_global(std::string name) {
+        return allowed(name) ? push(Global{std::move(name)}) : "a global that is none of those expected";
+    }
     const char* make_object();
     const char* build();
     const char* memo_get(std::uint64_t slot) {
@@ -196,30 +208,54 @@ const char* Reader::build() {
 const char* Reader::step_simple(unsigned char opcode) {
     std::uint64_t value = 0;
     switch (opcode) {
-        case 0x80: return number(1, &value) && value >= 2 && value <= 5 ? nullptr : "protocol is not 2 to 5";  // PROTO
-        case 0x95: return number(8, &value) ? nullptr : "it ends within a frame";                                // FRAME
-        case '(': return push(Mark{});
-        case 'N': return push(None{});
-        case 0x88: return push(true);
-        case 0x89: return push(false);
-        case 'K': return push_integer(1, false);
-        case 'M': return push_integer(2, false);
-        case 'J': return push_integer(4, true);
-        case 0x8a: return push_long();
-        case 0x8c: return push_text(1, false);  // SHORT_BINUNICODE
-        case 'X': return push_text(4, false);
-        case 0x8d: return push_text(8, false);
-        case 'C': return push_text(1, true);  // SHORT_BINBYTES
-        case 'B': return push_text(4, true);
-        case 0x8e: return push_text(8, true);
-        case ')': return push(Tuple{std::make_shared<Items>()});
-        case 0x85: return push_tuple(1);
-        case 0x86: return push_tuple(2);
-        case 0x87: return push_tuple(3);
-        case '}': return push(Dict{std::make_shared<Pairs>()});
-        case 'h': return number(1, &value) ? memo_get(value) : "it ends within a memo slot";
-        case 'j': return number(4, &value) ? memo_get(value) : "it ends within a memo slot";
-        default: return "not one that this class needs";
+        case 0x80:
+            return number(1, &value) && value >= 2 && value <= 5 ? nullptr : "protocol is not 2 to 5";  // PROTO
+        case 0x95:
+            return number(8, &value) ? nullptr : "it ends within a frame";  // FRAME
+        case '(':
+            return push(Mark{});
+        case 'N':
+            return push(None{});
+        case 0x88:
+            return push(true);
+        case 0x89:
+            return push(false);
+        case 'K':
+            return push_integer(1, false);
+        case 'M':
+            return push_integer(2, false);
+        case 'J':
+            return push_integer(4, true);
+        case 0x8a:
+            return push_long();
+        case 0x8c:
+            return push_text(1, false);  // SHORT_BINUNICODE
+        case 'X':
+            return push_text(4, false);
+        case 0x8d:
+            return push_text(8, false);
+        case 'C':
+            return push_text(1, true);  // SHORT_BINBYTES
+        case 'B':
+            return push_text(4, true);
+        case 0x8e:
+            return push_text(8, true);
+        case ')':
+            return push(Tuple{std::make_shared<Items>()});
+        case 0x85:
+            return push_tuple(1);
+        case 0x86:
+            return push_tuple(2);
+        case 0x87:
+            return push_tuple(3);
+        case '}':
+            return push(Dict{std::make_shared<Pairs>()});
+        case 'h':
+            return number(1, &value) ? memo_get(value) : "it ends within a memo slot";
+        case 'j':
+            return number(4, &value) ? memo_get(value) : "it ends within a memo slot";
+        default:
+            return "not one that this class needs";
     }
 }
 
@@ -248,10 +284,11 @@ const char* Reader::step(unsigned char opcode) {
             const auto* m = std::get_if<std::string>(&module);
             return n != nullptr && m != nullptr ? push_global(*m + " " + *n) : "a global whose names are no texts";
         }
-        case 'R':     // REDUCE
-        case 0x81:    // NEWOBJ
+        case 'R':   // REDUCE
+        case 0x81:  // NEWOBJ
             return make_object();
-        case 'b': return build();
+        case 'b':
+            return build();
         case 0x94:  // MEMOIZE
             value = memo_.size();
             break;
@@ -261,14 +298,17 @@ const char* Reader::step(unsigned char opcode) {
         case 'r':
             if (!number(4, &value)) return "it ends within a memo slot";
             break;
-        default: return step_simple(opcode);
+        default:
+            return step_simple(opcode);
     }
     if (stack_.empty() || std::holds_alternative<Mark>(stack_.back())) return "a memo slot for nothing";
     memo_.insert_or_assign(value, stack_.back());
     return nullptr;
 }
 
-unexpected<Error> bad_shape(std::string_view why) { return fail(Code::kInvalid, fmt::format("wrapper_bytes is not a usable CudaIPCWrapper: {}", why)); }
+unexpected<Error> bad_shape(std::string_view why) {
+    return fail(Code::kInvalid, fmt::format("wrapper_bytes is not a usable CudaIPCWrapper: {}", why));
+}
 
 const Item* attribute(const Dict& dict, std::string_view name) {
     for (const auto& [key, value] : *dict.pairs) {
@@ -284,8 +324,9 @@ Result<std::string> ipc_handle(const std::string& bytes) {
     if (bytes.size() < 2) return bad_shape(fmt::format("a memory handle of {} bytes", bytes.size()));
     const char type = bytes[1];
     if (type == 'e') {
-        return bad_shape("the memory is an expandable segment, which cannot be shared by handle; start the client with "
-                         "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:False");
+        return bad_shape(
+            "the memory is an expandable segment, which cannot be shared by handle; start the client with "
+            "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:False");
     }
     const auto version = static_cast<unsigned char>(bytes[0]);
     if (type != 'c' || version == 0 || version > 3 || bytes.size() != 2 + kIpcHandleBytes) {
@@ -300,14 +341,16 @@ Result<CudaWrapper> read_cuda_wrapper(std::string_view bytes) {
     if (bytes.size() > kMaxInput) return bad_shape(fmt::format("{} bytes are too many", bytes.size()));
     PEGA_ASSIGN(const Item root, Reader(bytes).read());
     const auto* object = std::get_if<Made>(&root);
-    if (object == nullptr || object->name != "pegaflow.ipc_wrapper CudaIPCWrapper" || !object->state->has_value()) return bad_shape("it is another object");
+    if (object == nullptr || object->name != "pegaflow.ipc_wrapper CudaIPCWrapper" || !object->state->has_value())
+        return bad_shape("it is another object");
     const Dict& attributes = object->state->value();
     const Item* uuid = attribute(attributes, "device_uuid");
     const Item* handle = attribute(attributes, "handle");
     if (uuid == nullptr || !std::holds_alternative<std::string>(*uuid)) return bad_shape("device_uuid is missing or no text");
     if (handle == nullptr || !std::holds_alternative<Tuple>(*handle)) return bad_shape("handle is missing or no tuple");
     const Items& fields = *std::get<Tuple>(*handle).items;
-    if (fields.size() != kShareFields) return bad_shape(fmt::format("handle has {} fields, expected {}", fields.size(), kShareFields));
+    if (fields.size() != kShareFields)
+        return bad_shape(fmt::format("handle has {} fields, expected {}", fields.size(), kShareFields));
     const auto* memory = std::get_if<Bytes>(&fields[1]);
     const auto* size = std::get_if<std::int64_t>(&fields[2]);
     const auto* offset = std::get_if<std::int64_t>(&fields[3]);

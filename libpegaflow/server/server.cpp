@@ -91,10 +91,14 @@ void install_log(const std::string& level) {
     auto logger = spdlog::stderr_color_mt("pegaflow");
     logger->set_level(spdlog::level::trace);
     logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ [%t] %v");
-    const std::map<std::string, base::LogLevel> levels = {{"debug", base::LogLevel::kDebug}, {"info", base::LogLevel::kInfo}, {"warning", base::LogLevel::kWarning}, {"error", base::LogLevel::kError}};
+    const std::map<std::string, base::LogLevel> levels = {{"debug", base::LogLevel::kDebug},
+                                                          {"info", base::LogLevel::kInfo},
+                                                          {"warning", base::LogLevel::kWarning},
+                                                          {"error", base::LogLevel::kError}};
     base::set_log_level(levels.at(level));
     base::set_log_sink([logger](base::LogLevel at, std::string_view module, std::string_view message) {
-        constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::debug, spdlog::level::info, spdlog::level::warn, spdlog::level::err};
+        constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::debug, spdlog::level::info, spdlog::level::warn,
+                                                         spdlog::level::err};
         logger->log(kLevels[static_cast<int>(at)], "{}: {}", module, message);
     });
 }

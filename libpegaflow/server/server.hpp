@@ -15,7 +15,7 @@ public:
     static Result<std::unique_ptr<Server>> start(const Config& config);
     ~Server();
 
-    int port() const noexcept;        // of the gRPC service
+    int port() const noexcept;  // of the gRPC service
     int admin_port() const noexcept;
     // Blocks until stop was asked for, by a signal handler, the Shutdown RPC, or request_stop.
     void wait();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The Engine service: requests to engine calls, outcomes to replies. Replies that wait for copies come from the engine's threads.
+// The Engine service: requests to engine calls, outcomes to replies. Replies that wait for copies come from the engine's
+// threads.
 #include <fmt/format.h>
 #include <grpcpp/grpcpp.h>
 
@@ -25,9 +26,11 @@ namespace wire = ::pegaflow_wire;
 using Clock = std::chrono::steady_clock;
 
 constexpr int kMaxMessage = 64 << 20;
-constexpr const char* kStatusNames[] = {"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-                                        "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-                                        "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED"};
+constexpr const char* kStatusNames[] = {
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
 
 // Clients of this project from 0.1 on, and of the existing service (0.x as well): the wire is the same.
 bool compatible(const std::string& version) { return version.starts_with("0."); }
@@ -38,12 +41,15 @@ Clock::time_point deadline_of(const grpc::CallbackServerContext& context) {
     return Clock::now() + std::chrono::duration_cast<Clock::duration>(left);
 }
 
-std::vector<std::string_view> views(const google::protobuf::RepeatedPtrField<std::string>& texts) { return {texts.begin(), texts.end()}; }
+std::vector<std::string_view> views(const google::protobuf::RepeatedPtrField<std::string>& texts) {
+    return {texts.begin(), texts.end()};
+}
 
 Result<LeaseId> lease_of(const std::string& bytes) {
     if (bytes.empty()) return fail(Code::kInvalid, "query lease id must be non-empty");
     LeaseId lease{};
-    if (bytes.size() != lease.size()) return fail(Code::kInvalid, fmt::format("query lease id must be 16 bytes, got {}", bytes.size()));
+    if (bytes.size() != lease.size())
+        return fail(Code::kInvalid, fmt::format("query lease id must be 16 bytes, got {}", bytes.size()));
     std::memcpy(lease.data(), bytes.data(), lease.size());
     return lease;
 }
@@ -53,7 +59,8 @@ Result<MemoryDescription> memory_of(const wire::RegisterContextRequest& request,
     if (request.memory_size() > 0) {
         const wire::MemoryDescription& m = request.memory(layer);
         const bool cuda = m.kind() == wire::MEMORY_KIND_CUDA_IPC;
-        if (!cuda && m.kind() != wire::MEMORY_KIND_HOST_SHM) return fail(Code::kInvalid, fmt::format("memory kind {} is not known", static_cast<int>(m.kind())));
+        if (!cuda && m.kind() != wire::MEMORY_KIND_HOST_SHM)
+            return fail(Code::kInvalid, fmt::format("memory kind {} is not known", static_cast<int>(m.kind())));
         out.kind = cuda ? PEGA_MEMORY_GPU : PEGA_MEMORY_HOST;
         out.source = cuda ? PEGA_SOURCE_IPC : PEGA_SOURCE_SHM;
         out.device_uuid = m.device_uuid();
@@ -75,19 +82,23 @@ Result<MemoryDescription> memory_of(const wire::RegisterContextRequest& request,
 Result<WorkerRegistration> registration_of(const wire::RegisterContextRequest& request) {
     const int layers = request.layer_names_size();
     const bool plain = request.memory_size() > 0;
-    if (request.device_id() < 0) return fail(Code::kInvalid, fmt::format("device_id must be >= 0, got {}", request.device_id()));
+    if (request.device_id() < 0)
+        return fail(Code::kInvalid, fmt::format("device_id must be >= 0, got {}", request.device_id()));
     if (request.tp_size() == 0) return fail(Code::kInvalid, "tp_size must be > 0");
     if (request.world_size() == 0) return fail(Code::kInvalid, "world_size must be > 0");
-    if (request.tp_rank() >= request.tp_size()) return fail(Code::kInvalid, fmt::format("tp_rank {} must be < tp_size {}", request.tp_rank(), request.tp_size()));
+    if (request.tp_rank() >= request.tp_size())
+        return fail(Code::kInvalid, fmt::format("tp_rank {} must be < tp_size {}", request.tp_rank(), request.tp_size()));
     const int memories = plain ? request.memory_size() : request.wrapper_bytes_size();
     const bool optional_fit = (request.layer_group_ids_size() == 0 || request.layer_group_ids_size() == layers) &&
                               (request.block_stride_bytes_size() == 0 || request.block_stride_bytes_size() == layers);
     if (layers == 0 || memories != layers || request.num_blocks_size() != layers || request.bytes_per_block_size() != layers ||
         request.kv_stride_bytes_size() != layers || request.segments_size() != layers || !optional_fit) {
-        return fail(Code::kInvalid, fmt::format("all layer arrays must have the same non-zero length (got layer_names={})", layers));
+        return fail(Code::kInvalid,
+                    fmt::format("all layer arrays must have the same non-zero length (got layer_names={})", layers));
     }
-    WorkerRegistration out{request.instance_id(), request.namespace_(), request.tp_rank(), request.tp_size(), request.pp_rank(),
-                           request.world_size(), request.device_id(), request.page_first(), request.dtype(), {}};
+    WorkerRegistration out{
+        request.instance_id(), request.namespace_(), request.tp_rank(),    request.tp_size(), request.pp_rank(),
+        request.world_size(),  request.device_id(),  request.page_first(), request.dtype(),   {}};
     for (int i = 0; i < layers; ++i) {
         LayerRegistration layer;
         layer.name = request.layer_names(i);
@@ -110,7 +121,8 @@ public:
     void finish(grpc::ServerUnaryReactor* reactor, const grpc::Status& status) const {
         if (options_.on_call) {
             const std::chrono::duration<double> seconds = Clock::now() - started_;
-            options_.on_call(method_, kStatusNames[std::min<std::size_t>(status.error_code(), std::size(kStatusNames) - 1)], seconds.count());
+            options_.on_call(method_, kStatusNames[std::min<std::size_t>(status.error_code(), std::size(kStatusNames) - 1)],
+                             seconds.count());
         }
         reactor->Finish(status);
     }
@@ -215,14 +227,16 @@ class EngineService final : public wire::Engine::CallbackService {
 public:
     EngineService(Engine& engine, const GrpcOptions& options) : engine_(engine), options_(options), sessions_(engine) {}
 
-    grpc::ServerUnaryReactor* RegisterContextBatch(grpc::CallbackServerContext* context, const wire::RegisterContextRequest* request,
+    grpc::ServerUnaryReactor* RegisterContextBatch(grpc::CallbackServerContext* context,
+                                                   const wire::RegisterContextRequest* request,
                                                    wire::RegisterContextResponse* response) override {
         auto* reactor = context->DefaultReactor();
         const Call call(options_, "register_context_batch");
         if (!compatible(request->client_version())) {
             const std::string client = request->client_version().empty() ? "<missing>" : request->client_version();
-            call.finish(reactor, grpc::Status(grpc::StatusCode::FAILED_PRECONDITION,
-                                              fmt::format("PegaFlow version mismatch: client={} server={}", client, PEGAFLOW_VERSION)));
+            call.finish(reactor,
+                        grpc::Status(grpc::StatusCode::FAILED_PRECONDITION,
+                                     fmt::format("PegaFlow version mismatch: client={} server={}", client, PEGAFLOW_VERSION)));
             return reactor;
         }
         // Opening memory can take a while: not on a thread that other calls wait for.
@@ -237,11 +251,15 @@ public:
         return reactor;
     }
 
-    grpc::ServerUnaryReactor* Save(grpc::CallbackServerContext* context, const wire::SaveRequest* request, wire::SaveResponse* response) override;
-    grpc::ServerUnaryReactor* Load(grpc::CallbackServerContext* context, const wire::LoadRequest* request, wire::LoadResponse* response) override;
-    grpc::ServerUnaryReactor* QueryPrefetch(grpc::CallbackServerContext* context, const wire::QueryRequest* request, wire::QueryResponse* response) override;
+    grpc::ServerUnaryReactor* Save(grpc::CallbackServerContext* context, const wire::SaveRequest* request,
+                                   wire::SaveResponse* response) override;
+    grpc::ServerUnaryReactor* Load(grpc::CallbackServerContext* context, const wire::LoadRequest* request,
+                                   wire::LoadResponse* response) override;
+    grpc::ServerUnaryReactor* QueryPrefetch(grpc::CallbackServerContext* context, const wire::QueryRequest* request,
+                                            wire::QueryResponse* response) override;
 
-    grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context, const wire::ReleaseRequest* request, wire::ReleaseResponse*) override {
+    grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context, const wire::ReleaseRequest* request,
+                                      wire::ReleaseResponse*) override {
         auto* reactor = context->DefaultReactor();
         const Call call(options_, "release");
         const auto lease = lease_of(request->lease());
@@ -260,7 +278,8 @@ public:
         return reactor;
     }
 
-    grpc::ServerUnaryReactor* Health(grpc::CallbackServerContext* context, const wire::HealthRequest*, wire::HealthResponse* response) override {
+    grpc::ServerUnaryReactor* Health(grpc::CallbackServerContext* context, const wire::HealthRequest*,
+                                     wire::HealthResponse* response) override {
         auto* reactor = context->DefaultReactor();
         response->mutable_status()->set_ok(true);
         response->set_version(PEGAFLOW_VERSION);
@@ -268,7 +287,8 @@ public:
         return reactor;
     }
 
-    grpc::ServerUnaryReactor* Shutdown(grpc::CallbackServerContext* context, const wire::ShutdownRequest*, wire::ShutdownResponse* response) override {
+    grpc::ServerUnaryReactor* Shutdown(grpc::CallbackServerContext* context, const wire::ShutdownRequest*,
+                                       wire::ShutdownResponse* response) override {
         auto* reactor = context->DefaultReactor();
         response->mutable_status()->set_ok(true);
         Call(options_, "shutdown").finish(reactor, grpc::Status::OK);
@@ -276,7 +296,8 @@ public:
         return reactor;
     }
 
-    grpc::ServerWriteReactor<wire::SessionEvent>* Session(grpc::CallbackServerContext*, const wire::SessionRequest* request) override {
+    grpc::ServerWriteReactor<wire::SessionEvent>* Session(grpc::CallbackServerContext*,
+                                                          const wire::SessionRequest* request) override {
         if (request->instance_id().empty()) {
             class Refused final : public grpc::ServerWriteReactor<wire::SessionEvent> {
             public:
@@ -329,7 +350,8 @@ void SessionReactor::OnDone() {
     delete this;
 }
 
-grpc::ServerUnaryReactor* EngineService::Save(grpc::CallbackServerContext* context, const wire::SaveRequest* request, wire::SaveResponse* response) {
+grpc::ServerUnaryReactor* EngineService::Save(grpc::CallbackServerContext* context, const wire::SaveRequest* request,
+                                              wire::SaveResponse* response) {
     // The engine borrows these until the copy has ended, which may be after this call.
     struct Borrowed {
         std::vector<std::vector<std::string_view>> hashes;
@@ -341,7 +363,9 @@ grpc::ServerUnaryReactor* EngineService::Save(grpc::CallbackServerContext* conte
     borrowed->hashes.reserve(static_cast<std::size_t>(request->saves_size()));
     for (const wire::SaveLayer& save : request->saves()) {
         borrowed->hashes.push_back(views(save.block_hashes()));
-        borrowed->layers.push_back({save.layer_name(), {save.block_ids().data(), static_cast<std::size_t>(save.block_ids_size())}, borrowed->hashes.back()});
+        borrowed->layers.push_back({save.layer_name(),
+                                    {save.block_ids().data(), static_cast<std::size_t>(save.block_ids_size())},
+                                    borrowed->hashes.back()});
     }
     pegaflow::SaveRequest save;
     save.instance_id = request->instance_id();
@@ -363,7 +387,8 @@ grpc::ServerUnaryReactor* EngineService::Save(grpc::CallbackServerContext* conte
 }
 
 Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire::LoadRequest& request) {
-    if (request.device_id() < 0) return fail(Code::kInvalid, fmt::format("device_id must be >= 0, got {}", request.device_id()));
+    if (request.device_id() < 0)
+        return fail(Code::kInvalid, fmt::format("device_id must be >= 0, got {}", request.device_id()));
     std::vector<LeaseId> leases;
     for (const wire::LeaseLoad& load : request.loads()) {
         PEGA_ASSIGN(const LeaseId lease, lease_of(load.lease()));
@@ -384,7 +409,8 @@ Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire:
         auto& groups_of_lease = ids.emplace_back();
         for (const wire::LoadBlockIds& list : request.loads(i).block_ids_by_group()) {
             auto& group = groups_of_lease.emplace_back();
-            for (const wire::LoadBlockTarget& target : list.targets()) group.push_back(target.has_block_id() ? target.block_id() : kNoBlock);
+            for (const wire::LoadBlockTarget& target : list.targets())
+                group.push_back(target.has_block_id() ? target.block_id() : kNoBlock);
         }
         targets.emplace_back(groups_of_lease.begin(), groups_of_lease.end());
         loads.push_back({leases[static_cast<std::size_t>(i)], targets.back()});
@@ -396,20 +422,23 @@ Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire:
     load.layer_groups = groups;
     load.loads = loads;
     load.wait_event = request.wait_event();
-    auto started = engine_.load_async(load, {nullptr, [state](Result<void> result) { state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError); }});
+    auto started = engine_.load_async(
+        load, {nullptr, [state](Result<void> result) { state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError); }});
     if (started) return {};
     state->finish(rpc::kLoadError);
     return fail(std::move(started).error());
 }
 
-grpc::ServerUnaryReactor* EngineService::Load(grpc::CallbackServerContext* context, const wire::LoadRequest* request, wire::LoadResponse* response) {
+grpc::ServerUnaryReactor* EngineService::Load(grpc::CallbackServerContext* context, const wire::LoadRequest* request,
+                                              wire::LoadResponse* response) {
     auto* reactor = context->DefaultReactor();
     const Call call(options_, "load");
     auto started = start_load(*context, *request);
     response->mutable_status()->set_ok(started.has_value());
     // A lease that is unknown, or another's, is a storage error on this wire.
     const bool lease = !started && started.error().message.starts_with("query lease");
-    if (lease && started.error().message.find("block count") == std::string::npos && started.error().message.find("lease id") == std::string::npos) {
+    if (lease && started.error().message.find("block count") == std::string::npos &&
+        started.error().message.find("lease id") == std::string::npos) {
         started.error().code = Code::kInternal;
     }
     call.finish(reactor, started);
@@ -472,7 +501,9 @@ Result<std::unique_ptr<GrpcServer>> GrpcServer::start(GrpcOptions options, Engin
     builder.RegisterService(&state->service);
     state->server = builder.BuildAndStart();
     if (!state->server || state->port == 0) {
-        return fail(Code::kInvalid, fmt::format("cannot listen for gRPC on {}: is the address one of this machine and the port free?", state->options.address));
+        return fail(Code::kInvalid,
+                    fmt::format("cannot listen for gRPC on {}: is the address one of this machine and the port free?",
+                                state->options.address));
     }
     return std::unique_ptr<GrpcServer>(new GrpcServer(std::move(state)));
 }

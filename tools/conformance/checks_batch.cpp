@@ -11,12 +11,14 @@ namespace pegaflow::conformance {
 namespace {
 
 // Moves the same bytes between the shadows.
-void model(std::uint32_t op, Memory& local, std::uint64_t at_local, Memory& remote, std::uint64_t at_remote, std::uint64_t length) {
+void model(std::uint32_t op, Memory& local, std::uint64_t at_local, Memory& remote, std::uint64_t at_remote,
+           std::uint64_t length) {
     Memory& from = op == PEGA_OP_READ ? remote : local;
     Memory& to = op == PEGA_OP_READ ? local : remote;
     const std::uint64_t source = op == PEGA_OP_READ ? at_remote : at_local;
     const std::uint64_t target = op == PEGA_OP_READ ? at_local : at_remote;
-    std::copy_n(from.shadow.begin() + static_cast<std::ptrdiff_t>(source), length, to.shadow.begin() + static_cast<std::ptrdiff_t>(target));
+    std::copy_n(from.shadow.begin() + static_cast<std::ptrdiff_t>(source), length,
+                to.shadow.begin() + static_cast<std::ptrdiff_t>(target));
 }
 
 void flat_moves(Fixture& f, std::uint32_t op) {
@@ -107,8 +109,9 @@ void larger_spans_of_a_later_header(Fixture& f) {
     const std::uint64_t page = f.round(1024);
     Memory local = f.local();
     Memory remote = f.remote();
-    const std::vector<Later> list = {{{local.region, remote.region, 0, page, 0, 0, page, 0, page, 1, 0}, {~0ULL, ~0ULL, ~0ULL}},
-                                     {{local.region, remote.region, page * 8, page, 0, page * 8, page, 0, page, 1, 0}, {~0ULL, ~0ULL, ~0ULL}}};
+    const std::vector<Later> list = {
+        {{local.region, remote.region, 0, page, 0, 0, page, 0, page, 1, 0}, {~0ULL, ~0ULL, ~0ULL}},
+        {{local.region, remote.region, page * 8, page, 0, page * 8, page, 0, page, 1, 0}, {~0ULL, ~0ULL, ~0ULL}}};
     const std::vector<std::uint64_t> index = {1};
     pega_batch batch = f.spans(PEGA_OP_WRITE, {}, index, index);
     batch.spans = &list[0].span;
@@ -195,7 +198,8 @@ void random_batches_match_the_model(Fixture& f) {
     for (int round = 0; round < 60; ++round) {
         const std::uint32_t op = random() % 2 == 0 ? PEGA_OP_READ : PEGA_OP_WRITE;
         const std::uint64_t pages = 1 + random() % 64;
-        const std::uint64_t page = std::max<std::uint64_t>(f.caps.alignment, f.round(1 + random() % (Fixture::kBytes / 64 - 1)));
+        const std::uint64_t page =
+            std::max<std::uint64_t>(f.caps.alignment, f.round(1 + random() % (Fixture::kBytes / 64 - 1)));
         // Distinct places on each side, so that the order within the batch does not matter.
         std::vector<std::uint64_t> from(64);
         std::vector<std::uint64_t> to(64);
@@ -208,7 +212,8 @@ void random_batches_match_the_model(Fixture& f) {
         const std::vector<pega_span> list = {{local.region, remote.region, 0, stride, 0, 0, stride, 0, page, 1, 0}};
         pega_batch batch = f.spans(op, list, from, to);
         const pega_completion end = f.run(channel, batch);
-        PEGA_EXPECT(end.status == PEGA_OK && end.bytes == pages * page, fmt::format("round {}: status {}, {} bytes", round, end.status, end.bytes));
+        PEGA_EXPECT(end.status == PEGA_OK && end.bytes == pages * page,
+                    fmt::format("round {}: status {}, {} bytes", round, end.status, end.bytes));
         for (std::uint64_t i = 0; i < pages; ++i) model(op, local, from[i] * stride, remote, to[i] * stride, page);
     }
     f.expect_same(local, "local after random batches");

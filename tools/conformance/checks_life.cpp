@@ -34,7 +34,9 @@ pega_event* held_event(Fixture& f) {
     return event;
 }
 
-pega_stream_option stream_option(pega_event* wait, pega_event* record) { return {{sizeof(pega_stream_option), PEGA_OPTION_STREAM, 0, 0, nullptr}, wait, record}; }
+pega_stream_option stream_option(pega_event* wait, pega_event* record) {
+    return {{sizeof(pega_stream_option), PEGA_OPTION_STREAM, 0, 0, nullptr}, wait, record};
+}
 
 void exactly_one_end_each(Fixture& f) {
     Memory local = f.local();
@@ -53,8 +55,10 @@ void exactly_one_end_each(Fixture& f) {
         PEGA_EXPECT(status == PEGA_QUEUE_FULL, fmt::format("status {}", status));
         for (const auto& [id, record] : f.wait(1)) PEGA_EXPECT(ended.emplace(id, record).second, "a batch that ended twice");
     }
-    for (const auto& [id, record] : f.wait(submitted.size() - ended.size())) PEGA_EXPECT(ended.emplace(id, record).second, "a batch that ended twice");
-    for (const auto& [id, record] : ended) PEGA_EXPECT(submitted.contains(id) && record.status == PEGA_OK, "an end of a batch that was not submitted");
+    for (const auto& [id, record] : f.wait(submitted.size() - ended.size()))
+        PEGA_EXPECT(ended.emplace(id, record).second, "a batch that ended twice");
+    for (const auto& [id, record] : ended)
+        PEGA_EXPECT(submitted.contains(id) && record.status == PEGA_OK, "an end of a batch that was not submitted");
     f.expect_silence();
 }
 
@@ -117,7 +121,8 @@ void recorded_events_happen(Fixture& f) {
     pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
     batch.options = &option.base;
     PEGA_EXPECT(f.run(f.open_channel(), batch).status == PEGA_OK, "status");
-    PEGA_EXPECT(stream.query(event) == PEGA_OK, "the event recorded after the last byte has not happened at the end of the batch");
+    PEGA_EXPECT(stream.query(event) == PEGA_OK,
+                "the event recorded after the last byte has not happened at the end of the batch");
     stream.destroy(event);
 }
 
@@ -142,7 +147,8 @@ void cancel_ends_once_and_quiesces(Fixture& f) {
         if (!remote.host.empty()) {
             std::fill(remote.host.begin(), remote.host.end(), std::uint8_t{0x5A});
             std::this_thread::sleep_for(std::chrono::milliseconds(2));
-            PEGA_EXPECT(std::all_of(remote.host.begin(), remote.host.end(), [](std::uint8_t b) { return b == 0x5A; }), "a write after the end");
+            PEGA_EXPECT(std::all_of(remote.host.begin(), remote.host.end(), [](std::uint8_t b) { return b == 0x5A; }),
+                        "a write after the end");
         }
     }
     PEGA_EXPECT(table->cancel(channel, 0xDEAD0000DEADULL) == PEGA_INVALID, "cancelling what is not in flight");
@@ -258,7 +264,9 @@ void many_submitters(Fixture& f) {
     const auto ended = f.wait(kThreads * kEach);
     for (std::thread& thread : threads) thread.join();
     PEGA_EXPECT(failed == 0, "a submit failed");
-    for (int t = 0; t < kThreads; ++t) std::copy_n(local.shadow.begin() + static_cast<std::ptrdiff_t>(at[t][0]), length[0], remote.shadow.begin() + static_cast<std::ptrdiff_t>(at[t][0]));
+    for (int t = 0; t < kThreads; ++t)
+        std::copy_n(local.shadow.begin() + static_cast<std::ptrdiff_t>(at[t][0]), length[0],
+                    remote.shadow.begin() + static_cast<std::ptrdiff_t>(at[t][0]));
     f.expect_same(remote, "remote");
 }
 

@@ -20,7 +20,8 @@ std::vector<std::uint8_t> descriptor_of(Fixture& f, pega_region* region) {
     std::uint64_t length = 0;
     PEGA_EXPECT(f.m.region->export_descriptor(region, bytes.data(), bytes.size(), &length) == PEGA_OK, "export");
     std::uint64_t again = 0;
-    PEGA_EXPECT(f.m.region->export_descriptor(region, nullptr, 0, &again) == PEGA_NO_MEMORY && again == length, "the size asked for first");
+    PEGA_EXPECT(f.m.region->export_descriptor(region, nullptr, 0, &again) == PEGA_NO_MEMORY && again == length,
+                "the size asked for first");
     bytes.resize(length);
     return bytes;
 }
@@ -59,7 +60,8 @@ void broken_descriptors_are_refused(Fixture& f) {
     const std::vector<std::uint8_t> good = descriptor_of(f, region);
     pega_region* imported = nullptr;
     for (std::size_t length = 0; length < good.size(); ++length) {
-        PEGA_EXPECT(f.m.region->import_descriptor(f.device, good.data(), length, &imported) < 0, fmt::format("a descriptor cut to {} bytes", length));
+        PEGA_EXPECT(f.m.region->import_descriptor(f.device, good.data(), length, &imported) < 0,
+                    fmt::format("a descriptor cut to {} bytes", length));
     }
     for (std::size_t at = 0; at < good.size(); ++at) {
         std::vector<std::uint8_t> bad = good;
@@ -117,7 +119,8 @@ void bad_addresses_are_refused(Fixture& f) {
 }
 
 // The child writes into the parent's region through the module, notifies, and goes.
-int child_process(const Options& options, const std::vector<std::uint8_t>& address, const std::vector<std::uint8_t>& descriptor) {
+int child_process(const Options& options, const std::vector<std::uint8_t>& address,
+                  const std::vector<std::uint8_t>& descriptor) {
     const Module module(options);
     Fixture f(module, 99);
     Memory local = f.local(65536);

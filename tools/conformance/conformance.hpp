@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// conformance.hpp - the one suite that every back end passes, run on a module file, ours or a stranger's, through the C ABI alone.
+// conformance.hpp - the one suite that every back end passes, run on a module file, ours or a stranger's, through the C ABI
+// alone.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +10,10 @@
 namespace pegaflow::conformance {
 
 struct Options {
-    std::string path;                   // the module file
-    std::vector<std::string> options;   // "key=value" for probe and open
-    std::uint64_t seed = 1;             // of the random batches
-    std::string only;                   // run only checks whose name contains this
+    std::string path;                     // the module file
+    std::vector<std::string> options;     // "key=value" for probe and open
+    std::uint64_t seed = 1;               // of the random batches
+    std::string only;                     // run only checks whose name contains this
     std::vector<std::string> companions;  // further module files that an interposer may ask for by name
 };
 

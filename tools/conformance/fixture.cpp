@@ -12,7 +12,9 @@
 namespace pegaflow::conformance {
 namespace {
 
-std::uint64_t clock_ns(void*) { return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()); }
+std::uint64_t clock_ns(void*) {
+    return static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count());
+}
 void discard(void*, std::uint32_t, const char*, const char*) {}
 
 std::uint8_t seeded(std::uint64_t seed, std::uint64_t salt, std::uint64_t at) {
@@ -27,7 +29,8 @@ const pega_entry* Module::load(const std::string& path) {
     handles_.push_back(handle);
     const auto* found = static_cast<const pega_entry*>(::dlsym(handle, PEGA_ENTRY_SYMBOL));
     if (found == nullptr) throw Failed(fmt::format("{} does not export {}", path, PEGA_ENTRY_SYMBOL));
-    if (found->abi_major != PEGA_ABI_MAJOR) throw Failed(fmt::format("{} speaks ABI {}, expected {}", path, found->abi_major, PEGA_ABI_MAJOR));
+    if (found->abi_major != PEGA_ABI_MAJOR)
+        throw Failed(fmt::format("{} speaks ABI {}, expected {}", path, found->abi_major, PEGA_ABI_MAJOR));
     return found;
 }
 
@@ -76,7 +79,8 @@ Fixture::Fixture(const Module& module, std::uint64_t suite_seed) : m(module), se
     std::uint32_t count = 0;
     char reason[256] = "";
     const auto options = static_cast<std::uint32_t>(m.options.size());
-    const pega_status probed = m.backend->probe(&m.host, m.options.data(), options, infos.data(), 16, &count, reason, sizeof reason);
+    const pega_status probed =
+        m.backend->probe(&m.host, m.options.data(), options, infos.data(), 16, &count, reason, sizeof reason);
     if (probed != PEGA_OK || count == 0) throw Skipped(fmt::format("the back end finds no device here: {}", reason));
     info = infos[0];
     pega_open_params params{sizeof params, info.index, PEGA_OPEN_CALLER_POLLS, options, m.options.data()};
@@ -184,8 +188,8 @@ void Fixture::close_channel(pega_channel* channel) {
     std::erase(channels_, channel);
 }
 
-pega_batch Fixture::flat(std::uint32_t op, Memory& local, Memory& remote, const std::vector<std::uint64_t>& from, const std::vector<std::uint64_t>& to,
-                         const std::vector<std::uint64_t>& lengths) {
+pega_batch Fixture::flat(std::uint32_t op, Memory& local, Memory& remote, const std::vector<std::uint64_t>& from,
+                         const std::vector<std::uint64_t>& to, const std::vector<std::uint64_t>& lengths) {
     pega_batch batch{};
     batch.size = sizeof batch;
     batch.op = op;
@@ -234,7 +238,8 @@ std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, std::v
             PEGA_EXPECT((records[i].flags & PEGA_COMPLETION_QUIESCED) != 0, "an end without QUIESCED");
             PEGA_EXPECT(ended.emplace(records[i].user_data, records[i]).second, "a batch that ended twice");
         }
-        if (std::chrono::steady_clock::now() > limit) throw Failed(fmt::format("only {} of {} batches ended in {} s", ended.size(), count, seconds));
+        if (std::chrono::steady_clock::now() > limit)
+            throw Failed(fmt::format("only {} of {} batches ended in {} s", ended.size(), count, seconds));
         if (got == 0) std::this_thread::yield();
     }
     return ended;

@@ -24,8 +24,8 @@ struct Skipped : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-#define PEGA_EXPECT(condition, ...)                                                                            \
-    do {                                                                                                       \
+#define PEGA_EXPECT(condition, ...)                                                                                          \
+    do {                                                                                                                     \
         if (!(condition)) throw ::pegaflow::conformance::Failed(std::string(#condition " does not hold: ") + (__VA_ARGS__)); \
     } while (false)
 
@@ -89,12 +89,13 @@ public:
     // Submits and waits for the end; the marks before it go to `marks`.
     pega_completion run(pega_channel* channel, pega_batch& batch, std::vector<std::uint64_t>* marks = nullptr);
     // Polls until `count` batches have ended; each user_data at most once. Fails after `seconds`.
-    std::map<std::uint64_t, pega_completion> wait(std::size_t count, std::vector<std::uint64_t>* marks = nullptr, double seconds = 20);
+    std::map<std::uint64_t, pega_completion> wait(std::size_t count, std::vector<std::uint64_t>* marks = nullptr,
+                                                  double seconds = 20);
     // Polls for a while and fails if anything comes.
     void expect_silence(double seconds = 0.02);
     std::uint64_t next_user_data() { return ++user_data_; }
-    pega_batch flat(std::uint32_t op, Memory& local, Memory& remote, const std::vector<std::uint64_t>& from, const std::vector<std::uint64_t>& to,
-                    const std::vector<std::uint64_t>& lengths);
+    pega_batch flat(std::uint32_t op, Memory& local, Memory& remote, const std::vector<std::uint64_t>& from,
+                    const std::vector<std::uint64_t>& to, const std::vector<std::uint64_t>& lengths);
     pega_batch spans(std::uint32_t op, const std::vector<pega_span>& list, const std::vector<std::uint64_t>& local_index,
                      const std::vector<std::uint64_t>& remote_index);
     template <class T>

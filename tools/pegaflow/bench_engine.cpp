@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// pegaflow bench engine: replays a trace of block hashes through the real index and policies: hit rates by policy and capacity beside
-// what an infinite cache would reach, and what lookups and inserts cost.
+// pegaflow bench engine: replays a trace of block hashes through the real index and policies: hit rates by policy and capacity
+// beside what an infinite cache would reach, and what lookups and inserts cost.
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
@@ -56,10 +56,12 @@ Result<Trace> read_trace(const std::string& path) {
         boost::json::error_code error;
         const boost::json::value value = boost::json::parse(line, error);
         const auto* ids = !error && value.is_object() ? value.as_object().if_contains("hash_ids") : nullptr;
-        if (ids == nullptr || !ids->is_array()) return fail(Code::kInvalid, fmt::format("{}:{}: expected a JSON object with an array hash_ids", path, number));
+        if (ids == nullptr || !ids->is_array())
+            return fail(Code::kInvalid, fmt::format("{}:{}: expected a JSON object with an array hash_ids", path, number));
         auto& request = trace.requests.emplace_back();
         for (const auto& id : ids->as_array()) {
-            if (!id.is_int64() || id.as_int64() < 0 || id.as_int64() > UINT32_MAX) return fail(Code::kInvalid, fmt::format("{}:{}: a hash id is no number", path, number));
+            if (!id.is_int64() || id.as_int64() < 0 || id.as_int64() > UINT32_MAX)
+                return fail(Code::kInvalid, fmt::format("{}:{}: a hash id is no number", path, number));
             request.push_back(static_cast<std::uint32_t>(id.as_int64()));
             largest = std::max(largest, request.back());
         }
@@ -149,7 +151,8 @@ Result<LookupCost> lookup_cost(const Trace& trace) {
     std::vector<std::string_view> views;
     for (int round = 0; round < 2000; ++round) {
         const std::size_t first = static_cast<std::size_t>(round) * 7919 % (trace.hashes.size() - count + 1);
-        views.assign(trace.hashes.begin() + static_cast<std::ptrdiff_t>(first), trace.hashes.begin() + static_cast<std::ptrdiff_t>(first + count));
+        views.assign(trace.hashes.begin() + static_cast<std::ptrdiff_t>(first),
+                     trace.hashes.begin() + static_cast<std::ptrdiff_t>(first + count));
         found.clear();
         const auto start = Clock::now();
         index.lookup_prefix(1, 0, views, found);
@@ -159,43 +162,62 @@ Result<LookupCost> lookup_cost(const Trace& trace) {
     double total = 0;
     for (const double m : micros) total += m;
     std::sort(micros.begin(), micros.end());
-    return LookupCost{static_cast<double>(count * micros.size()) / total * 1e6, micros[micros.size() / 2], micros[micros.size() * 99 / 100]};
+    return LookupCost{static_cast<double>(count * micros.size()) / total * 1e6, micros[micros.size() / 2],
+                      micros[micros.size() * 99 / 100]};
 }
 
 Result<void> bench(const Arguments& arguments, Context& context) {
     PEGA_ASSIGN(const Trace trace, read_trace(arguments.trace));
     std::unordered_set<std::uint32_t> distinct;
     for (const auto& request : trace.requests) distinct.insert(request.begin(), request.end());
-    const auto percent = [&](std::uint64_t hits) { return 100.0 * static_cast<double>(hits) / static_cast<double>(trace.blocks); };
+    const auto percent = [&](std::uint64_t hits) {
+        return 100.0 * static_cast<double>(hits) / static_cast<double>(trace.blocks);
+    };
     PEGA_ASSIGN(const Outcome bound, replay(trace, "none", UINT64_MAX));
     PEGA_ASSIGN(const LookupCost cost, lookup_cost(trace));
     boost::json::array rows;
     std::ostream& out = context.out;
     if (!arguments.json) {
-        out << fmt::format("# {} requests, {} blocks, {} distinct; an infinite cache hits {:.1f} %\n", trace.requests.size(), trace.blocks, distinct.size(), percent(bound.hits));
+        out << fmt::format("# {} requests, {} blocks, {} distinct; an infinite cache hits {:.1f} %\n", trace.requests.size(),
+                           trace.blocks, distinct.size(), percent(bound.hits));
         out << fmt::format("{:<10} {:>9} {:>9} {:>8} {:>9}\n", "admission", "capacity", "blocks", "hit %", "of bound");
     }
     for (const std::string& policy : arguments.policies) {
         for (const double capacity : arguments.capacities) {
             const auto blocks = static_cast<std::uint64_t>(static_cast<double>(distinct.size()) * capacity / 100);
             PEGA_ASSIGN(const Outcome o, replay(trace, policy, blocks));
-            rows.push_back(boost::json::object{{"eviction", "lru"}, {"admission", policy}, {"capacity_pct", capacity}, {"capacity_blocks", blocks},
-                                               {"hit_pct", percent(o.hits)}, {"lookups", o.lookups}, {"inserts", o.inserts},
+            rows.push_back(boost::json::object{{"eviction", "lru"},
+                                               {"admission", policy},
+                                               {"capacity_pct", capacity},
+                                               {"capacity_blocks", blocks},
+                                               {"hit_pct", percent(o.hits)},
+                                               {"lookups", o.lookups},
+                                               {"inserts", o.inserts},
                                                {"inserts_per_s", static_cast<double>(o.inserts) / o.insert_seconds}});
             if (!arguments.json) {
-                out << fmt::format("{:<10} {:>7.0f} % {:>9} {:>8.2f} {:>8.1f}%\n", policy, capacity, blocks, percent(o.hits), 100 * percent(o.hits) / percent(bound.hits));
+                out << fmt::format("{:<10} {:>7.0f} % {:>9} {:>8.2f} {:>8.1f}%\n", policy, capacity, blocks, percent(o.hits),
+                                   100 * percent(o.hits) / percent(bound.hits));
             }
         }
     }
     if (arguments.json) {
         out << boost::json::serialize(boost::json::object{
-                   {"schema", "pegaflow.bench"}, {"path", "engine"}, {"trace", arguments.trace}, {"requests", trace.requests.size()}, {"blocks", trace.blocks},
-                   {"distinct_blocks", distinct.size()}, {"infinite_hit_pct", percent(bound.hits)}, {"lookups_per_s", cost.per_second},
-                   {"query_hashes", kQueryHashes}, {"query_us", boost::json::object{{"p50", cost.query_p50_us}, {"p99", cost.query_p99_us}}}, {"results", std::move(rows)}})
+                   {"schema", "pegaflow.bench"},
+                   {"path", "engine"},
+                   {"trace", arguments.trace},
+                   {"requests", trace.requests.size()},
+                   {"blocks", trace.blocks},
+                   {"distinct_blocks", distinct.size()},
+                   {"infinite_hit_pct", percent(bound.hits)},
+                   {"lookups_per_s", cost.per_second},
+                   {"query_hashes", kQueryHashes},
+                   {"query_us", boost::json::object{{"p50", cost.query_p50_us}, {"p99", cost.query_p99_us}}},
+                   {"results", std::move(rows)}})
             << "\n";
         return {};
     }
-    out << fmt::format("lookups   {:.1f} million/s on one core; a query of {} hashes p50 {:.1f} us, p99 {:.1f} us\n", cost.per_second / 1e6, kQueryHashes, cost.query_p50_us, cost.query_p99_us);
+    out << fmt::format("lookups   {:.1f} million/s on one core; a query of {} hashes p50 {:.1f} us, p99 {:.1f} us\n",
+                       cost.per_second / 1e6, kQueryHashes, cost.query_p50_us, cost.query_p99_us);
     out << fmt::format("inserts   {:.2f} million/s\n", static_cast<double>(bound.inserts) / bound.insert_seconds / 1e6);
     return {};
 }

@@ -49,7 +49,8 @@ Result<void> bench(const Arguments& arguments, Context& context) {
     const int fd = ::shm_open(("/" + shm).c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
     const bool sized = fd >= 0 && ::ftruncate(fd, static_cast<off_t>(arguments.hashes * kBlockBytes)) == 0;
     if (fd >= 0) ::close(fd);
-    const std::unique_ptr<const std::string, void (*)(const std::string*)> unlink(&shm, [](const std::string* name) { ::shm_unlink(("/" + *name).c_str()); });
+    const std::unique_ptr<const std::string, void (*)(const std::string*)> unlink(
+        &shm, [](const std::string* name) { ::shm_unlink(("/" + *name).c_str()); });
     if (!sized) return fail(Code::kNoMemory, "cannot create shared memory for the pretended worker");
     layer.memory = {PEGA_MEMORY_HOST, PEGA_SOURCE_SHM, "", shm, nullptr, 0, arguments.hashes * kBlockBytes};
     layer.num_blocks = arguments.hashes;
@@ -76,7 +77,8 @@ Result<void> bench(const Arguments& arguments, Context& context) {
         const auto b = std::chrono::steady_clock::now();
         PEGA_ASSIGN(const QueryOutcome found, client->query({.instance_id = "bench", .hashes = views, .request_id = "bench"}));
         const auto c = std::chrono::steady_clock::now();
-        if (found.hit_blocks != arguments.hashes) return fail(Code::kInternal, fmt::format("{} of {} blocks found", found.hit_blocks, arguments.hashes));
+        if (found.hit_blocks != arguments.hashes)
+            return fail(Code::kInternal, fmt::format("{} of {} blocks found", found.hit_blocks, arguments.hashes));
         PEGA_TRY(client->release(*found.lease));
         if (i < 200) continue;  // warm-up
         empty.push_back(std::chrono::duration<double, std::micro>(b - a).count());
@@ -85,13 +87,20 @@ Result<void> bench(const Arguments& arguments, Context& context) {
     const double ratio = percentile(query, 0.5) / percentile(empty, 0.5);
     if (arguments.json) {
         context.out << boost::json::serialize(boost::json::object{
-                           {"schema", "pegaflow.bench"}, {"path", "rpc"}, {"hashes", arguments.hashes}, {"iterations", arguments.iterations},
+                           {"schema", "pegaflow.bench"},
+                           {"path", "rpc"},
+                           {"hashes", arguments.hashes},
+                           {"iterations", arguments.iterations},
                            {"empty_us", boost::json::object{{"p50", percentile(empty, 0.5)}, {"p99", percentile(empty, 0.99)}}},
-                           {"query_us", boost::json::object{{"p50", percentile(query, 0.5)}, {"p99", percentile(query, 0.99)}}}, {"ratio", ratio}})
+                           {"query_us", boost::json::object{{"p50", percentile(query, 0.5)}, {"p99", percentile(query, 0.99)}}},
+                           {"ratio", ratio}})
                     << "\n";
     } else {
-        context.out << fmt::format("empty call        p50 {:8.1f} us  p99 {:8.1f} us\nquery of {:<6}   p50 {:8.1f} us  p99 {:8.1f} us\nratio of medians  {:.3f}\n",
-                                   percentile(empty, 0.5), percentile(empty, 0.99), arguments.hashes, percentile(query, 0.5), percentile(query, 0.99), ratio);
+        context.out << fmt::format(
+            "empty call        p50 {:8.1f} us  p99 {:8.1f} us\nquery of {:<6}   p50 {:8.1f} us  p99 {:8.1f} us\nratio of "
+            "medians  {:.3f}\n",
+            percentile(empty, 0.5), percentile(empty, 0.99), arguments.hashes, percentile(query, 0.5), percentile(query, 0.99),
+            ratio);
     }
     if (arguments.max_ratio > 0 && ratio > arguments.max_ratio) context.exit = kBelowRatio;
     return {};

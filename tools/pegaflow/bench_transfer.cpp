@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// pegaflow bench d2h, h2d: scattered blocks between a device's memory and host memory, against the peak of one large copy that is
-// measured in the same process. Every point is verified outside the timed part: seeded source, poisoned destination.
+// pegaflow bench d2h, h2d: scattered blocks between a device's memory and host memory, against the peak of one large copy that
+// is measured in the same process. Every point is verified outside the timed part: seeded source, poisoned destination.
 #include <fmt/format.h>
 #include <sys/utsname.h>
 #include <unistd.h>
@@ -127,7 +127,9 @@ Result<Point> measure(Sides& sides, const Arguments& arguments, std::uint64_t bl
             std::memset(poisoned.address(), 0xEE, poisoned.length());
             if (arguments.to_device) PEGA_TRY(sides.copy(true, sides.staging));
         }
-        transfer.clear().indices(device, host).span({sides.local.handle(), sides.remote.handle(), 0, block, 0, 0, block, 0, block, 1, 0});
+        transfer.clear()
+            .indices(device, host)
+            .span({sides.local.handle(), sides.remote.handle(), 0, block, 0, 0, block, 0, block, 1, 0});
         if (arguments.to_device) transfer.read();
         double submit = 0;
         PEGA_ASSIGN(const double t, one_transfer(sides, transfer, &submit));
@@ -152,12 +154,23 @@ Result<Point> measure(Sides& sides, const Arguments& arguments, std::uint64_t bl
 
 boost::json::object to_json(const Point& p, const Arguments& arguments, double peak_rate) {
     boost::json::array samples(p.micros.begin(), p.micros.end());
-    return {{"path", arguments.to_device ? "h2d" : "d2h"}, {"block_bytes", p.block}, {"blocks", p.blocks}, {"bytes", p.block * p.blocks}, {"layout", arguments.layout},
-            {"seed", arguments.seed}, {"iters", arguments.iterations}, {"bytes_per_s", boost::json::object{{"median", p.rate}}},
+    return {{"path", arguments.to_device ? "h2d" : "d2h"},
+            {"block_bytes", p.block},
+            {"blocks", p.blocks},
+            {"bytes", p.block * p.blocks},
+            {"layout", arguments.layout},
+            {"seed", arguments.seed},
+            {"iters", arguments.iterations},
+            {"bytes_per_s", boost::json::object{{"median", p.rate}}},
             {"pct_of_peak", 100 * p.rate / peak_rate},
-            {"time_us", boost::json::object{{"p50", at(p.micros, 0.5)}, {"p90", at(p.micros, 0.9)}, {"min", at(p.micros, 0)}, {"max", at(p.micros, 1)}}},
-            {"submit_us", boost::json::object{{"p50", at(p.submit_micros, 0.5)}}}, {"ns_per_block", at(p.submit_micros, 0.5) * 1000 / static_cast<double>(p.blocks)},
-            {"verified", arguments.verify}, {"wrong_bytes", p.wrong}, {"samples_us", std::move(samples)}};
+            {"time_us",
+             boost::json::object{
+                 {"p50", at(p.micros, 0.5)}, {"p90", at(p.micros, 0.9)}, {"min", at(p.micros, 0)}, {"max", at(p.micros, 1)}}},
+            {"submit_us", boost::json::object{{"p50", at(p.submit_micros, 0.5)}}},
+            {"ns_per_block", at(p.submit_micros, 0.5) * 1000 / static_cast<double>(p.blocks)},
+            {"verified", arguments.verify},
+            {"wrong_bytes", p.wrong},
+            {"samples_us", std::move(samples)}};
 }
 
 Result<std::vector<std::uint64_t>> parse_sizes(const std::string& text, std::uint64_t total) {
@@ -165,7 +178,8 @@ Result<std::vector<std::uint64_t>> parse_sizes(const std::string& text, std::uin
     std::stringstream parts(text);
     for (std::string part; std::getline(parts, part, ',');) {
         PEGA_ASSIGN(const std::uint64_t size, parse_size(part));
-        if (size == 0 || size % 8 != 0 || size > total) return fail(Code::kInvalid, fmt::format("block size {} must be a multiple of 8 and at most --total", part));
+        if (size == 0 || size % 8 != 0 || size > total)
+            return fail(Code::kInvalid, fmt::format("block size {} must be a multiple of 8 and at most --total", part));
         out.push_back(size);
     }
     return out;
@@ -188,10 +202,12 @@ Result<void> bench(const Arguments& arguments, Context& context) {
     std::ostream& out = context.out;
     const char* path = arguments.to_device ? "h2d" : "d2h";
     if (!arguments.json && !arguments.csv) {
-        out << fmt::format("# pegaflow bench {}  v{}  {} ({})  layout {}  {} a sample  verify {}\n", path, PEGAFLOW_VERSION, device->info().name, device->info().text,
-                           arguments.layout, format_size(total), arguments.verify ? "on" : "OFF");
+        out << fmt::format("# pegaflow bench {}  v{}  {} ({})  layout {}  {} a sample  verify {}\n", path, PEGAFLOW_VERSION,
+                           device->info().name, device->info().text, arguments.layout, format_size(total),
+                           arguments.verify ? "on" : "OFF");
         out << fmt::format("# peak (measured, one copy of {}): {:.2f} GB/s\n", format_size(total), peak_rate / 1e9);
-        out << fmt::format("{:>9} {:>8} {:>8} {:>7} {:>9} {:>9} {:>9} {:>10} {:>9} {:>6}\n", "block", "blocks", "GB/s", "%peak", "p50_us", "p90_us", "max_us", "submit_us", "ns/block", "check");
+        out << fmt::format("{:>9} {:>8} {:>8} {:>7} {:>9} {:>9} {:>9} {:>10} {:>9} {:>6}\n", "block", "blocks", "GB/s", "%peak",
+                           "p50_us", "p90_us", "max_us", "submit_us", "ns/block", "check");
     } else if (arguments.csv) {
         out << "path,block_bytes,blocks,bytes_per_s,pct_of_peak,p50_us,p90_us,max_us,submit_us,wrong_bytes\n";
     }
@@ -204,10 +220,17 @@ Result<void> bench(const Arguments& arguments, Context& context) {
         if (arguments.json) {
             rows.push_back(to_json(p, arguments, peak_rate));
         } else if (arguments.csv) {
-            out << fmt::format("{},{},{},{:.0f},{:.2f},{:.2f},{:.2f},{:.2f},{:.2f},{}\n", path, p.block, p.blocks, p.rate, percent, at(p.micros, 0.5), at(p.micros, 0.9), at(p.micros, 1), at(p.submit_micros, 0.5), p.wrong);
+            out << fmt::format("{},{},{},{:.0f},{:.2f},{:.2f},{:.2f},{:.2f},{:.2f},{}\n", path, p.block, p.blocks, p.rate,
+                               percent, at(p.micros, 0.5), at(p.micros, 0.9), at(p.micros, 1), at(p.submit_micros, 0.5),
+                               p.wrong);
         } else {
-            out << fmt::format("{:>9} {:>8} {:>8.2f} {:>7.1f} {:>9.1f} {:>9.1f} {:>9.1f} {:>10.1f} {:>9.1f} {:>6}\n", format_size(p.block), p.blocks, p.rate / 1e9, percent, at(p.micros, 0.5), at(p.micros, 0.9),
-                               at(p.micros, 1), at(p.submit_micros, 0.5), at(p.submit_micros, 0.5) * 1000 / static_cast<double>(p.blocks), !arguments.verify ? "-" : p.wrong == 0 ? "ok" : "WRONG");
+            out << fmt::format("{:>9} {:>8} {:>8.2f} {:>7.1f} {:>9.1f} {:>9.1f} {:>9.1f} {:>10.1f} {:>9.1f} {:>6}\n",
+                               format_size(p.block), p.blocks, p.rate / 1e9, percent, at(p.micros, 0.5), at(p.micros, 0.9),
+                               at(p.micros, 1), at(p.submit_micros, 0.5),
+                               at(p.submit_micros, 0.5) * 1000 / static_cast<double>(p.blocks),
+                               !arguments.verify ? "-"
+                               : p.wrong == 0    ? "ok"
+                                                 : "WRONG");
         }
         if (p.wrong != 0) context.exit = kVerifyFailed;
         if (context.exit == kOk && arguments.min_ratio > 0 && percent < arguments.min_ratio) context.exit = kBelowRatio;
@@ -215,9 +238,18 @@ Result<void> bench(const Arguments& arguments, Context& context) {
     if (arguments.json) {
         boost::json::array command(context.command.begin(), context.command.end());
         out << boost::json::serialize(boost::json::object{
-                   {"schema", "pegaflow.bench"}, {"schema_version", 1}, {"tool", boost::json::object{{"version", PEGAFLOW_VERSION}}}, {"command", std::move(command)},
-                   {"env", boost::json::object{{"kernel", system.release}, {"processors", ::sysconf(_SC_NPROCESSORS_ONLN)}, {"device", device->info().text}, {"uuid", device->info().uuid}, {"numa_node", device->info().numa_node}}},
-                   {"peak", boost::json::object{{"measured_bytes_per_s", peak_rate}, {"method", "one copy of the whole region"}}}, {"results", std::move(rows)}})
+                   {"schema", "pegaflow.bench"},
+                   {"schema_version", 1},
+                   {"tool", boost::json::object{{"version", PEGAFLOW_VERSION}}},
+                   {"command", std::move(command)},
+                   {"env", boost::json::object{{"kernel", system.release},
+                                               {"processors", ::sysconf(_SC_NPROCESSORS_ONLN)},
+                                               {"device", device->info().text},
+                                               {"uuid", device->info().uuid},
+                                               {"numa_node", device->info().numa_node}}},
+                   {"peak",
+                    boost::json::object{{"measured_bytes_per_s", peak_rate}, {"method", "one copy of the whole region"}}},
+                   {"results", std::move(rows)}})
             << "\n";
     }
     return {};
@@ -229,11 +261,14 @@ void add_bench_transfer(CLI::App& bench_verb, Context& context) {
     for (const bool to_device : {false, true}) {
         auto arguments = std::make_shared<Arguments>();
         arguments->to_device = to_device;
-        CLI::App& verb = *bench_verb.add_subcommand(to_device ? "h2d" : "d2h", to_device ? "Host memory to a device, in blocks" : "A device to host memory, in blocks");
+        CLI::App& verb = *bench_verb.add_subcommand(
+            to_device ? "h2d" : "d2h", to_device ? "Host memory to a device, in blocks" : "A device to host memory, in blocks");
         verb.add_option("-d,--device", arguments->device, "Device name; default: the last GPU, else the host");
         verb.add_option("-s,--block-size", arguments->sizes, "Block sizes, comma separated")->capture_default_str();
         verb.add_option("--total", arguments->total, "Bytes a sample")->capture_default_str();
-        verb.add_option("--layout", arguments->layout, "Of the blocks")->check(CLI::IsMember({"contiguous", "random", "both-random"}))->capture_default_str();
+        verb.add_option("--layout", arguments->layout, "Of the blocks")
+            ->check(CLI::IsMember({"contiguous", "random", "both-random"}))
+            ->capture_default_str();
         verb.add_option("-n,--iters", arguments->iterations)->check(CLI::Range(1, 1000000))->capture_default_str();
         verb.add_option("-w,--warmup", arguments->warmup)->check(CLI::Range(0, 1000))->capture_default_str();
         verb.add_option("--seed", arguments->seed)->capture_default_str();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// pegaflow demo: a client process that saves a KV cache of the shape of Llama-3.1-8B through a server, wipes its own, loads it back, and
-// checks every byte.
+// pegaflow demo: a client process that saves a KV cache of the shape of Llama-3.1-8B through a server, wipes its own, loads it
+// back, and checks every byte.
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
@@ -39,12 +39,14 @@ public:
         memory->layer_bytes_ = 2 * blocks * kSegmentBytes;
         memory->bytes_ = memory->layer_bytes_ * kLayers;
         const int fd = ::shm_open(("/" + memory->name_).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        if (fd < 0) return fail(Code::kNoMemory, fmt::format("cannot create the shared memory object {}", memory->name_), errno);
+        if (fd < 0)
+            return fail(Code::kNoMemory, fmt::format("cannot create the shared memory object {}", memory->name_), errno);
         void* mapped = ::ftruncate(fd, static_cast<off_t>(memory->bytes_)) == 0
                            ? ::mmap(nullptr, memory->bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0)
                            : MAP_FAILED;
         ::close(fd);
-        if (mapped == MAP_FAILED) return fail(Code::kNoMemory, fmt::format("cannot map {} of shared memory", format_size(memory->bytes_)), errno);
+        if (mapped == MAP_FAILED)
+            return fail(Code::kNoMemory, fmt::format("cannot map {} of shared memory", format_size(memory->bytes_)), errno);
         memory->data_ = static_cast<std::uint8_t*>(mapped);
         return memory;
     }
@@ -71,7 +73,9 @@ public:
         return worker;
     }
     // The word that stands at this place of the cache that `seed` names.
-    static std::uint64_t word(std::uint64_t seed, std::uint64_t place) { return (place + seed) * 0x9e3779b97f4a7c15ULL ^ (place >> 7); }
+    static std::uint64_t word(std::uint64_t seed, std::uint64_t place) {
+        return (place + seed) * 0x9e3779b97f4a7c15ULL ^ (place >> 7);
+    }
     void fill(std::uint64_t seed) {
         for (std::uint64_t i = 0; i < bytes_ / 8; ++i) put(i, word(seed, i));
     }
@@ -128,11 +132,12 @@ Result<void> demo(const Arguments& arguments, Context& context) {
     save.instance_id = worker.instance_id;
     save.layers = layers;
     PEGA_ASSIGN(const SaveOutcome saved, client->save(save));
-    context.out << fmt::format("saved   {} blocks, {} at {:.2f} GB/s ({} were there already)\n", saved.saved_blocks, format_size(saved.bytes),
-                               rate(saved.bytes, start), saved.duplicate_blocks);
+    context.out << fmt::format("saved   {} blocks, {} at {:.2f} GB/s ({} were there already)\n", saved.saved_blocks,
+                               format_size(saved.bytes), rate(saved.bytes, start), saved.duplicate_blocks);
     memory->poison();
 
-    PEGA_ASSIGN(const QueryOutcome found, client->query({.instance_id = worker.instance_id, .hashes = views, .request_id = "demo"}));
+    PEGA_ASSIGN(const QueryOutcome found,
+                client->query({.instance_id = worker.instance_id, .hashes = views, .request_id = "demo"}));
     context.out << fmt::format("query   {} of {} blocks found, hit rate {:.1f} %\n", found.hit_blocks, hashes.size(),
                                100.0 * static_cast<double>(found.hit_blocks) / static_cast<double>(hashes.size()));
     if (found.hit_blocks != hashes.size() || !found.lease) return fail(Code::kInternal, "not all saved blocks were found");
@@ -147,7 +152,8 @@ Result<void> demo(const Arguments& arguments, Context& context) {
     start = std::chrono::steady_clock::now();
     PEGA_TRY(client->load(load, state.shm_name()));
     PEGA_TRY(state.wait(kLoadTimeout));
-    context.out << fmt::format("loaded  {} blocks, {} at {:.2f} GB/s\n", found.hit_blocks, format_size(memory->bytes()), rate(memory->bytes(), start));
+    context.out << fmt::format("loaded  {} blocks, {} at {:.2f} GB/s\n", found.hit_blocks, format_size(memory->bytes()),
+                               rate(memory->bytes(), start));
     if (const std::uint64_t wrong = memory->wrong_words(arguments.seed); wrong != 0) {
         context.exit = kVerifyFailed;
         return fail(Code::kCorrupt, fmt::format("{} of {} words are wrong", wrong, memory->bytes() / 8));
@@ -160,7 +166,8 @@ Result<void> demo(const Arguments& arguments, Context& context) {
 
 void add_demo(CLI::App& app, Context& context) {
     auto arguments = std::make_shared<Arguments>();
-    CLI::App& verb = *app.add_subcommand("demo", "Save and load a KV cache of the shape of Llama-3.1-8B through a server, and check every byte");
+    CLI::App& verb = *app.add_subcommand(
+        "demo", "Save and load a KV cache of the shape of Llama-3.1-8B through a server, and check every byte");
     verb.add_option("--endpoint", arguments->endpoint, "The server")->capture_default_str();
     verb.add_option("--blocks", arguments->blocks, "Blocks of 2 MiB")->check(CLI::Range(1, 65536))->capture_default_str();
     verb.add_option("--seed", arguments->seed, "Of the cache's contents")->capture_default_str();

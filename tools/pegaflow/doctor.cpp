@@ -48,22 +48,26 @@ void check_memory(std::vector<Finding>& out) {
     if (limit.rlim_cur == RLIM_INFINITY) {
         out.push_back({"ok", "locked memory", "no limit", ""});
     } else {
-        out.push_back({"warn", "locked memory", fmt::format("limited to {}", format_size(limit.rlim_cur)),
-                       "RDMA and io_uring register memory against this limit: set `ulimit -l unlimited` or LimitMEMLOCK=infinity"});
+        out.push_back(
+            {"warn", "locked memory", fmt::format("limited to {}", format_size(limit.rlim_cur)),
+             "RDMA and io_uring register memory against this limit: set `ulimit -l unlimited` or LimitMEMLOCK=infinity"});
     }
     const std::uint64_t total = meminfo("HugePages_Total");
     const std::uint64_t free_pages = meminfo("HugePages_Free");
     if (total == 0) {
-        out.push_back({"warn", "huge pages", "none are set aside", "sysctl vm.nr_hugepages=N, then pool.hugepages = true: faster start, fewer translation misses"});
+        out.push_back({"warn", "huge pages", "none are set aside",
+                       "sysctl vm.nr_hugepages=N, then pool.hugepages = true: faster start, fewer translation misses"});
     } else {
-        out.push_back({"ok", "huge pages", fmt::format("{} of {} free, {} KiB each", free_pages, total, meminfo("Hugepagesize")), ""});
+        out.push_back(
+            {"ok", "huge pages", fmt::format("{} of {} free, {} KiB each", free_pages, total, meminfo("Hugepagesize")), ""});
     }
     const auto nodes = base::numa_nodes();
     out.push_back({"ok", "NUMA", fmt::format("{} node{}", nodes.size(), nodes.size() == 1 ? "" : "s"), ""});
     std::error_code error;
     const auto space = fs::space("/dev/shm", error);
     if (error || space.available < (std::uint64_t{64} << 20)) {
-        out.push_back({"fail", "/dev/shm", error ? "is not there" : "is nearly full", "load states and shared memory live there: mount a tmpfs of some GiB"});
+        out.push_back({"fail", "/dev/shm", error ? "is not there" : "is nearly full",
+                       "load states and shared memory live there: mount a tmpfs of some GiB"});
     } else {
         out.push_back({"ok", "/dev/shm", fmt::format("{} available", format_size(space.available)), ""});
     }
@@ -76,11 +80,13 @@ void check_io(std::vector<Finding>& out) {
         ::close(static_cast<int>(ring));
         out.push_back({"ok", "io_uring", "available", ""});
     } else {
-        out.push_back({"warn", "io_uring", std::string("refused: ") + std::strerror(errno), "check kernel.io_uring_disabled and the container's seccomp profile"});
+        out.push_back({"warn", "io_uring", std::string("refused: ") + std::strerror(errno),
+                       "check kernel.io_uring_disabled and the container's seccomp profile"});
     }
     std::string nics;
     std::error_code error;
-    for (const auto& entry : fs::directory_iterator("/sys/class/infiniband", error)) nics += (nics.empty() ? "" : ", ") + entry.path().filename().string();
+    for (const auto& entry : fs::directory_iterator("/sys/class/infiniband", error))
+        nics += (nics.empty() ? "" : ", ") + entry.path().filename().string();
     out.push_back({"ok", "RDMA devices", nics.empty() ? "none" : nics, ""});
     std::ifstream driver("/proc/driver/nvidia/version");
     std::string line;
@@ -118,9 +124,12 @@ void check_devices(const std::vector<std::string>& search_path, std::vector<Find
         return;
     }
     for (const ModuleReport& module : (*fabric)->modules()) {
-        if (!module.problem.empty()) out.push_back({"warn", "module " + module.name, module.problem, "`pegaflow plugins` shows more"});
+        if (!module.problem.empty())
+            out.push_back({"warn", "module " + module.name, module.problem, "`pegaflow plugins` shows more"});
     }
-    if ((*fabric)->devices().empty()) out.push_back({"fail", "devices", "no back end can be used", "set PEGAFLOW_PLUGIN_PATH to the directory of the back ends"});
+    if ((*fabric)->devices().empty())
+        out.push_back(
+            {"fail", "devices", "no back end can be used", "set PEGAFLOW_PLUGIN_PATH to the directory of the back ends"});
     for (const DeviceInfo& info : (*fabric)->devices()) {
         const auto device = (*fabric)->device(info.name);
         if (!device) {
@@ -133,7 +142,9 @@ void check_devices(const std::vector<std::string>& search_path, std::vector<Find
             out.push_back({"fail", info.name, (write ? read : write).error().message, ""});
             continue;
         }
-        out.push_back({"ok", info.name, fmt::format("{}; one large copy: {:.1f} GB/s from the device, {:.1f} GB/s to it", info.text, *write, *read), ""});
+        out.push_back(
+            {"ok", info.name,
+             fmt::format("{}; one large copy: {:.1f} GB/s from the device, {:.1f} GB/s to it", info.text, *write, *read), ""});
     }
 }
 
@@ -145,7 +156,8 @@ void add_doctor(CLI::App& app, Context& context) {
         std::vector<std::string> search_path;
     };
     auto arguments = std::make_shared<Arguments>();
-    CLI::App& verb = *app.add_subcommand("doctor", "Examine this machine: devices, limits, problems, link peaks, and what to do");
+    CLI::App& verb =
+        *app.add_subcommand("doctor", "Examine this machine: devices, limits, problems, link peaks, and what to do");
     verb.add_flag("--json", arguments->json, "Print JSON");
     verb.add_option("--search-path", arguments->search_path, "Further directories with back ends");
     verb.callback([arguments, &context] {
@@ -155,14 +167,18 @@ void add_doctor(CLI::App& app, Context& context) {
         check_devices(arguments->search_path, findings);
         boost::json::array list;
         for (const Finding& f : findings) {
-            list.push_back(boost::json::object{{"level", f.level}, {"subject", f.subject}, {"text", f.text}, {"advice", f.advice}});
+            list.push_back(
+                boost::json::object{{"level", f.level}, {"subject", f.subject}, {"text", f.text}, {"advice", f.advice}});
             if (!arguments->json) {
                 context.out << fmt::format("{:<5} {:<16} {}\n", f.level, f.subject, f.text);
                 if (!f.advice.empty()) context.out << fmt::format("{:<22} -> {}\n", "", f.advice);
             }
             if (f.level == "fail") context.exit = kUsage;
         }
-        if (arguments->json) context.out << boost::json::serialize(boost::json::object{{"schema", "pegaflow.doctor"}, {"findings", std::move(list)}}) << "\n";
+        if (arguments->json)
+            context.out << boost::json::serialize(
+                               boost::json::object{{"schema", "pegaflow.doctor"}, {"findings", std::move(list)}})
+                        << "\n";
     });
 }
 

@@ -25,10 +25,12 @@ std::string capabilities_text(const pega_capabilities& c) {
     std::string moves;
     for (std::size_t from = 0; from < PEGA_MEMORY_KINDS; ++from) {
         for (std::size_t to = 0; to < PEGA_MEMORY_KINDS; ++to) {
-            if ((c.matrix[from] >> to & 1) != 0) moves += fmt::format("{}{}-{}", moves.empty() ? "" : " ", kKinds[from], kKinds[to]);
+            if ((c.matrix[from] >> to & 1) != 0)
+                moves += fmt::format("{}{}-{}", moves.empty() ? "" : " ", kKinds[from], kKinds[to]);
         }
     }
-    return fmt::format("{}; moves {}; alignment {}; about {}/s", flags, moves, c.alignment, format_size(c.cost[0].bytes_per_second));
+    return fmt::format("{}; moves {}; alignment {}; about {}/s", flags, moves, c.alignment,
+                       format_size(c.cost[0].bytes_per_second));
 }
 
 void list(const std::vector<std::string>& search_path, Context& context) {
@@ -39,7 +41,8 @@ void list(const std::vector<std::string>& search_path, Context& context) {
         context.out << fmt::format("{} {} ({})\n", module.name.empty() ? "?" : module.name, module.version, module.path);
         if (!module.problem.empty()) context.out << fmt::format("  not usable: {}\n", module.problem);
         for (const DeviceInfo& device : module.devices) {
-            context.out << fmt::format("  {}  {}{}{}\n", device.name, device.text, device.uuid.empty() ? "" : "  ", device.uuid);
+            context.out << fmt::format("  {}  {}{}{}\n", device.name, device.text, device.uuid.empty() ? "" : "  ",
+                                       device.uuid);
             if (const auto opened = (*fabric)->device(device.name)) {
                 context.out << fmt::format("    {}\n", capabilities_text((*opened)->capabilities()));
             } else {
@@ -55,7 +58,8 @@ void check(const conformance::Options& options, Context& context) {
     for (const auto& result : results) {
         constexpr const char* kWords[] = {"ok", "FAILED", "skipped"};
         ++counts[static_cast<int>(result.outcome)];
-        context.out << fmt::format("{:<8} {}{}{}\n", kWords[static_cast<int>(result.outcome)], result.name, result.text.empty() ? "" : ": ", result.text);
+        context.out << fmt::format("{:<8} {}{}{}\n", kWords[static_cast<int>(result.outcome)], result.name,
+                                   result.text.empty() ? "" : ": ", result.text);
     }
     context.out << fmt::format("{} passed, {} failed, {} skipped\n", counts[0], counts[1], counts[2]);
     if (counts[1] != 0 || results.empty()) context.exit = kVerifyFailed;

@@ -5,8 +5,8 @@
 
 #include <CLI/CLI.hpp>
 #include <csignal>
-#include <ctime>
 #include <cstdlib>
+#include <ctime>
 #include <iostream>
 #include <memory>
 #include <thread>
@@ -53,12 +53,15 @@ void serve(const Arguments& arguments, Context& context) {
     if (!started) return context.fail(started.error());
     server::Server& running = **started;
     // Where everything listens, also when the ports were free ones: scripts read this line.
-    context.out << fmt::format("pegaflow {} serving: grpc port {} admin port {}\n", PEGAFLOW_VERSION, running.port(), running.admin_port()) << std::flush;
+    context.out << fmt::format("pegaflow {} serving: grpc port {} admin port {}\n", PEGAFLOW_VERSION, running.port(),
+                               running.admin_port())
+                << std::flush;
     std::thread waiter([&running, signals] {
         int number = 0;
         ::sigwait(&signals, &number);
         running.request_stop();
-        // Terminals and supervisors send the same signal to a whole group, which may come here twice: only a later one means "at once".
+        // Terminals and supervisors send the same signal to a whole group, which may come here twice: only a later one means
+        // "at once".
         const timespec grace{1, 0};
         while (::sigtimedwait(&signals, nullptr, &grace) > 0) {
         }
@@ -80,7 +83,8 @@ void add_serve(CLI::App& app, Context& context) {
     verb.add_flag("--print-config", arguments->print_config, "Print the configuration in force and end");
     for (const server::Option& option : server::options()) {
         const auto set = [arguments, key = option.key](const std::string& value) { arguments->values[key] = value; };
-        CLI::Option* flag = verb.add_option_function<std::string>(option.flag(), set, fmt::format("{} ({})", option.help, option.type));
+        CLI::Option* flag =
+            verb.add_option_function<std::string>(option.flag(), set, fmt::format("{} ({})", option.help, option.type));
         if (option.boolean) flag->expected(0, 1)->default_str("true")->type_name("BOOL");
     }
     verb.callback([arguments, &context] { serve(*arguments, context); });

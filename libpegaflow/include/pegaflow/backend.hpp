@@ -12,8 +12,8 @@
 namespace pegaflow::backend {
 
 // Writes a formatted line to the host's log, at most 511 characters. [any]
-[[gnu::format(printf, 4, 5)]] inline void log(const pega_host* host, std::uint32_t level, const char* module, const char* format,
-                                              ...) {
+[[gnu::format(printf, 4, 5)]] inline void log(const pega_host* host, std::uint32_t level, const char* module,
+                                              const char* format, ...) {
     if (host == nullptr || host->log == nullptr) return;
     char line[512];
     va_list arguments;

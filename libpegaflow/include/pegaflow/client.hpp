@@ -55,7 +55,8 @@ public:
     const std::string& endpoint() const noexcept;
     Result<std::string> health();  // the server's version
     // Opens the session that ties the instance's life to this process: when it dies the server frees what it held.
-    Result<void> start_session(std::string instance_id, std::string name_space, std::uint32_t tp_size, std::uint32_t world_size);
+    Result<void> start_session(std::string instance_id, std::string name_space, std::uint32_t tp_size,
+                               std::uint32_t world_size);
 
     Result<void> register_worker(const WorkerRegistration& worker);
     Result<void> unregister_instance(std::string_view instance_id);

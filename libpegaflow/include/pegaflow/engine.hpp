@@ -28,7 +28,7 @@ namespace pegaflow {
 
 class Fabric;
 
-inline constexpr std::size_t kMaxHashBytes = 64;     // of one block hash
+inline constexpr std::size_t kMaxHashBytes = 64;       // of one block hash
 inline constexpr std::uint32_t kNoBlock = UINT32_MAX;  // a load position without a destination
 
 // Where a worker's KV memory is, in plain fields.
@@ -48,11 +48,11 @@ struct LayerRegistration {
     std::string name;
     MemoryDescription memory;
     std::uint64_t num_blocks = 0;
-    std::uint64_t bytes_per_block = 0;   // of one segment of one block (K alone when K and V are apart)
-    std::uint64_t kv_stride_bytes = 0;   // from segment 0 to segment 1; 0 with one segment
-    std::uint32_t segments = 1;          // 1 or 2
+    std::uint64_t bytes_per_block = 0;     // of one segment of one block (K alone when K and V are apart)
+    std::uint64_t kv_stride_bytes = 0;     // from segment 0 to segment 1; 0 with one segment
+    std::uint32_t segments = 1;            // 1 or 2
     std::uint64_t block_stride_bytes = 0;  // 0 = follows from the other fields
-    std::uint32_t storage_group = 0;     // hybrid models: layers of one group are stored and found together
+    std::uint32_t storage_group = 0;       // hybrid models: layers of one group are stored and found together
 };
 
 struct WorkerRegistration {
@@ -80,7 +80,7 @@ struct SaveRequest {
     std::uint32_t pp_rank = 0;
     std::int32_t device_id = 0;
     std::span<const SaveLayer> layers;
-    std::string_view wait_event;      // exported event (abi/ext/stream.h) to wait for before reading the source; "" = none
+    std::string_view wait_event;        // exported event (abi/ext/stream.h) to wait for before reading the source; "" = none
     pega_event* local_event = nullptr;  // the same for a caller in this process; borrowed until done
     std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 };
@@ -97,16 +97,16 @@ struct QueryRequest {
     std::string_view instance_id;
     std::span<const std::string_view> hashes;  // prefix order
     std::string_view request_id;
-    std::uint32_t group = 0;       // storage group
-    bool whole_prefix_only = false;  // group > 0: all or nothing, no lease for a part
+    std::uint32_t group = 0;                             // storage group
+    bool whole_prefix_only = false;                      // group > 0: all or nothing, no lease for a part
     std::optional<std::chrono::nanoseconds> lease_time;  // null = the engine's default
 };
 
 struct QueryOutcome {
-    bool loading = false;             // a slower tier is at work: ask again with the same request_id
-    std::uint64_t hit_blocks = 0;     // group 0: length of the prefix found
+    bool loading = false;                      // a slower tier is at work: ask again with the same request_id
+    std::uint64_t hit_blocks = 0;              // group 0: length of the prefix found
     std::vector<std::uint32_t> hit_positions;  // group > 0, membership: ascending positions found
-    std::optional<LeaseId> lease;     // pins the hits; only when there is at least one
+    std::optional<LeaseId> lease;              // pins the hits; only when there is at least one
 };
 
 // Destinations for one lease: for each layer group, one block id (or kNoBlock) per leased block.
@@ -121,7 +121,7 @@ struct LoadRequest {
     std::int32_t device_id = 0;
     std::span<const std::span<const std::string_view>> layer_groups;  // names; each group within one storage group
     std::span<const LeaseLoad> loads;
-    std::string_view wait_event;        // to wait for before writing the destination; "" = none
+    std::string_view wait_event;  // to wait for before writing the destination; "" = none
     pega_event* local_event = nullptr;
     std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
 };
@@ -135,17 +135,18 @@ using LoadId = std::uint64_t;
 
 struct EngineOptions {
     std::uint64_t pool_bytes = std::uint64_t{30} << 30;
-    std::uint64_t block_bytes_hint = 0;       // typical bytes of a block page; 0 = learned from the first instance
+    std::uint64_t block_bytes_hint = 0;  // typical bytes of a block page; 0 = learned from the first instance
     bool hugepages = false;
-    std::string pool_file;                    // tmpfs or hugetlbfs file that backs the pool; "" = anonymous memory
+    std::string pool_file;  // tmpfs or hugetlbfs file that backs the pool; "" = anonymous memory
     bool numa_affinity = true;
-    std::string eviction_policy = "lru";      // a built-in, or a plug-in module's name
-    std::string admission_policy = "none";    // "none", "tiny_lfu", or a plug-in module's name
+    std::string eviction_policy = "lru";    // a built-in, or a plug-in module's name
+    std::string admission_policy = "none";  // "none", "tiny_lfu", or a plug-in module's name
     std::chrono::nanoseconds lease_time = std::chrono::seconds(600);
-    std::chrono::nanoseconds incomplete_block_time = std::chrono::seconds(300);  // partly filled blocks older than this are dropped
+    std::chrono::nanoseconds incomplete_block_time =
+        std::chrono::seconds(300);              // partly filled blocks older than this are dropped
     std::uint32_t max_queued_transfers = 1024;  // not ended, per worker and direction; more is answered with kQueueFull
-    bool digests = true;                      // CRC32C per segment, off the critical path
-    bool verify_on_load = false;              // check digests of memory-resident blocks before each load as well
+    bool digests = true;                        // CRC32C per segment, off the critical path
+    bool verify_on_load = false;                // check digests of memory-resident blocks before each load as well
 };
 
 struct WorkerInfo {

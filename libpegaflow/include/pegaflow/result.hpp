@@ -114,22 +114,22 @@ inline unexpected<Error> fail(Code code, std::string message, std::int32_t nativ
 inline unexpected<Error> fail(Error error) { return unexpected<Error>(std::move(error)); }
 
 // Returns from the enclosing function when `expression` failed.
-#define PEGA_TRY(expression)                                                      \
-    do {                                                                          \
-        if (auto pega_try_result_ = (expression); !pega_try_result_) {            \
-            return ::pegaflow::fail(std::move(pega_try_result_).error());         \
-        }                                                                         \
+#define PEGA_TRY(expression)                                              \
+    do {                                                                  \
+        if (auto pega_try_result_ = (expression); !pega_try_result_) {    \
+            return ::pegaflow::fail(std::move(pega_try_result_).error()); \
+        }                                                                 \
     } while (false)
 
 #define PEGA_CONCAT_INNER(a, b) a##b
 #define PEGA_CONCAT(a, b) PEGA_CONCAT_INNER(a, b)
 
 // Declares or assigns `target` from a Result's value, or returns its error.
-#define PEGA_ASSIGN(target, expression)                                           \
-    auto PEGA_CONCAT(pega_result_, __LINE__) = (expression);                      \
-    if (!PEGA_CONCAT(pega_result_, __LINE__)) {                                   \
+#define PEGA_ASSIGN(target, expression)                                                  \
+    auto PEGA_CONCAT(pega_result_, __LINE__) = (expression);                             \
+    if (!PEGA_CONCAT(pega_result_, __LINE__)) {                                          \
         return ::pegaflow::fail(std::move(PEGA_CONCAT(pega_result_, __LINE__)).error()); \
-    }                                                                             \
+    }                                                                                    \
     target = std::move(PEGA_CONCAT(pega_result_, __LINE__)).value()
 
 }  // namespace pegaflow

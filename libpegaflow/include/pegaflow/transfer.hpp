@@ -79,7 +79,8 @@ public:
     Result<Device*> device(std::string_view name);
     // The device whose uuid this is (as CUDA prints it, with or without the prefix "GPU-"). kNotFound.
     Result<Device*> device_by_uuid(std::string_view uuid);
-    // The device that moves bytes between memory that is local to `local_device` and memory of kind `remote_kind`; kUnsupported.
+    // The device that moves bytes between memory that is local to `local_device` and memory of kind `remote_kind`;
+    // kUnsupported.
     Result<Device*> route(std::string_view local_device, std::uint32_t remote_kind);
     // The entry of a module that is no back end (a policy), loaded on first use; valid as long as the Fabric. kNotFound.
     Result<const pega_entry*> module(std::string_view name);

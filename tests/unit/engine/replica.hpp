@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// replica.hpp - a worker of a pretended serving replica: KV memory in this process, filled with patterns that tell blocks apart.
+// replica.hpp - a worker of a pretended serving replica: KV memory in this process, filled with patterns that tell blocks
+// apart.
 #pragma once
 
 #include <cstring>
@@ -32,8 +33,8 @@ public:
     }
 
     WorkerRegistration registration() {
-        WorkerRegistration w{shape_.instance, shape_.name_space, shape_.tp_rank, shape_.tp_size, shape_.pp_rank, shape_.world_size,
-                             shape_.device_id, shape_.page_first, "bfloat16", {}};
+        WorkerRegistration w{shape_.instance,   shape_.name_space, shape_.tp_rank,    shape_.tp_size, shape_.pp_rank,
+                             shape_.world_size, shape_.device_id,  shape_.page_first, "bfloat16",     {}};
         for (std::size_t i = 0; i < memory_.size(); ++i) {
             LayerRegistration layer;
             layer.name = names_[i];
@@ -67,14 +68,17 @@ public:
         return count;
     }
 
-    Result<SaveOutcome> save(Engine& engine, std::vector<std::uint32_t> ids, const std::vector<std::string>& hashes, std::uint32_t group = 0,
-                             std::size_t first = 0, std::size_t count = SIZE_MAX) {
+    Result<SaveOutcome> save(Engine& engine, std::vector<std::uint32_t> ids, const std::vector<std::string>& hashes,
+                             std::uint32_t group = 0, std::size_t first = 0, std::size_t count = SIZE_MAX) {
         const std::vector<std::string_view> views(hashes.begin(), hashes.end());
         std::vector<SaveLayer> layers;
         const auto names = group_names(group);
         for (std::size_t i = first; i < names.size() && i - first < count; ++i) layers.push_back({names[i], ids, views});
-        return engine.save({.instance_id = shape_.instance, .tp_rank = shape_.tp_rank, .pp_rank = shape_.pp_rank,
-                            .device_id = shape_.device_id, .layers = layers});
+        return engine.save({.instance_id = shape_.instance,
+                            .tp_rank = shape_.tp_rank,
+                            .pp_rank = shape_.pp_rank,
+                            .device_id = shape_.device_id,
+                            .layers = layers});
     }
 
     Result<void> load(Engine& engine, const LeaseId& lease, std::vector<std::uint32_t> ids, std::uint32_t group = 0) {
@@ -82,8 +86,11 @@ public:
         const std::span<const std::string_view> groups[] = {names};
         const std::span<const std::uint32_t> targets[] = {ids};
         const LeaseLoad loads[] = {{lease, targets}};
-        return engine.load({.instance_id = shape_.instance, .tp_rank = shape_.tp_rank, .device_id = shape_.device_id,
-                            .layer_groups = groups, .loads = loads});
+        return engine.load({.instance_id = shape_.instance,
+                            .tp_rank = shape_.tp_rank,
+                            .device_id = shape_.device_id,
+                            .layer_groups = groups,
+                            .loads = loads});
     }
 
     std::vector<std::string_view> group_names(std::uint32_t group) const {
@@ -122,7 +129,8 @@ inline std::vector<std::string> make_hashes(std::size_t count, int seed = 0) {
     return out;
 }
 
-inline Result<QueryOutcome> query(Engine& engine, const std::string& instance, const std::vector<std::string>& hashes, std::uint32_t group = 0) {
+inline Result<QueryOutcome> query(Engine& engine, const std::string& instance, const std::vector<std::string>& hashes,
+                                  std::uint32_t group = 0) {
     const std::vector<std::string_view> views(hashes.begin(), hashes.end());
     return engine.query({.instance_id = instance, .hashes = views, .request_id = "request", .group = group});
 }

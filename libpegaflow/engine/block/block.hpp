@@ -57,11 +57,11 @@ struct Block {
     PageOwner& owner;
     std::atomic<std::uint32_t> refs{0};
     BlockState state = BlockState::kFilling;
-    std::vector<Page> pages;                         // by shard of the storage group
-    std::unique_ptr<std::vector<ShardFill>> fill;    // until sealed
+    std::vector<Page> pages;                       // by shard of the storage group
+    std::unique_ptr<std::vector<ShardFill>> fill;  // until sealed
     std::uint32_t shards_missing = 0;
     std::int64_t birth_ns = 0;
-    std::vector<std::uint32_t> digests;              // one a page
+    std::vector<std::uint32_t> digests;  // one a page
     std::atomic<bool> digested{false};
     // Links of the eviction policy.
     Block* newer = nullptr;

@@ -16,7 +16,8 @@ bool idle_and_unpinned(const Block& block) noexcept { return block.refs.load(std
 
 }  // namespace
 
-BlockIndex::BlockIndex(const PolicyFactory& policy, AdmissionPolicy& admission, PageOwner& pages) : admission_(admission), pages_(pages) {
+BlockIndex::BlockIndex(const PolicyFactory& policy, AdmissionPolicy& admission, PageOwner& pages)
+    : admission_(admission), pages_(pages) {
     for (Shard& shard : shards_) shard.policy = policy();
 }
 
@@ -31,7 +32,8 @@ BlockIndex::~BlockIndex() {
     }
 }
 
-std::size_t BlockIndex::find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group, std::string_view text) {
+std::size_t BlockIndex::find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group,
+                             std::string_view text) {
     const std::size_t mask = shard.slots.size() - 1;
     for (std::size_t at = hash & mask; shard.slots[at].hash != 0; at = (at + 1) & mask) {
         if (shard.slots[at].hash == marked(hash) && same_key(shard.slots[at].block->key, scope, group, text)) return at;
@@ -109,8 +111,8 @@ void BlockIndex::lookup_prefix(std::uint64_t scope, std::uint32_t group, std::sp
     });
 }
 
-void BlockIndex::lookup_each(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, std::vector<BlockRef>& out,
-                             std::vector<std::uint32_t>& positions) {
+void BlockIndex::lookup_each(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes,
+                             std::vector<BlockRef>& out, std::vector<std::uint32_t>& positions) {
     lookup(scope, group, hashes, [&](std::size_t i, BlockRef block) {
         if (block) {
             out.push_back(std::move(block));
@@ -165,8 +167,8 @@ void BlockIndex::take_out(Shard& shard, Block& block) {
     block.refs.fetch_sub(1, std::memory_order_acq_rel);  // the index's own; the caller holds another
 }
 
-FillClaim BlockIndex::claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard_number, std::span<const std::uint64_t> wanted,
-                            std::uint64_t page, std::int64_t now_ns) {
+FillClaim BlockIndex::claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard_number,
+                            std::span<const std::uint64_t> wanted, std::uint64_t page, std::int64_t now_ns) {
     const std::uint64_t table = table_hash(key.scope, key.group, key.hash());
     Shard& shard = shard_of(table);
     FillClaim claim;
@@ -313,7 +315,8 @@ std::uint64_t BlockIndex::drop_incomplete(std::int64_t before_ns, std::uint64_t 
         for (const Slot& slot : shard.slots) {
             const Block* block = slot.block;
             if (block == nullptr || block->state != BlockState::kFilling) continue;
-            if ((block->birth_ns < before_ns || block->key.scope == scope) && !being_copied(*block)) out.emplace_back(slot.block);
+            if ((block->birth_ns < before_ns || block->key.scope == scope) && !being_copied(*block))
+                out.emplace_back(slot.block);
         }
         for (const BlockRef& block : out) take_out(shard, *block);
         dropped += out.size();

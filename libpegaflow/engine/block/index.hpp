@@ -5,8 +5,8 @@
 // nothing for a hash.
 #pragma once
 
-#include <atomic>
 #include <array>
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -45,21 +45,22 @@ public:
     ~BlockIndex();
 
     // Pins the resident blocks of the longest prefix of `hashes` and appends them to `out`. [any]
-    void lookup_prefix(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, std::vector<BlockRef>& out);
+    void lookup_prefix(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes,
+                       std::vector<BlockRef>& out);
     // Pins every resident block of `hashes`; appends block and position. [any]
-    void lookup_each(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, std::vector<BlockRef>& out,
-                     std::vector<std::uint32_t>& positions);
+    void lookup_each(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes,
+                     std::vector<BlockRef>& out, std::vector<std::uint32_t>& positions);
     // True for a resident block; no pin, no effect on recency. [any]
     bool contains(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
     // True when a saver of this shard would have to bring a page. [any]
     bool needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard) const;
 
-    // Claims the layers of `wanted` that nobody has or copies. A block that is new is made with `shape`. When the block has no page for the
-    // shard yet, `page` becomes it. [any]
+    // Claims the layers of `wanted` that nobody has or copies. A block that is new is made with `shape`. When the block has no
+    // page for the shard yet, `page` becomes it. [any]
     FillClaim claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard, std::span<const std::uint64_t> wanted,
                     std::uint64_t page, std::int64_t now_ns);
-    // The claimed layers are there. Returns true when the block became complete, and with that resident (or was refused admission,
-    // then `admitted` is false and the block is gone). [any]
+    // The claimed layers are there. Returns true when the block became complete, and with that resident (or was refused
+    // admission, then `admitted` is false and the block is gone). [any]
     bool filled(const FillClaim& claim, std::uint32_t shard, bool* admitted);
     // The copy failed: others may claim the layers again; a block without any layer goes. [any]
     void unclaim(const FillClaim& claim, std::uint32_t shard);
@@ -67,7 +68,8 @@ public:
     // Makes a complete block resident at once (replay of traces, slower tiers). False when it is there already. [any]
     bool insert_resident(BlockRef block, bool* admitted);
 
-    // Takes the block that should go first out of the index; null when no block can go. Its memory follows its last reference. [any]
+    // Takes the block that should go first out of the index; null when no block can go. Its memory follows its last reference.
+    // [any]
     BlockRef evict_one();
     // The same for this very block. False when it was not resident. [any]
     bool erase(Block& block);
@@ -100,7 +102,8 @@ private:
     };
 
     Shard& shard_of(std::uint64_t hash) const noexcept { return shards_[hash >> 58]; }
-    static std::size_t find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group, std::string_view text);
+    static std::size_t find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group,
+                            std::string_view text);
     static void insert(Shard& shard, Block* block);
     static void erase_slot(Shard& shard, std::size_t at);
     bool make_resident(Shard& shard, Block& block);

@@ -33,7 +33,8 @@ inline std::uint64_t table_hash(std::uint64_t scope, std::uint32_t group, std::s
 }
 
 inline bool same_key(const BlockKey& key, std::uint64_t scope, std::uint32_t group, std::string_view hash) noexcept {
-    return key.length == hash.size() && key.scope == scope && key.group == group && std::memcmp(key.bytes.data(), hash.data(), hash.size()) == 0;
+    return key.length == hash.size() && key.scope == scope && key.group == group &&
+           std::memcmp(key.bytes.data(), hash.data(), hash.size()) == 0;
 }
 
 }  // namespace pegaflow::engine

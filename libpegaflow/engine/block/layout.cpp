@@ -41,11 +41,14 @@ Result<std::map<std::string, LayerFacts>> collect(std::span<const WorkerRegistra
                 facts.group = layer.storage_group;
             }
             if (facts.segment_bytes != layer.bytes_per_block || facts.segments != layer.segments) {
-                return bad_layer(layer, fmt::format("inconsistent geometry: device {} has {} segments of {} bytes, another has {} of {}",
-                                                    worker->device_id, layer.segments, layer.bytes_per_block, facts.segments, facts.segment_bytes));
+                return bad_layer(
+                    layer,
+                    fmt::format("inconsistent geometry: device {} has {} segments of {} bytes, another has {} of {}",
+                                worker->device_id, layer.segments, layer.bytes_per_block, facts.segments, facts.segment_bytes));
             }
             if (facts.group != layer.storage_group) {
-                return bad_layer(layer, fmt::format("storage group {} on device {}, but {} elsewhere", layer.storage_group, worker->device_id, facts.group));
+                return bad_layer(layer, fmt::format("storage group {} on device {}, but {} elsewhere", layer.storage_group,
+                                                    worker->device_id, facts.group));
             }
             facts.stages_by_rank[worker->tp_rank].insert(worker->pp_rank);
         }
@@ -60,15 +63,18 @@ Result<void> check_cover(const std::map<std::string, LayerFacts>& layers, std::u
         for (std::uint32_t rank = 0; rank < tp_size; ++rank) {
             const auto owners = facts.stages_by_rank.find(rank);
             if (owners == facts.stages_by_rank.end()) {
-                return fail(Code::kInvalid, fmt::format("incomplete KV registration: layer {} has no owner for tp_rank {}", name, rank));
+                return fail(Code::kInvalid,
+                            fmt::format("incomplete KV registration: layer {} has no owner for tp_rank {}", name, rank));
             }
             if (owners->second.size() > 1) {
-                return fail(Code::kInvalid, fmt::format("layer {} at tp_rank {} is claimed by different pipeline stages", name, rank));
+                return fail(Code::kInvalid,
+                            fmt::format("layer {} at tp_rank {} is claimed by different pipeline stages", name, rank));
             }
         }
     }
     if (*groups.rbegin() + 1 != groups.size()) {
-        return fail(Code::kInvalid, fmt::format("storage groups must be dense: there are {}, the largest is {}", groups.size(), *groups.rbegin()));
+        return fail(Code::kInvalid, fmt::format("storage groups must be dense: there are {}, the largest is {}", groups.size(),
+                                                *groups.rbegin()));
     }
     if (page_first && groups.size() > 1) {
         return fail(Code::kInvalid, fmt::format("page_first needs one storage group, the instance has {}", groups.size()));
@@ -86,7 +92,8 @@ std::string fingerprint(const Layout& layout, const WorkerRegistration& first) {
             }
         }
     }
-    return fmt::format("{:016x}{:016x}", base::hash_bytes(text.data(), text.size(), 1), base::hash_bytes(text.data(), text.size(), 2));
+    return fmt::format("{:016x}{:016x}", base::hash_bytes(text.data(), text.size(), 1),
+                       base::hash_bytes(text.data(), text.size(), 2));
 }
 
 }  // namespace
@@ -95,14 +102,17 @@ Result<LayerGeometry> layer_geometry(const LayerRegistration& layer) {
     LayerGeometry g{layer.num_blocks, layer.bytes_per_block, layer.segments, layer.block_stride_bytes, layer.kv_stride_bytes};
     if (layer.name.empty()) return bad_layer(layer, "a layer needs a name");
     if (g.num_blocks == 0 || g.segment_bytes == 0 || g.segments == 0 || layer.memory.length == 0) {
-        return bad_layer(layer, fmt::format("num_blocks {}, bytes_per_block {}, segments {} and memory length {} must all be positive",
-                                            g.num_blocks, g.segment_bytes, g.segments, layer.memory.length));
+        return bad_layer(layer,
+                         fmt::format("num_blocks {}, bytes_per_block {}, segments {} and memory length {} must all be positive",
+                                     g.num_blocks, g.segment_bytes, g.segments, layer.memory.length));
     }
     const bool split = g.segments > 1 && g.segment_stride > g.segment_bytes;
     if (g.segments > 1) {
-        if (g.segment_stride == 0) return bad_layer(layer, fmt::format("kv_stride is 0, expected a distance between its {} segments", g.segments));
+        if (g.segment_stride == 0)
+            return bad_layer(layer, fmt::format("kv_stride is 0, expected a distance between its {} segments", g.segments));
         if (g.segment_stride < g.segment_bytes) {
-            return bad_layer(layer, fmt::format("segments would overlap: kv_stride {} is less than bytes_per_block {}", g.segment_stride, g.segment_bytes));
+            return bad_layer(layer, fmt::format("segments would overlap: kv_stride {} is less than bytes_per_block {}",
+                                                g.segment_stride, g.segment_bytes));
         }
         if (split && g.segments != 2) return bad_layer(layer, fmt::format("split segments must be 2, got {}", g.segments));
     }
@@ -113,7 +123,8 @@ Result<LayerGeometry> layer_geometry(const LayerRegistration& layer) {
     }
     if (g.block_stride == 0) g.block_stride = g.segment_bytes;
     if (g.block_stride < g.segment_bytes) {
-        return bad_layer(layer, fmt::format("block stride {} is less than the {} bytes of a block", g.block_stride, g.segment_bytes));
+        return bad_layer(layer,
+                         fmt::format("block stride {} is less than the {} bytes of a block", g.block_stride, g.segment_bytes));
     }
     std::uint64_t blocks = 0;
     std::uint64_t end = 0;
@@ -124,9 +135,12 @@ Result<LayerGeometry> layer_geometry(const LayerRegistration& layer) {
         // Either all K before all V, or V of a block right within its stride.
         const bool inside = g.segment_stride + g.segment_bytes <= g.block_stride;
         if (!inside && g.segment_stride < end) {
-            return bad_layer(layer, fmt::format("segments of different blocks would overlap: kv_stride {}, blocks extend over {}", g.segment_stride, end));
+            return bad_layer(layer,
+                             fmt::format("segments of different blocks would overlap: kv_stride {}, blocks extend over {}",
+                                         g.segment_stride, end));
         }
-        if (__builtin_add_overflow(end, g.segment_stride, &end)) return bad_layer(layer, "the extent of its segments overflows");
+        if (__builtin_add_overflow(end, g.segment_stride, &end))
+            return bad_layer(layer, "the extent of its segments overflows");
     }
     if (end > layer.memory.length) {
         return bad_layer(layer, fmt::format("needs {} bytes, its memory has {}", end, layer.memory.length));

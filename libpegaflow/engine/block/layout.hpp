@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // layout.hpp - where the bytes of a block are, on the worker and in the pool; pure functions over what the workers registered.
 //
-// A block has one page for each shard of its storage group. A shard is what one tensor-parallel rank of one pipeline stage holds of
-// the group; replicas share it. Its layers lie side by side in its page, in the order of their ids (rank of the name in byte order).
+// A block has one page for each shard of its storage group. A shard is what one tensor-parallel rank of one pipeline stage
+// holds of the group; replicas share it. Its layers lie side by side in its page, in the order of their ids (rank of the name
+// in byte order).
 #pragma once
 
 #include <cstdint>

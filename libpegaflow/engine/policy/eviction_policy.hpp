@@ -11,8 +11,8 @@
 
 namespace pegaflow::engine {
 
-// One policy object serves one shard of the index and is called with that shard's mutex held: it needs no lock of its own and must
-// not call out. `stamp` grows with time and is comparable between shards. A block is tracked from insert to remove.
+// One policy object serves one shard of the index and is called with that shard's mutex held: it needs no lock of its own and
+// must not call out. `stamp` grows with time and is comparable between shards. A block is tracked from insert to remove.
 class EvictionPolicy {
 public:
     virtual ~EvictionPolicy() = default;

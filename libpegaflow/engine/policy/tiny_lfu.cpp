@@ -14,7 +14,8 @@ namespace {
 constexpr std::uint64_t kMinCounters = 1024;
 constexpr std::uint64_t kSampleFactor = 10;
 constexpr std::uint64_t kHalves = 0x7777777777777777ULL;
-constexpr std::uint64_t kRowSeeds[] = {0xc3a5c85c97cb3127ULL, 0xb492b66fbe98f273ULL, 0x9ae16a3b2f90404fULL, 0xcbf29ce484222325ULL};
+constexpr std::uint64_t kRowSeeds[] = {0xc3a5c85c97cb3127ULL, 0xb492b66fbe98f273ULL, 0x9ae16a3b2f90404fULL,
+                                       0xcbf29ce484222325ULL};
 
 class AdmitAll final : public AdmissionPolicy {
 public:
@@ -30,7 +31,9 @@ TinyLfu::TinyLfu(std::uint64_t expected_blocks)
       counters_(kRows * (mask_ + 1) / 16),
       doorkeeper_((mask_ + 1) * 4 / 64) {}
 
-std::uint64_t TinyLfu::slot(std::uint64_t hash, int row) const noexcept { return base::mix(hash ^ kRowSeeds[row], kRowSeeds[(row + 1) % kRows]) & mask_; }
+std::uint64_t TinyLfu::slot(std::uint64_t hash, int row) const noexcept {
+    return base::mix(hash ^ kRowSeeds[row], kRowSeeds[(row + 1) % kRows]) & mask_;
+}
 
 std::uint32_t TinyLfu::counter(std::uint64_t at, int row) const noexcept {
     const std::uint64_t index = static_cast<std::uint64_t>(row) * (mask_ + 1) + at;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // tiny_lfu.hpp - admission by estimated frequency (Einziger, Friedman, Manes: TinyLFU, ACM TOS 2017).
 //
-// A doorkeeper (Bloom filter) takes first sightings, a count-min sketch of 4-bit counters the rest; after `sample` recordings all
-// counters are halved and the doorkeeper is emptied, so that old popularity fades.
+// A doorkeeper (Bloom filter) takes first sightings, a count-min sketch of 4-bit counters the rest; after `sample` recordings
+// all counters are halved and the doorkeeper is emptied, so that old popularity fades.
 #pragma once
 
 #include <atomic>
@@ -34,7 +34,8 @@ private:
 
     std::uint64_t mask_;    // counters a row, minus one
     std::uint64_t sample_;  // recordings between two agings
-    std::vector<std::atomic<std::uint64_t>> counters_;    // 16 counters a word; racing increments may be lost, which an estimate allows
+    std::vector<std::atomic<std::uint64_t>>
+        counters_;  // 16 counters a word; racing increments may be lost, which an estimate allows
     std::vector<std::atomic<std::uint64_t>> doorkeeper_;
     std::atomic<std::uint64_t> recorded_{0};
     std::mutex aging_;

@@ -23,8 +23,8 @@ constexpr std::uint64_t kSmallPage = 4096;
 
 std::string reason(const PoolOptions& options) {
     const char* advice = options.hugepages ? "; are enough huge pages set aside (vm.nr_hugepages)?" : "";
-    return fmt::format("cannot map a pool of {}{}{}: {}{}", format_size(options.bytes), options.file.empty() ? "" : " in ", options.file,
-                       std::strerror(errno), advice);
+    return fmt::format("cannot map a pool of {}{}{}: {}{}", format_size(options.bytes), options.file.empty() ? "" : " in ",
+                       options.file, std::strerror(errno), advice);
 }
 
 }  // namespace
@@ -50,7 +50,8 @@ void Pool::touch() {
     for (const Arena& arena : arenas_) {
         base::prefer_node(base_ + arena.offset, arena.length, arena.node);
         const std::uint64_t slices = (arena.length + kTouchSlice - 1) / kTouchSlice;
-        const std::uint64_t workers = std::clamp<std::uint64_t>(slices, 1, std::max<std::size_t>(1, processors / arenas_.size()));
+        const std::uint64_t workers =
+            std::clamp<std::uint64_t>(slices, 1, std::max<std::size_t>(1, processors / arenas_.size()));
         for (std::uint64_t w = 0; w < workers; ++w) {
             threads.emplace_back([this, &arena, workers, w] {
                 if (arenas_.size() > 1) base::bind_thread_to_node(arena.node);
@@ -69,7 +70,8 @@ void Pool::touch() {
 
 Result<std::unique_ptr<Pool>> Pool::create(const PoolOptions& options) {
     if (options.bytes < Slab::kGranule) {
-        return fail(Code::kInvalid, fmt::format("a pool of {} is too small, expected at least {}", format_size(options.bytes), format_size(Slab::kGranule)));
+        return fail(Code::kInvalid, fmt::format("a pool of {} is too small, expected at least {}", format_size(options.bytes),
+                                                format_size(Slab::kGranule)));
     }
     std::unique_ptr<Pool> pool(new Pool());
     const std::uint64_t page = options.hugepages ? kHugepage : Slab::kGranule;
@@ -109,7 +111,8 @@ std::uint64_t Pool::allocate_many(std::uint64_t bytes, std::uint64_t count, int 
 }
 
 Pool::Arena& Pool::arena_of(std::uint64_t offset) noexcept {
-    return *std::find_if(arenas_.begin(), arenas_.end(), [&](const Arena& a) { return offset >= a.offset && offset < a.offset + a.length; });
+    return *std::find_if(arenas_.begin(), arenas_.end(),
+                         [&](const Arena& a) { return offset >= a.offset && offset < a.offset + a.length; });
 }
 
 void Pool::free_page(std::uint64_t offset, std::uint64_t bytes) noexcept { arena_of(offset).slab->free(offset, bytes); }

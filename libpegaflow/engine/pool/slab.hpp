@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // slab.hpp - pages of exact sizes out of one big range, without fragmentation inside a size.
 //
-// Each page size has chunks of its own; a chunk holds pages of one size only, and goes back to the range when its last page does. Sizes
-// are multiples of kGranule, so that nothing is lost inside a page.
+// Each page size has chunks of its own; a chunk holds pages of one size only, and goes back to the range when its last page
+// does. Sizes are multiples of kGranule, so that nothing is lost inside a page.
 #pragma once
 
 #include <cstdint>
@@ -52,11 +52,11 @@ private:
     void release_range(std::uint64_t offset, std::uint64_t length);
 
     mutable std::mutex mutex_;
-    std::map<std::uint64_t, std::uint64_t> ranges_;        // free ranges, offset to length; guarded by mutex_
-    std::map<std::uint64_t, Chunk> chunks_;                // by offset; guarded by mutex_
-    std::unordered_map<std::uint64_t, Class> classes_;     // by page size; guarded by mutex_
-    std::uint64_t used_ = 0;                               // guarded by mutex_
-    std::uint64_t total_ = 0;                              // guarded by mutex_
+    std::map<std::uint64_t, std::uint64_t> ranges_;     // free ranges, offset to length; guarded by mutex_
+    std::map<std::uint64_t, Chunk> chunks_;             // by offset; guarded by mutex_
+    std::unordered_map<std::uint64_t, Class> classes_;  // by page size; guarded by mutex_
+    std::uint64_t used_ = 0;                            // guarded by mutex_
+    std::uint64_t total_ = 0;                           // guarded by mutex_
 };
 
 }  // namespace pegaflow::engine

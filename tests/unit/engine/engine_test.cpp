@@ -122,7 +122,9 @@ TEST_F(EngineTest, HybridGroupsAreStoredAndFoundApart) {
     ASSERT_TRUE(states);
     EXPECT_EQ(states->hit_positions, std::vector<std::uint32_t>{1});
     replica.poison(6);
-    EXPECT_NE(replica.load(*engine_, *states->lease, {6}, 0).error().message.find("namespace is shared by incompatible KV layouts"), std::string::npos);
+    EXPECT_NE(
+        replica.load(*engine_, *states->lease, {6}, 0).error().message.find("namespace is shared by incompatible KV layouts"),
+        std::string::npos);
     ASSERT_TRUE(replica.load(*engine_, *states->lease, {6}, 1)) << "the failed load burnt nothing";
     EXPECT_EQ(replica.wrong(6, 2, 1), 0U);
     EXPECT_GT(replica.wrong(6, 2, 0), 0U);
@@ -211,9 +213,11 @@ TEST_F(EngineTest, RefusesBadRequestsAndSaysWhy) {
     EXPECT_EQ(engine_->register_worker(replica.registration()).error().code, Code::kExists);
     auto other = replica.registration();
     other.tp_size = 2;
-    EXPECT_NE(engine_->register_worker(other).error().message.find("topology mismatch: instance replica exists with tp=1"), std::string::npos);
+    EXPECT_NE(engine_->register_worker(other).error().message.find("topology mismatch: instance replica exists with tp=1"),
+              std::string::npos);
     EXPECT_EQ(replica.save(*engine_, {99}, make_hashes(1)).error().code, Code::kInvalid);
-    EXPECT_EQ(replica.save(*engine_, {1, 2}, make_hashes(1)).error().message, "block_ids length 2 does not match block_hashes 1 for layer layer.100");
+    EXPECT_EQ(replica.save(*engine_, {1, 2}, make_hashes(1)).error().message,
+              "block_ids length 2 does not match block_hashes 1 for layer layer.100");
     EXPECT_EQ(replica.save(*engine_, {1}, {std::string(65, 'h')}).error().code, Code::kInvalid);
     EXPECT_EQ(query(*engine_, "nobody", make_hashes(1)).error().message, "instance nobody not found");
     EXPECT_EQ(engine_->query({.instance_id = "replica"}).error().message, "req_id must not be empty");
@@ -226,7 +230,10 @@ TEST_F(EngineTest, AFailedLoadBurnsNoShare) {
     const auto hashes = make_hashes(2);
     ASSERT_TRUE(replica.save(*engine_, {0, 1}, hashes));
     auto found = query(*engine_, "replica", hashes);
-    EXPECT_NE(replica.load(*engine_, *found->lease, {1}).error().message.find("block count 2 does not match destination block count 1"), std::string::npos);
+    EXPECT_NE(replica.load(*engine_, *found->lease, {1})
+                  .error()
+                  .message.find("block count 2 does not match destination block count 1"),
+              std::string::npos);
     EXPECT_EQ(replica.load(*engine_, *found->lease, {1, 999}).error().code, Code::kInvalid);
     EXPECT_TRUE(replica.load(*engine_, *found->lease, {4, kNoBlock}));
 }
@@ -317,7 +324,8 @@ TEST_F(EngineTest, PartlyFilledBlocksAreDroppedAfterTheirTime) {
     ASSERT_TRUE(engine_->register_worker(replica.registration()));
     ASSERT_TRUE(replica.save(*engine_, {0}, make_hashes(1), 0, 0, 2));
     EXPECT_EQ(engine_->stats().incomplete_blocks, 1U);
-    for (int i = 0; i < 100 && engine_->stats().incomplete_blocks != 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    for (int i = 0; i < 100 && engine_->stats().incomplete_blocks != 0; ++i)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
     EXPECT_EQ(engine_->stats().incomplete_blocks, 0U);
     EXPECT_EQ(engine_->stats().pool_used_bytes, 0U);
     EXPECT_EQ(engine_->stats().incomplete_dropped, 1U);

@@ -72,7 +72,7 @@ typedef struct pega_open_params {
     uint32_t index; /* pega_device_info.index */
     uint32_t flags; /* PEGA_OPEN_* */
     uint32_t option_count;
-    const pega_option *options; /* borrowed for the call */
+    const pega_option* options; /* borrowed for the call */
 } pega_open_params;
 
 typedef struct pega_backend_table {
@@ -82,30 +82,29 @@ typedef struct pega_backend_table {
     /* Says which devices there are; no side effects, never fails hard. Writes up to `capacity` infos (element size
      * infos[0].size, set by the caller in the first element) and the number found to *count. When the back end cannot
      * work here it returns UNSUPPORTED and the reason in words in `reason`. [any] */
-    pega_status (*probe)(const pega_host *host, const pega_option *options, uint32_t option_count,
-                         pega_device_info *infos, uint32_t capacity, uint32_t *count, char *reason,
-                         uint64_t reason_capacity);
+    pega_status (*probe)(const pega_host* host, const pega_option* options, uint32_t option_count, pega_device_info* infos,
+                         uint32_t capacity, uint32_t* count, char* reason, uint64_t reason_capacity);
 
     /* Opens a device. OK, INVALID (index, option: the reason is logged), UNSUPPORTED, NO_MEMORY. `params` is borrowed for
      * the call, `host` until close. [any] */
-    pega_status (*open)(const pega_host *host, const pega_open_params *params, pega_device **out);
+    pega_status (*open)(const pega_host* host, const pega_open_params* params, pega_device** out);
 
     /* Closes the device: its channels are closed, its regions unregistered, and all batches have ended when it returns.
      * Completions not yet polled are lost. No other call on the device may be under way. [serial] */
-    void (*close)(pega_device *device);
+    void (*close)(pega_device* device);
 
     /* Fills `out` up to out->size. [any] */
-    pega_status (*capabilities)(pega_device *device, pega_capabilities *out);
+    pega_status (*capabilities)(pega_device* device, pega_capabilities* out);
 
     /* Writes the bytes with which a peer opens a channel to this device. *length gets the size needed, also when
      * `capacity` is too small (then NO_MEMORY). UNSUPPORTED without PEGA_CAP_PEERS. [any] */
-    pega_status (*address)(pega_device *device, void *bytes, uint64_t capacity, uint64_t *length);
+    pega_status (*address)(pega_device* device, void* bytes, uint64_t capacity, uint64_t* length);
 
     /* Returns an extension table of this device, or null. Valid until the device is closed. [any] */
-    const void *(*extension)(pega_device *device, const char *id);
+    const void* (*extension)(pega_device* device, const char* id);
 
     /* The native code in words. Static storage or valid until the next call of the same thread. [any] */
-    const char *(*error_text)(int32_t native_code);
+    const char* (*error_text)(int32_t native_code);
 } pega_backend_table;
 
 #endif

@@ -37,14 +37,14 @@ typedef struct pega_completion_table {
 
     /* Makes progress and returns up to `capacity` completion records in `out` (element size out[0].size, set by the
      * caller in the first element). Returns how many; 0 = nothing yet. [data], [serial] per device */
-    uint32_t (*poll)(pega_device *device, pega_completion *out, uint32_t capacity);
+    uint32_t (*poll)(pega_device* device, pega_completion* out, uint32_t capacity);
 
     /* The file descriptor to sleep on (poll, epoll); owned by the device, valid until close. [any] */
-    int (*wait_fd)(pega_device *device);
+    int (*wait_fd)(pega_device* device);
 
     /* Before sleeping: OK = wait_fd becomes readable when `poll` has work or a notification arrives; PENDING = there is
      * work now, poll instead of sleeping. [serial] per device, from the polling thread */
-    pega_status (*arm)(pega_device *device);
+    pega_status (*arm)(pega_device* device);
 } pega_completion_table;
 
 #endif

@@ -44,11 +44,11 @@ typedef struct pega_entry {
     uint32_t size;
     uint16_t abi_major;  /* PEGA_ABI_MAJOR of the headers that the module was compiled with */
     uint16_t abi_minor;  /* PEGA_ABI_MINOR, likewise */
-    const char *name;    /* "host", "cuda", ...: lower case letters, digits and '_', at most 31 */
-    const char *version; /* the module's own version, for people */
+    const char* name;    /* "host", "cuda", ...: lower case letters, digits and '_', at most 31 */
+    const char* version; /* the module's own version, for people */
     /* Returns the static table with this identifier, or null when the module does not have it. The pointer stays valid
      * until the module is unloaded. [any] */
-    const void *(*get)(const char *id);
+    const void* (*get)(const char* id);
 } pega_entry;
 
 /* A module defines exactly this symbol. */

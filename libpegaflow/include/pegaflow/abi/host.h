@@ -18,13 +18,13 @@
 typedef struct pega_host {
     uint32_t size;
     uint32_t reserved;
-    void *context; /* handed back as the first argument of every function */
+    void* context; /* handed back as the first argument of every function */
     /* Writes one line to the process's log. `message` is borrowed for the call. Not for [data] code. [any] */
-    void (*log)(void *context, uint32_t level, const char *module, const char *message);
+    void (*log)(void* context, uint32_t level, const char* module, const char* message);
     /* Monotonic clock in nanoseconds; deadlines in this ABI are values of it. [data] */
-    uint64_t (*now_ns)(void *context);
+    uint64_t (*now_ns)(void* context);
     /* Returns a host extension by identifier, or null. Valid as long as the host table. [any] */
-    const void *(*extension)(void *context, const char *id);
+    const void* (*extension)(void* context, const char* id);
 } pega_host;
 
 /* A host extension for modules that wrap others (fault injection, tracing). */
@@ -37,13 +37,13 @@ typedef struct pega_host_modules {
     uint32_t reserved;
     /* Finds a loaded module by name, loading it when needed. Null when there is none. The entry stays valid until the
      * calling module is unloaded. [any] */
-    const struct pega_entry *(*find)(void *context, const char *name);
+    const struct pega_entry* (*find)(void* context, const char* name);
 } pega_host_modules;
 
 /* A configuration value: a key below the module's own section and its text. */
 typedef struct pega_option {
-    const char *key;
-    const char *value;
+    const char* key;
+    const char* value;
 } pega_option;
 
 #endif

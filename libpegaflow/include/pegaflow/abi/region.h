@@ -38,10 +38,10 @@ typedef struct pega_memory {
     uint32_t kind;   /* PEGA_MEMORY_* */
     uint32_t source; /* PEGA_SOURCE_* */
     uint32_t flags;  /* PEGA_REGION_* */
-    void *address;   /* PEGA_SOURCE_ADDRESS only */
+    void* address;   /* PEGA_SOURCE_ADDRESS only */
     uint64_t length; /* bytes that the region covers */
     uint64_t offset; /* bytes from the start of the named object to the region (SHM, IPC, PATH) */
-    const void *handle;
+    const void* handle;
     uint64_t handle_length; /* bytes; a name needs no terminating zero */
 } pega_memory;
 
@@ -49,7 +49,7 @@ typedef struct pega_region_info {
     uint32_t size;
     uint32_t kind;
     uint64_t length;
-    void *address; /* as processors or the device address it in this process; null when it has no address here */
+    void* address; /* as processors or the device address it in this process; null when it has no address here */
 } pega_region_info;
 
 typedef struct pega_region_table {
@@ -59,22 +59,22 @@ typedef struct pega_region_table {
     /* Registers memory. Returns OK and the region; INVALID (range, kind, null), UNSUPPORTED (kind or source), NO_MEMORY,
      * REGION_LOST (the named object does not exist or is shorter than asked). `memory` is borrowed for the call; memory
      * named by address must stay mapped until unregister returned. [any] */
-    pega_status (*register_memory)(pega_device *device, const pega_memory *memory, pega_region **out);
+    pega_status (*register_memory)(pega_device* device, const pega_memory* memory, pega_region** out);
 
     /* Forgets the region. The caller has seen the terminal completion of every batch that uses it; with work still in
      * flight the call returns INVALID and the region stays registered. [any] */
-    pega_status (*unregister)(pega_region *region);
+    pega_status (*unregister)(pega_region* region);
 
     /* Fills `out` up to out->size. [any] */
-    pega_status (*info)(pega_region *region, pega_region_info *out);
+    pega_status (*info)(pega_region* region, pega_region_info* out);
 
     /* Writes the bytes with which a peer imports this region. *length gets the size needed, also when `capacity` is too
      * small (then NO_MEMORY, nothing written). UNSUPPORTED for regions that no other process can reach. [any] */
-    pega_status (*export_descriptor)(pega_region *region, void *bytes, uint64_t capacity, uint64_t *length);
+    pega_status (*export_descriptor)(pega_region* region, void* bytes, uint64_t capacity, uint64_t* length);
 
     /* Decodes a peer's descriptor into a region of this device. Every field is checked: CORRUPT when the bytes are not a
      * descriptor of this back end, UNSUPPORTED for a later version, REGION_LOST when what they name is gone. [any] */
-    pega_status (*import_descriptor)(pega_device *device, const void *bytes, uint64_t length, pega_region **out);
+    pega_status (*import_descriptor)(pega_device* device, const void* bytes, uint64_t length, pega_region** out);
 } pega_region_table;
 
 #endif

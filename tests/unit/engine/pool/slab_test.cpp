@@ -11,7 +11,8 @@ TEST(Slab, GivesDisjointPagesAndTakesThemBack) {
     Slab slab;
     slab.add(0, 1 << 20);
     std::set<std::uint64_t> pages;
-    for (std::uint64_t page = slab.allocate(4096); page != Slab::kNone; page = slab.allocate(4096)) EXPECT_TRUE(pages.insert(page).second);
+    for (std::uint64_t page = slab.allocate(4096); page != Slab::kNone; page = slab.allocate(4096))
+        EXPECT_TRUE(pages.insert(page).second);
     EXPECT_EQ(pages.size(), 256U);
     EXPECT_EQ(slab.used(), 1U << 20);
     for (const std::uint64_t page : pages) slab.free(page, 4096);

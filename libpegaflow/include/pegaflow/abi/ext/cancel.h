@@ -13,7 +13,7 @@ typedef struct pega_ext_cancel {
     /* Asks for the batch to end. Exactly one terminal completion still follows: CANCELED, or its ordinary outcome when it
      * was too late. What hardware already has is waited for: the completion is never early. OK: asked; INVALID: no such
      * batch in flight. [any] */
-    pega_status (*cancel)(pega_channel *channel, uint64_t user_data);
+    pega_status (*cancel)(pega_channel* channel, uint64_t user_data);
 } pega_ext_cancel;
 
 #endif

@@ -22,9 +22,9 @@ typedef struct pega_ext_notify {
     uint32_t size;
     uint32_t reserved;
     /* How many times `value` has arrived at this device and was not consumed. Arrivals are seen after `poll` ran. [any] */
-    uint64_t (*count)(pega_device *device, uint32_t value);
+    uint64_t (*count)(pega_device* device, uint32_t value);
     /* Takes `count` arrivals of `value` at once. OK, or RETRY when fewer are there (nothing taken). [any] */
-    pega_status (*consume)(pega_device *device, uint32_t value, uint64_t count);
+    pega_status (*consume)(pega_device* device, uint32_t value, uint64_t count);
 } pega_ext_notify;
 
 #endif

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <sched.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "batch.hpp"
+
+namespace cuda_backend {
+namespace {
+
+constexpr std::uint32_t kDefaultDepth = 64;
+constexpr std::uint32_t kMaxDepth = 4096;
+constexpr std::uint64_t kCopiesATurn = 256;  // so that one large batch does not keep others from being seen
+
+void report(pega_device& device, const Batch& batch, std::uint32_t flags, std::uint64_t landed) {
+    pega_completion record{};
+    record.size = sizeof record;
+    record.flags = flags;
+    record.user_data = batch.batch.user_data;
+    record.first_bad = PEGA_NO_BAD;
+    record.landed_spans = landed;
+    record.bytes = batch.bytes;
+    if ((flags & PEGA_COMPLETION_TERMINAL) != 0) {
+        record.status = batch.status;
+        record.native_code = batch.native_code;
+    }
+    device.completions.push_back(record);
+}
+
+void start(pega_device& device, Batch& batch) {
+    batch.started = true;
+    const bool late = batch.batch.deadline_ns != 0 && device.host->now_ns(device.host->context) >= batch.batch.deadline_ns;
+    if (batch.cancel || late) {
+        batch.status = PEGA_CANCELED;
+        batch.native_code = 0;
+        return;
+    }
+    if (batch.wait == nullptr) return;
+    const Result result = device.driver->cuStreamWaitEvent(batch.channel->stream, batch.wait, 0);
+    if (result == kSuccess) return;
+    batch.status = to_status(result);
+    batch.native_code = result;
+}
+
+// Everything that will be queued is: puts the events behind it.
+void close_batch(pega_device& device, Batch& batch) {
+    batch.finished_queueing = true;
+    const Driver& driver = *device.driver;
+    if (batch.status == PEGA_OK && batch.record != nullptr) driver.cuEventRecord(batch.record, batch.channel->stream);
+    batch.end = device.take_event();
+    if (batch.end != nullptr && driver.cuEventRecord(batch.end, batch.channel->stream) == kSuccess) return;
+    // Without an event there is only one way to know that the hardware has let go.
+    driver.cuStreamSynchronize(batch.channel->stream);
+    if (batch.end != nullptr) device.spare_events.push_back(batch.end);
+    batch.end = nullptr;
+}
+
+void end_batch(pega_device& device, Batch& batch) {
+    for (const auto& [spans, event] : batch.marks) device.spare_events.push_back(event);
+    batch.marks.clear();
+    if (batch.end != nullptr) device.spare_events.push_back(batch.end);
+    batch.end = nullptr;
+    if (batch.status == PEGA_OK && batch.has_notify) {
+        const std::lock_guard lock(device.notify_mutex);
+        ++device.arrived[batch.notify_value];
+    }
+    batch.pin_regions(-1);
+    report(device, batch, PEGA_COMPLETION_TERMINAL | PEGA_COMPLETION_QUIESCED, batch.status == PEGA_OK ? batch.span_count() : 0);
+    batch.channel->free.push_back(&batch);
+    --batch.channel->in_flight;
+}
+
+pega_status open(pega_device* device, const pega_channel_params* params, pega_channel** out) {
+    if (device == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (params->queue_depth > kMaxDepth) return PEGA_INVALID;
+    if (params->address != nullptr) return PEGA_UNSUPPORTED;
+    auto channel = std::make_unique<pega_channel>();
+    channel->device = device;
+    channel->depth = params->queue_depth != 0 ? params->queue_depth : kDefaultDepth;
+    const Current current(*device->driver, device->context);
+    const Result result = device->driver->cuStreamCreateWithPriority(&channel->stream, kStreamNonBlocking, 0);
+    if (result != kSuccess) return to_status(result);
+    for (std::uint32_t i = 0; i < channel->depth; ++i) {
+        channel->slots.push_back(std::make_unique<Batch>());
+        channel->free.push_back(channel->slots.back().get());
+    }
+    const std::lock_guard lock(device->mutex);
+    *out = channel.get();
+    device->channels.push_back(std::move(channel));
+    return PEGA_OK;
+}
+
+pega_status state(pega_channel*) { return PEGA_OK; }
+
+pega_status submit(pega_channel* channel, const pega_batch* batch) {
+    if (channel == nullptr || batch == nullptr) return PEGA_INVALID;
+    pega_device& device = *channel->device;
+    Batch* slot = nullptr;
+    {
+        const std::lock_guard lock(device.mutex);
+        if (channel->closed) return PEGA_CANCELED;
+        if (channel->free.empty()) return PEGA_QUEUE_FULL;
+        slot = channel->free.back();
+        channel->free.pop_back();
+        ++channel->in_flight;
+    }
+    const pega_status status = slot->accept(channel, *batch);
+    if (status == PEGA_OK) slot->pin_regions(1);
+    const std::lock_guard lock(device.mutex);
+    if (status != PEGA_OK) {
+        channel->free.push_back(slot);
+        --channel->in_flight;
+        return status;
+    }
+    if (channel->closed) slot->cancel = true;
+    channel->queue.push_back(slot);
+    const Current current(*device.driver, device.context);
+    advance(device, *channel);
+    return PEGA_OK;
+}
+
+pega_status close(pega_channel* channel, std::uint64_t deadline_ns) {
+    if (channel == nullptr) return PEGA_INVALID;
+    pega_device& device = *channel->device;
+    const Current current(*device.driver, device.context);
+    for (;;) {
+        {
+            const std::lock_guard lock(device.mutex);
+            channel->closed = true;
+            for (Batch* batch : channel->queue) batch->cancel = true;
+            advance(device, *channel);
+            if (channel->in_flight == 0) {
+                device.driver->cuStreamDestroy_v2(channel->stream);
+                std::erase_if(device.channels, [&](const auto& c) { return c.get() == channel; });
+                return PEGA_OK;
+            }
+        }
+        if (device.host->now_ns(device.host->context) >= deadline_ns) return PEGA_PENDING;
+        ::sched_yield();
+    }
+}
+
+pega_status cancel(pega_channel* channel, std::uint64_t user_data) {
+    if (channel == nullptr) return PEGA_INVALID;
+    const std::lock_guard lock(channel->device->mutex);
+    for (Batch* batch : channel->queue) {
+        if (batch->batch.user_data != user_data) continue;
+        batch->cancel = true;
+        return PEGA_OK;
+    }
+    return PEGA_INVALID;
+}
+
+}  // namespace
+
+void advance(pega_device& device, pega_channel& channel) {
+    for (std::size_t i = 0; i < channel.queue.size();) {
+        Batch& batch = *channel.queue[i];
+        if (!batch.started) start(device, batch);
+        if (!batch.finished_queueing) {
+            if (batch.cancel && batch.status == PEGA_OK && batch.cursor_span < batch.span_count()) {
+                batch.status = PEGA_CANCELED;
+                batch.native_code = 0;
+            }
+            if (batch.status == PEGA_OK) batch.queue_copies(kCopiesATurn);
+            if (batch.status == PEGA_OK && batch.cursor_span < batch.span_count()) return;  // the rest at the next turn
+            close_batch(device, batch);
+        }
+        while (!batch.marks.empty() && device.driver->cuEventQuery(batch.marks.front().second) == kSuccess) {
+            report(device, batch, PEGA_COMPLETION_MARK, batch.marks.front().first);
+            device.spare_events.push_back(batch.marks.front().second);
+            batch.marks.pop_front();
+        }
+        const Result result = batch.end == nullptr ? kSuccess : device.driver->cuEventQuery(batch.end);
+        if (result == kNotReady) {
+            ++i;
+            continue;
+        }
+        if (i != 0) {  // batches of one stream end in order; the one before will be seen first
+            ++i;
+            continue;
+        }
+        if (result != kSuccess && batch.status == PEGA_OK) {
+            batch.status = to_status(result);
+            batch.native_code = result;
+        }
+        end_batch(device, batch);
+        channel.queue.pop_front();
+    }
+}
+
+const pega_channel_table kChannelTable = {sizeof(pega_channel_table), 0, &open, &state, &submit, &close};
+const pega_ext_cancel kCancelTable = {sizeof(pega_ext_cancel), 0, &cancel};
+
+}  // namespace cuda_backend

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "device.hpp"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cstdio>
+
+#include "batch.hpp"
+
+cuda_backend::Event pega_device::take_event() {
+    if (!spare_events.empty()) {
+        cuda_backend::Event event = spare_events.back();
+        spare_events.pop_back();
+        return event;
+    }
+    cuda_backend::Event event = nullptr;
+    return driver->cuEventCreate(&event, cuda_backend::kEventDisableTiming) == cuda_backend::kSuccess ? event : nullptr;
+}
+
+namespace cuda_backend {
+namespace {
+
+std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capacity) {
+    if (capacity == 0) return 0;
+    const std::lock_guard lock(device->mutex);
+    bool busy = false;
+    for (const auto& channel : device->channels) busy = busy || !channel->queue.empty();
+    if (busy) {
+        const Current current(*device->driver, device->context);
+        for (const auto& channel : device->channels) advance(*device, *channel);
+    }
+    const std::uint32_t stride = out->size;
+    std::uint32_t count = 0;
+    for (; count < capacity && !device->completions.empty(); ++count) {
+        auto* element = reinterpret_cast<pega_completion*>(reinterpret_cast<unsigned char*>(out) + static_cast<std::size_t>(count) * stride);
+        element->size = stride;
+        pegaflow::backend::copy_out(element, device->completions.front());
+        device->completions.pop_front();
+    }
+    return count;
+}
+
+int wait_fd(pega_device* device) { return device->event_fd; }
+
+// Only polling moves batches here: there is nothing to sleep for while one is in flight.
+pega_status arm(pega_device* device) {
+    const std::lock_guard lock(device->mutex);
+    if (!device->completions.empty()) return PEGA_PENDING;
+    for (const auto& channel : device->channels) {
+        if (channel->in_flight != 0) return PEGA_PENDING;
+    }
+    return PEGA_OK;
+}
+
+}  // namespace
+
+pega_status to_status(Result result) noexcept {
+    switch (result) {
+        case kSuccess: return PEGA_OK;
+        case kOutOfMemory: return PEGA_NO_MEMORY;
+        case kNotReady: return PEGA_PENDING;
+        case 1: return PEGA_INVALID;
+        default: return PEGA_RETRY_OTHER_PATH;
+    }
+}
+
+std::string uuid_text(const Uuid& uuid) {
+    char text[64];
+    const unsigned char* b = uuid.bytes;
+    std::snprintf(text, sizeof text, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
+                  b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+    return text;
+}
+
+pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
+    if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    std::string why;
+    const Driver* driver = Driver::get(&why);
+    if (driver == nullptr) return PEGA_UNSUPPORTED;
+    auto device = std::make_unique<pega_device>();
+    device->host = host;
+    device->driver = driver;
+    device->index = static_cast<int>(params->index);
+    if (driver->cuDeviceGet(&device->device, device->index) != kSuccess) return PEGA_INVALID;
+    const Result result = driver->cuDevicePrimaryCtxRetain(&device->context, device->device);
+    if (result != kSuccess) return to_status(result);
+    device->event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (device->event_fd < 0) {
+        driver->cuDevicePrimaryCtxRelease_v2(device->device);
+        return PEGA_NO_MEMORY;
+    }
+    *out = device.release();
+    return PEGA_OK;
+}
+
+void close_device(pega_device* device) {
+    if (device == nullptr) return;
+    while (!device->channels.empty()) kChannelTable.close(device->channels.back().get(), UINT64_MAX);
+    {
+        const Current current(*device->driver, device->context);
+        for (const auto& region : device->regions) release(*device, *region);
+        for (Event event : device->spare_events) device->driver->cuEventDestroy_v2(event);
+    }
+    ::close(device->event_fd);
+    device->driver->cuDevicePrimaryCtxRelease_v2(device->device);
+    delete device;
+}
+
+const pega_completion_table kCompletionTable = {sizeof(pega_completion_table), 0, &poll, &wait_fd, &arm};
+
+}  // namespace cuda_backend

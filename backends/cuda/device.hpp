@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+// device.hpp - the objects of the cuda back end: one device a GPU, one stream a channel, everything moved by poll.
+//
+// One mutex of the device guards its channels and batches; it is held while copies are queued, never while one is waited for.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "driver.hpp"
+#include "pegaflow/abi/ext/cancel.h"
+#include "pegaflow/abi/ext/notify.h"
+#include "pegaflow/abi/ext/stream.h"
+#include "pegaflow/backend.hpp"
+
+namespace cuda_backend {
+
+struct Batch;
+
+// An allocation of another process, opened once however often it is registered.
+struct OpenHandle {
+    DevicePointer base = 0;
+    std::uint64_t size = 0;
+    std::uint64_t users = 0;
+};
+
+}  // namespace cuda_backend
+
+struct pega_region {
+    pega_device* device = nullptr;
+    std::uint32_t kind = PEGA_MEMORY_GPU;
+    std::uint32_t flags = 0;
+    cuda_backend::DevicePointer base = 0;  // unified addressing: also of host memory
+    std::uint64_t length = 0;
+    cuda_backend::DevicePointer allocated = 0;  // GPU memory that is ours
+    void* host_allocated = nullptr;             // pinned host memory that is ours
+    void* host_registered = nullptr;            // host memory that we pinned
+    std::string ipc_handle;                     // of an opened allocation
+    std::atomic<std::uint64_t> in_flight{0};
+};
+
+struct pega_event {
+    pega_device* device = nullptr;
+    cuda_backend::Event event = nullptr;
+    bool owned = true;
+};
+
+struct pega_channel {
+    pega_device* device = nullptr;
+    cuda_backend::Stream stream = nullptr;
+    std::uint32_t depth = 0;
+    // Guarded by the device's mutex:
+    bool closed = false;
+    std::uint32_t in_flight = 0;
+    std::deque<cuda_backend::Batch*> queue;  // in order of submission; the stream runs them in this order
+    std::vector<std::unique_ptr<cuda_backend::Batch>> slots;
+    std::vector<cuda_backend::Batch*> free;
+};
+
+struct pega_device {
+    const pega_host* host = nullptr;
+    const cuda_backend::Driver* driver = nullptr;
+    int index = 0;
+    cuda_backend::Device device = 0;
+    cuda_backend::Context context = nullptr;
+    int event_fd = -1;
+
+    std::mutex mutex;
+    std::vector<std::unique_ptr<pega_channel>> channels;  // guarded by mutex
+    std::vector<std::unique_ptr<pega_region>> regions;    // guarded by mutex
+    std::deque<pega_completion> completions;              // guarded by mutex
+    std::vector<cuda_backend::Event> spare_events;        // guarded by mutex
+    std::map<std::string, cuda_backend::OpenHandle> opened;  // guarded by mutex
+
+    std::mutex notify_mutex;
+    std::unordered_map<std::uint32_t, std::uint64_t> arrived;  // guarded by notify_mutex
+
+    cuda_backend::Event take_event();  // the mutex is held, the context current; null when there is none to be had
+};
+
+namespace cuda_backend {
+
+extern const pega_region_table kRegionTable;
+extern const pega_channel_table kChannelTable;
+extern const pega_completion_table kCompletionTable;
+extern const pega_ext_cancel kCancelTable;
+extern const pega_ext_notify kNotifyTable;
+extern const pega_ext_stream kStreamTable;
+
+pega_status to_status(Result result) noexcept;
+std::string uuid_text(const Uuid& uuid);
+pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out);
+void close_device(pega_device* device);
+// Queues copies of the channel's batches and reports those that have ended. The mutex is held, the context current.
+void advance(pega_device& device, pega_channel& channel);
+// Lets go of what a region holds. The mutex is held, the context current.
+void release(pega_device& device, pega_region& region);
+
+}  // namespace cuda_backend

@@ -15,11 +15,13 @@ struct Subject {
     std::vector<const char*> companions;
 };
 
+void PrintTo(const Subject& subject, std::ostream* out) { *out << subject.name; }
+
 class Conformance : public ::testing::TestWithParam<Subject> {};
 
 TEST_P(Conformance, Passes) {
-    const char* directory = std::getenv("PEGAFLOW_MODULE_DIR");
-    ASSERT_NE(directory, nullptr) << "PEGAFLOW_MODULE_DIR says where the modules are";
+    const char* directory = std::getenv("PEGAFLOW_PLUGIN_PATH");
+    ASSERT_NE(directory, nullptr) << "PEGAFLOW_PLUGIN_PATH says where the modules are";
     const auto path = [&](const char* file) { return (std::filesystem::path(directory) / file).string(); };
     Options options;
     options.path = path(GetParam().file);
@@ -39,6 +41,7 @@ constexpr const char* kHost = "pegaflow-backend-host.so";
 
 INSTANTIATE_TEST_SUITE_P(BackEnds, Conformance,
                          ::testing::Values(Subject{"host", kHost, {}, {}}, Subject{"host_one_thread", kHost, {"threads=1"}, {}},
+                                           Subject{"cuda", "pegaflow-backend-cuda.so", {}, {}},
                                            Subject{"template", "pegaflow-backend-template.so", {}, {}},
                                            Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},
                                            Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}}),

@@ -55,8 +55,23 @@ private:
     std::map<std::string, const pega_entry*> by_name_;
 };
 
-// Bytes on each side of a transfer: the region under test and a shadow that says what must be there.
+class Fixture;
+
+// Bytes on each side of a transfer: the region under test and a shadow that says what must be there. The region goes before its
+// bytes.
 struct Memory {
+    Memory() = default;
+    Memory(Memory&& other) noexcept { *this = std::move(other); }
+    Memory& operator=(Memory&& other) noexcept {
+        std::swap(owner, other.owner);
+        std::swap(region, other.region);
+        std::swap(host, other.host);
+        std::swap(shadow, other.shadow);
+        return *this;
+    }
+    ~Memory();
+
+    Fixture* owner = nullptr;  // null = the region is not ours to unregister
     pega_region* region = nullptr;
     std::vector<std::uint8_t> host;    // the bytes themselves when the region is registered by address
     std::vector<std::uint8_t> shadow;  // what they must be
@@ -105,6 +120,9 @@ public:
     std::uint64_t now() const { return m.host.now_ns(m.host.context); }
     std::uint64_t round(std::uint64_t value) const { return value / caps.alignment * caps.alignment; }
     bool has(std::uint32_t flag) const { return (caps.flags & flag) != 0; }
+
+    // Unregisters a region before its memory goes.
+    void drop(Memory& memory) noexcept;
 
 private:
     Memory make(std::uint32_t kind, std::uint64_t bytes, std::uint64_t salt);

@@ -150,6 +150,9 @@ void a_peer_process_writes_and_notifies(Fixture& f) {
     const auto* table = f.extension<pega_ext_notify>(PEGA_EXT_NOTIFY);
     if (!f.has(PEGA_CAP_PEERS) || table == nullptr) throw Skipped("no peers or no notify extension");
     if (f.info.kind != PEGA_MEMORY_HOST) throw Skipped("a forked process cannot use this device");
+#if defined(__SANITIZE_THREAD__)
+    throw Skipped("the thread sanitizer does not follow threads of a forked process");
+#endif
     pega_region* region = shared_region(f, 65536);
     const std::vector<std::uint8_t> descriptor = descriptor_of(f, region);
     const std::vector<std::uint8_t> address = address_of(f);

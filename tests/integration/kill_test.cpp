@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+// Clients that are killed at random moments of saving and loading: nothing of theirs stays, and the next one is served.
+// PEGAFLOW_KILLS sets how many (default 12).
+#include <fmt/format.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <boost/asio/ip/tcp.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+#include <sstream>
+
+#include "server/server.hpp"
+
+namespace pegaflow {
+namespace {
+
+// The program `pegaflow demo`: saves, queries and loads 2 MiB blocks of shared memory.
+pid_t start_client(int port, int seed) {
+    const std::string endpoint = fmt::format("http://127.0.0.1:{}", port);
+    const std::string text = std::to_string(seed);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        std::freopen("/dev/null", "w", stdout);
+        std::freopen("/dev/null", "w", stderr);
+        ::execl(PEGAFLOW_PROGRAM, "pegaflow", "demo", "--endpoint", endpoint.c_str(), "--blocks", "32", "--seed", text.c_str(),
+                nullptr);
+        ::_exit(127);
+    }
+    return child;
+}
+
+int wait_for(pid_t child) {
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    return status;
+}
+
+std::string get(int port, const std::string& path) {
+    boost::asio::ip::tcp::iostream stream("127.0.0.1", std::to_string(port));
+    stream << "GET " << path << " HTTP/1.0\r\n\r\n" << std::flush;
+    std::ostringstream text;
+    text << stream.rdbuf();
+    return text.str();
+}
+
+// The value of a metric without labels.
+double metric(int port, const std::string& name) {
+    std::istringstream lines(get(port, "/metrics"));
+    for (std::string line; std::getline(lines, line);) {
+        if (line.starts_with(name + " ")) return std::strtod(line.c_str() + name.size(), nullptr);
+    }
+    return -1;
+}
+
+std::size_t count_objects(const std::string& prefix) {
+    std::size_t count = 0;
+    for (const auto& entry : std::filesystem::directory_iterator("/dev/shm"))
+        count += entry.path().filename().string().starts_with(prefix) ? 1 : 0;
+    return count;
+}
+
+TEST(KillTest, NothingOfAKilledClientStays) {
+    server::Config config;
+    config.listen = config.admin_listen = "127.0.0.1:0";
+    config.engine.pool_bytes = 256 << 20;
+    config.fabric.backends = {"host"};
+    auto server = server::Server::start(config);
+    ASSERT_TRUE(server) << server.error().message;
+    const int port = (*server)->port();
+    const int admin = (*server)->admin_port();
+    const char* wanted = std::getenv("PEGAFLOW_KILLS");
+    const int kills = wanted != nullptr ? std::atoi(wanted) : 12;
+    std::mt19937 random(7);
+    for (int i = 0; i < kills; ++i) {
+        const pid_t child = start_client(port, i);
+        ASSERT_GT(child, 0);
+        std::this_thread::sleep_for(std::chrono::milliseconds(random() % 250));
+        ::kill(child, SIGKILL);
+        wait_for(child);
+        // Its own memory is the client's to remove; a killed one leaves it behind.
+        std::error_code error;
+        std::filesystem::remove(fmt::format("/dev/shm/pegaflow_demo_{}", child), error);
+    }
+    const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    const auto quiet = [&] {
+        return metric(admin, "pegaflow_instances") == 0 && metric(admin, "pegaflow_leases") == 0 &&
+               metric(admin, "pegaflow_inflight_blocks") == 0 && metric(admin, "pegaflow_saves_in_flight") == 0 &&
+               metric(admin, "pegaflow_loads_in_flight") == 0;
+    };
+    while (!quiet() && std::chrono::steady_clock::now() < limit) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    EXPECT_EQ(metric(admin, "pegaflow_instances"), 0);
+    EXPECT_EQ(metric(admin, "pegaflow_leases"), 0);
+    EXPECT_EQ(metric(admin, "pegaflow_inflight_blocks"), 0);
+    EXPECT_EQ(metric(admin, "pegaflow_saves_in_flight"), 0);
+    EXPECT_EQ(metric(admin, "pegaflow_pool_used_bytes"), metric(admin, "pegaflow_cache_resident_bytes"))
+        << "every used page belongs to a resident block";
+    // The next client is served: every byte is checked by the program itself.
+    const int status = wait_for(start_client(port, 100000));
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+    EXPECT_EQ(count_objects("pegaflow_demo_"), 0U);
+    EXPECT_NE(get(admin, "/health").find("200 OK"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace pegaflow

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: Apache-2.0
+// A real server and real clients on loopback: save, query and load byte for byte, refusals in the words of the wire, restart.
+#include "server/server.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "pegaflow/client.hpp"
+
+namespace pegaflow {
+namespace {
+
+constexpr std::uint32_t kBlocks = 16;
+constexpr std::uint64_t kBytes = 4096;
+constexpr auto kLimit = std::chrono::seconds(20);
+
+Result<std::unique_ptr<server::Server>> start_server(int port = 0) {
+    server::Config config;
+    config.listen = fmt::format("127.0.0.1:{}", port);
+    config.admin_listen = "127.0.0.1:0";
+    config.engine.pool_bytes = 16 << 20;
+    config.fabric.backends = {"host"};
+    config.drain_timeout = std::chrono::seconds(5);
+    return server::Server::start(config);
+}
+
+// A worker with two layers in one shared memory object.
+class ShmWorker {
+public:
+    explicit ShmWorker(std::string instance)
+        : name_(fmt::format("pegaflow_test_{}_{}", ::getpid(), instance)), instance_(std::move(instance)) {
+        const int fd = ::shm_open(("/" + name_).c_str(), O_RDWR | O_CREAT | O_EXCL, 0600);
+        EXPECT_GE(fd, 0);
+        EXPECT_EQ(::ftruncate(fd, 2 * kBlocks * kBytes), 0);
+        data_ = static_cast<std::uint8_t*>(::mmap(nullptr, 2 * kBlocks * kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0));
+        ::close(fd);
+    }
+    ~ShmWorker() {
+        ::munmap(data_, 2 * kBlocks * kBytes);
+        ::shm_unlink(("/" + name_).c_str());
+    }
+    WorkerRegistration registration() const {
+        WorkerRegistration worker;
+        worker.instance_id = instance_;
+        worker.name_space = "test";
+        for (std::uint64_t i = 0; i < 2; ++i) {
+            LayerRegistration layer;
+            layer.name = fmt::format("layer.{}", i);
+            layer.memory = {PEGA_MEMORY_HOST, PEGA_SOURCE_SHM, "", name_, nullptr, i * kBlocks * kBytes, kBlocks * kBytes};
+            layer.num_blocks = kBlocks;
+            layer.bytes_per_block = kBytes;
+            worker.layers.push_back(layer);
+        }
+        return worker;
+    }
+    std::uint8_t& at(std::uint64_t layer, std::uint64_t block, std::uint64_t byte) {
+        return data_[(layer * kBlocks + block) * kBytes + byte];
+    }
+
+private:
+    std::string name_;
+    std::string instance_;
+    std::uint8_t* data_ = nullptr;
+};
+
+Result<SaveOutcome> save(Client& client, const std::string& instance, std::vector<std::uint32_t> ids,
+                         const std::vector<std::string>& hashes) {
+    const std::vector<std::string_view> views(hashes.begin(), hashes.end());
+    const SaveLayer layers[] = {{"layer.0", ids, views}, {"layer.1", ids, views}};
+    SaveRequest request;
+    request.instance_id = instance;
+    request.layers = layers;
+    return client.save(request);
+}
+
+Result<void> load(Client& client, const std::string& instance, const LeaseId& lease, std::vector<std::uint32_t> ids) {
+    PEGA_ASSIGN(const LoadState state, LoadState::create());
+    const std::string_view names[] = {"layer.0", "layer.1"};
+    const std::span<const std::string_view> groups[] = {names};
+    const std::span<const std::uint32_t> targets[] = {ids};
+    const LeaseLoad loads[] = {{lease, targets}};
+    LoadRequest request;
+    request.instance_id = instance;
+    request.layer_groups = groups;
+    request.loads = loads;
+    PEGA_TRY(client.load(request, state.shm_name()));
+    return state.wait(kLimit);
+}
+
+TEST(ServerTest, SavesFromOneClientAndLoadsIntoAnotherByteForByte) {
+    auto server = start_server();
+    ASSERT_TRUE(server) << server.error().message;
+    const std::string endpoint = fmt::format("127.0.0.1:{}", (*server)->port());
+    auto writer = Client::connect({.endpoint = endpoint});
+    auto reader = Client::connect({.endpoint = endpoint});
+    ASSERT_TRUE(writer && reader);
+    ShmWorker a("a");
+    ShmWorker b("b");
+    ASSERT_TRUE((*writer)->register_worker(a.registration()));
+    ASSERT_TRUE((*reader)->register_worker(b.registration()));
+    for (std::uint64_t i = 0; i < kBytes; ++i) {
+        a.at(0, 3, i) = static_cast<std::uint8_t>(i);
+        a.at(1, 3, i) = static_cast<std::uint8_t>(i >> 3);
+    }
+    const std::vector<std::string> hashes = {std::string(32, 'h')};
+    const auto saved = save(**writer, "a", {3}, hashes);
+    ASSERT_TRUE(saved) << saved.error().message;
+    EXPECT_EQ(saved->bytes, 2 * kBytes);
+    const std::vector<std::string_view> views(hashes.begin(), hashes.end());
+    const auto found = (*reader)->query({.instance_id = "b", .hashes = views, .request_id = "r"});
+    ASSERT_TRUE(found) << found.error().message;
+    ASSERT_EQ(found->hit_blocks, 1U) << "an equal layout in the same namespace shares";
+    const auto loaded = load(**reader, "b", *found->lease, {9});
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    for (std::uint64_t i = 0; i < kBytes; ++i) {
+        ASSERT_EQ(b.at(0, 9, i), static_cast<std::uint8_t>(i));
+        ASSERT_EQ(b.at(1, 9, i), static_cast<std::uint8_t>(i >> 3));
+    }
+}
+
+TEST(ServerTest, RefusesInTheWordsOfTheWire) {
+    auto server = start_server();
+    ASSERT_TRUE(server);
+    auto client = Client::connect({.endpoint = fmt::format("http://127.0.0.1:{}", (*server)->port())});
+    ASSERT_TRUE(client);
+    const auto contains = [](const auto& result, const char* text) {
+        return !result && result.error().message.find(text) != std::string::npos;
+    };
+    const std::vector<std::string> hashes = {std::string(32, 'h')};
+    EXPECT_TRUE(contains(save(**client, "nobody", {0}, hashes), "instance nobody not found"));
+    ShmWorker worker("w");
+    auto two = worker.registration();
+    two.world_size = 2;
+    ASSERT_TRUE((*client)->register_worker(two));
+    EXPECT_TRUE(contains(save(**client, "w", {0}, hashes), "registration incomplete: 1/2"));
+    EXPECT_TRUE(contains((*client)->query({.instance_id = "w"}), "req_id must not be empty"));
+    EXPECT_TRUE(contains((*client)->release(LeaseId{}), "query lease is unknown or expired"));
+    auto lost = worker.registration();
+    lost.instance_id = "lost";
+    lost.layers[0].memory.handle = "pegaflow_no_such_object";
+    EXPECT_FALSE((*client)->register_worker(lost));
+    EXPECT_TRUE(contains((*client)->unregister_instance("nobody"), "instance nobody not found"));
+}
+
+TEST(ServerTest, ALoadOfAnUnknownLeaseFailsInItsState) {
+    auto server = start_server();
+    ASSERT_TRUE(server);
+    auto client = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", (*server)->port())});
+    ASSERT_TRUE(client);
+    ShmWorker worker("w");
+    ASSERT_TRUE((*client)->register_worker(worker.registration()));
+    const auto loaded = load(**client, "w", LeaseId{}, {0});
+    ASSERT_FALSE(loaded);
+    EXPECT_NE(loaded.error().message.find("query lease is unknown or expired"), std::string::npos);
+}
+
+TEST(ServerTest, TheEndOfASessionFreesTheInstance) {
+    auto server = start_server();
+    ASSERT_TRUE(server);
+    const std::string endpoint = fmt::format("127.0.0.1:{}", (*server)->port());
+    ShmWorker worker("w");
+    auto watcher = Client::connect({.endpoint = endpoint});
+    ASSERT_TRUE(watcher);
+    {
+        auto client = Client::connect({.endpoint = endpoint});
+        ASSERT_TRUE(client);
+        ASSERT_TRUE((*client)->start_session("w", "test", 1, 1));
+        ASSERT_TRUE((*client)->register_worker(worker.registration()));
+    }
+    const auto limit = std::chrono::steady_clock::now() + kLimit;
+    bool gone = false;
+    while (!gone && std::chrono::steady_clock::now() < limit) {
+        const std::string_view hash = "h";
+        gone = !(*watcher)->query({.instance_id = "w", .hashes = {&hash, 1}, .request_id = "r"});
+    }
+    EXPECT_TRUE(gone);
+}
+
+TEST(ServerTest, AClientRegistersAgainAfterARestart) {
+    auto server = start_server();
+    ASSERT_TRUE(server);
+    const int port = (*server)->port();
+    ShmWorker worker("w");
+    auto client = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", port)});
+    ASSERT_TRUE(client);
+    ASSERT_TRUE((*client)->start_session("w", "test", 1, 1));
+    ASSERT_TRUE((*client)->register_worker(worker.registration()));
+    server->reset();
+    auto again = start_server(port);
+    ASSERT_TRUE(again) << again.error().message;
+    const std::vector<std::string> hashes = {std::string(32, 'h')};
+    const auto limit = std::chrono::steady_clock::now() + kLimit;
+    bool saved = false;
+    while (!saved && std::chrono::steady_clock::now() < limit) {
+        saved = save(**client, "w", {1}, hashes).has_value();
+        if (!saved) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    EXPECT_TRUE(saved);
+}
+
+}  // namespace
+}  // namespace pegaflow

@@ -21,7 +21,8 @@ pega_status Batch::check(const pega_batch& from) const noexcept {
     const bool reads = from.op == PEGA_OP_READ;
     if (from.format == PEGA_FORMAT_FLAT) {
         if (!usable(from.local_region, device, reads) || !usable(from.remote_region, device, !reads)) return PEGA_INVALID;
-        if (from.flat_count != 0 && (from.local_offsets == nullptr || from.remote_offsets == nullptr || from.lengths == nullptr)) {
+        if (from.flat_count != 0 &&
+            (from.local_offsets == nullptr || from.remote_offsets == nullptr || from.lengths == nullptr)) {
             return PEGA_INVALID;
         }
         for (std::uint64_t i = 0; i < from.flat_count; ++i) {
@@ -43,10 +44,13 @@ pega_status Batch::check(const pega_batch& from) const noexcept {
     }
     for (std::uint64_t i = 0; i < from.span_count; ++i) {
         const pega_span& s = span_at(from, i);
-        if (!usable(s.local_region, device, reads) || !usable(s.remote_region, device, !reads) || s.segments == 0) return PEGA_INVALID;
+        if (!usable(s.local_region, device, reads) || !usable(s.remote_region, device, !reads) || s.segments == 0)
+            return PEGA_INVALID;
         if (from.index_count == 0) continue;
-        if (!side_in_range({s.local_base, s.local_stride, s.local_segment_stride}, max_local, s.segments, s.page_bytes, s.local_region->length) ||
-            !side_in_range({s.remote_base, s.remote_stride, s.remote_segment_stride}, max_remote, s.segments, s.page_bytes, s.remote_region->length)) {
+        if (!side_in_range({s.local_base, s.local_stride, s.local_segment_stride}, max_local, s.segments, s.page_bytes,
+                           s.local_region->length) ||
+            !side_in_range({s.remote_base, s.remote_stride, s.remote_segment_stride}, max_remote, s.segments, s.page_bytes,
+                           s.remote_region->length)) {
             return PEGA_INVALID;
         }
     }
@@ -78,7 +82,8 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
         pairs.reserve(from.index_count);
         for (std::uint64_t i = 0; i < from.index_count; ++i) pairs.emplace_back(from.local_index[i], from.remote_index[i]);
         // Two pages of one place land in the caller's order only if nothing is moved: sorting keeps equal places in order.
-        if (!std::is_sorted(pairs.begin(), pairs.end())) std::stable_sort(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+        if (!std::is_sorted(pairs.begin(), pairs.end()))
+            std::stable_sort(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
     }
     started = finished_queueing = cancel = false;
     cursor_span = cursor_page = bytes = marked = 0;
@@ -89,7 +94,9 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
 }
 
 void Batch::pin_regions(std::int64_t by) noexcept {
-    const auto pin = [by](pega_region* region) { region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel); };
+    const auto pin = [by](pega_region* region) {
+        region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel);
+    };
     if (batch.format == PEGA_FORMAT_FLAT) {
         pin(batch.local_region);
         pin(batch.remote_region);
@@ -108,7 +115,8 @@ std::uint64_t Batch::pages_of(std::uint64_t span) const noexcept {
 // Pages are numbered segment by segment, so that the pages of neighbouring blocks follow each other.
 Batch::Page Batch::page(std::uint64_t span, std::uint64_t number) const noexcept {
     if (batch.format == PEGA_FORMAT_FLAT) {
-        return {batch.local_region->base + batch.local_offsets[number], batch.remote_region->base + batch.remote_offsets[number], batch.lengths[number]};
+        return {batch.local_region->base + batch.local_offsets[number],
+                batch.remote_region->base + batch.remote_offsets[number], batch.lengths[number]};
     }
     const pega_span& s = span_at(batch, span);
     const std::uint64_t segment = number / pairs.size();
@@ -124,7 +132,9 @@ void Batch::fail(Result result) noexcept {
 }
 
 void Batch::mark_if_due() {
-    if (batch.mark_every == 0 || batch.format == PEGA_FORMAT_FLAT || cursor_span < marked + batch.mark_every || cursor_span >= span_count()) return;
+    if (batch.mark_every == 0 || batch.format == PEGA_FORMAT_FLAT || cursor_span < marked + batch.mark_every ||
+        cursor_span >= span_count())
+        return;
     pega_device& device = *channel->device;
     Event event = device.take_event();
     if (event == nullptr) return;  // progress is told later, or with the end
@@ -139,7 +149,8 @@ void Batch::queue_copies(std::uint64_t limit) {
     Page run{0, 0, 0};
     const auto flush = [&] {
         if (run.length == 0) return;
-        const Result result = driver.cuMemcpyAsync(reads ? run.local : run.remote, reads ? run.remote : run.local, run.length, channel->stream);
+        const Result result =
+            driver.cuMemcpyAsync(reads ? run.local : run.remote, reads ? run.remote : run.local, run.length, channel->stream);
         if (result != kSuccess) return fail(result);
         bytes += run.length;
         run.length = 0;

@@ -17,7 +17,8 @@ struct Batch {
     Event wait = nullptr, record = nullptr;
     bool has_notify = false;
     std::uint32_t notify_value = 0;
-    std::vector<std::pair<std::uint64_t, std::uint64_t>> pairs;  // SPANS: local and remote index, sorted, so that neighbours merge
+    std::vector<std::pair<std::uint64_t, std::uint64_t>>
+        pairs;  // SPANS: local and remote index, sorted, so that neighbours merge
 
     // Guarded by the device's mutex.
     bool started = false, finished_queueing = false, cancel = false;

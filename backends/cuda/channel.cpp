@@ -66,7 +66,8 @@ void end_batch(pega_device& device, Batch& batch) {
         ++device.arrived[batch.notify_value];
     }
     batch.pin_regions(-1);
-    report(device, batch, PEGA_COMPLETION_TERMINAL | PEGA_COMPLETION_QUIESCED, batch.status == PEGA_OK ? batch.span_count() : 0);
+    report(device, batch, PEGA_COMPLETION_TERMINAL | PEGA_COMPLETION_QUIESCED,
+           batch.status == PEGA_OK ? batch.span_count() : 0);
     batch.channel->free.push_back(&batch);
     --batch.channel->in_flight;
 }

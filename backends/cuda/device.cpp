@@ -33,7 +33,8 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
     const std::uint32_t stride = out->size;
     std::uint32_t count = 0;
     for (; count < capacity && !device->completions.empty(); ++count) {
-        auto* element = reinterpret_cast<pega_completion*>(reinterpret_cast<unsigned char*>(out) + static_cast<std::size_t>(count) * stride);
+        auto* element = reinterpret_cast<pega_completion*>(reinterpret_cast<unsigned char*>(out) +
+                                                           static_cast<std::size_t>(count) * stride);
         element->size = stride;
         pegaflow::backend::copy_out(element, device->completions.front());
         device->completions.pop_front();
@@ -57,19 +58,24 @@ pega_status arm(pega_device* device) {
 
 pega_status to_status(Result result) noexcept {
     switch (result) {
-        case kSuccess: return PEGA_OK;
-        case kOutOfMemory: return PEGA_NO_MEMORY;
-        case kNotReady: return PEGA_PENDING;
-        case 1: return PEGA_INVALID;
-        default: return PEGA_RETRY_OTHER_PATH;
+        case kSuccess:
+            return PEGA_OK;
+        case kOutOfMemory:
+            return PEGA_NO_MEMORY;
+        case kNotReady:
+            return PEGA_PENDING;
+        case 1:
+            return PEGA_INVALID;
+        default:
+            return PEGA_RETRY_OTHER_PATH;
     }
 }
 
 std::string uuid_text(const Uuid& uuid) {
     char text[64];
     const unsigned char* b = uuid.bytes;
-    std::snprintf(text, sizeof text, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7],
-                  b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+    std::snprintf(text, sizeof text, "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+                  b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
     return text;
 }
 

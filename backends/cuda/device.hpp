@@ -73,10 +73,10 @@ struct pega_device {
     int event_fd = -1;
 
     std::mutex mutex;
-    std::vector<std::unique_ptr<pega_channel>> channels;  // guarded by mutex
-    std::vector<std::unique_ptr<pega_region>> regions;    // guarded by mutex
-    std::deque<pega_completion> completions;              // guarded by mutex
-    std::vector<cuda_backend::Event> spare_events;        // guarded by mutex
+    std::vector<std::unique_ptr<pega_channel>> channels;     // guarded by mutex
+    std::vector<std::unique_ptr<pega_region>> regions;       // guarded by mutex
+    std::deque<pega_completion> completions;                 // guarded by mutex
+    std::vector<cuda_backend::Event> spare_events;           // guarded by mutex
     std::map<std::string, cuda_backend::OpenHandle> opened;  // guarded by mutex
 
     std::mutex notify_mutex;

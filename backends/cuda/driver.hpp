@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // driver.hpp - the functions of libcuda that this back end calls, resolved at run time; no CUDA header is needed to build it.
 //
-// Types and values are those of the CUDA driver API (cuda.h); names with _v2 are the symbols that cuda.h maps the plain names to.
+// Types and values are those of the CUDA driver API (cuda.h); names with _v2 are the symbols that cuda.h maps the plain names
+// to.
 #pragma once
 
 #include <cstddef>

@@ -25,14 +25,15 @@ int numa_node(const Driver& driver, Device device) {
     return file ? node : PEGA_NUMA_ANY;
 }
 
-pega_status probe(const pega_host*, const pega_option*, std::uint32_t, pega_device_info* infos, std::uint32_t capacity, std::uint32_t* count, char* reason,
-                  std::uint64_t reason_capacity) {
+pega_status probe(const pega_host*, const pega_option*, std::uint32_t, pega_device_info* infos, std::uint32_t capacity,
+                  std::uint32_t* count, char* reason, std::uint64_t reason_capacity) {
     if (count == nullptr) return PEGA_INVALID;
     *count = 0;
     std::string why;
     const Driver* driver = Driver::get(&why);
     int devices = 0;
-    if (driver != nullptr && (driver->cuDeviceGetCount(&devices) != kSuccess || devices == 0)) why = "the CUDA driver sees no GPU";
+    if (driver != nullptr && (driver->cuDeviceGetCount(&devices) != kSuccess || devices == 0))
+        why = "the CUDA driver sees no GPU";
     if (!why.empty()) {
         if (reason != nullptr && reason_capacity != 0) std::snprintf(reason, reason_capacity, "%s", why.c_str());
         return PEGA_UNSUPPORTED;
@@ -52,7 +53,8 @@ pega_status probe(const pega_host*, const pega_option*, std::uint32_t, pega_devi
         info.kind = PEGA_MEMORY_GPU;
         info.memory_bytes = memory;
         std::snprintf(info.uuid, sizeof info.uuid, "%s", uuid_text(uuid).c_str());
-        auto* element = reinterpret_cast<pega_device_info*>(reinterpret_cast<unsigned char*>(infos) + static_cast<std::size_t>(i) * infos->size);
+        auto* element = reinterpret_cast<pega_device_info*>(reinterpret_cast<unsigned char*>(infos) +
+                                                            static_cast<std::size_t>(i) * infos->size);
         info.size = element->size = infos->size;
         pegaflow::backend::copy_out(element, info);
     }
@@ -91,7 +93,8 @@ const char* error_text(std::int32_t code) {
     return text != nullptr ? text : "";
 }
 
-constexpr pega_backend_table kBackendTable = {sizeof(pega_backend_table), 0, &probe, &open_device, &close_device, &capabilities, &address, &extension, &error_text};
+constexpr pega_backend_table kBackendTable = {
+    sizeof(pega_backend_table), 0, &probe, &open_device, &close_device, &capabilities, &address, &extension, &error_text};
 
 const void* get(const char* id) {
     if (std::strcmp(id, PEGA_BACKEND_TABLE) == 0) return &kBackendTable;

@@ -89,7 +89,8 @@ pega_status consume(pega_device* device, std::uint32_t value, std::uint64_t want
 
 }  // namespace
 
-const pega_ext_stream kStreamTable = {sizeof(pega_ext_stream), 0, &create, &wrap, &export_event, &import_event, &signal, &query, &destroy};
+const pega_ext_stream kStreamTable = {sizeof(pega_ext_stream), 0,       &create, &wrap,   &export_event,
+                                      &import_event,           &signal, &query,  &destroy};
 const pega_ext_notify kNotifyTable = {sizeof(pega_ext_notify), 0, &count, &consume};
 
 }  // namespace cuda_backend

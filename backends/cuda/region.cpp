@@ -36,10 +36,11 @@ pega_status open_ipc(pega_device& device, pega_region& region, const std::string
         const Result result = device.driver->cuIpcOpenMemHandle_v2(&open.base, handle, kIpcLazyEnablePeerAccess);
         if (result != kSuccess) {
             device.opened.erase(bytes);
-            pegaflow::backend::log(device.host, PEGA_LOG_ERROR, "cuda",
-                                   "an IPC handle cannot be opened (%d). Memory from expandable segments or virtual memory management has no "
-                                   "handle that works: start the client with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:False",
-                                   result);
+            pegaflow::backend::log(
+                device.host, PEGA_LOG_ERROR, "cuda",
+                "an IPC handle cannot be opened (%d). Memory from expandable segments or virtual memory management has no "
+                "handle that works: start the client with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:False",
+                result);
             return PEGA_REGION_LOST;
         }
         DevicePointer start = 0;
@@ -54,6 +55,17 @@ pega_status open_ipc(pega_device& device, pega_region& region, const std::string
     return PEGA_OK;
 }
 
+// The handle of `memory`: the 64 bytes of a CUipcMemHandle, or a descriptor that this back end exported.
+pega_status take_ipc(pega_device& device, pega_region& region, const pega_memory& memory) {
+    const std::string bytes(static_cast<const char*>(memory.handle), memory.handle_length);
+    if (bytes.size() != sizeof(Wire)) return open_ipc(device, region, bytes, memory.offset);
+    Wire wire{};
+    std::memcpy(&wire, bytes.data(), sizeof wire);
+    if (std::memcmp(wire.magic, kMagic, sizeof kMagic) != 0 || wire.checksum != checksum(wire)) return PEGA_CORRUPT;
+    if (!pegaflow::backend::in_range(memory.offset, memory.length, wire.length)) return PEGA_REGION_LOST;
+    return open_ipc(device, region, std::string(wire.handle.bytes, sizeof wire.handle.bytes), wire.offset + memory.offset);
+}
+
 pega_status take_gpu(pega_device& device, pega_region& region, const pega_memory& memory) {
     const Driver& driver = *device.driver;
     if (memory.source == PEGA_SOURCE_ALLOCATE) {
@@ -62,8 +74,7 @@ pega_status take_gpu(pega_device& device, pega_region& region, const pega_memory
         return to_status(result);
     }
     if (memory.source == PEGA_SOURCE_IPC) {
-        if (memory.handle == nullptr) return PEGA_INVALID;
-        return open_ipc(device, region, std::string(static_cast<const char*>(memory.handle), memory.handle_length), memory.offset);
+        return memory.handle == nullptr ? PEGA_INVALID : take_ipc(device, region, memory);
     }
     if (memory.source != PEGA_SOURCE_ADDRESS) return PEGA_UNSUPPORTED;
     int ordinal = -1;
@@ -88,7 +99,8 @@ pega_status take_host(const pega_device& device, pega_region& region, const pega
 }
 
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
-    if (device == nullptr || memory == nullptr || out == nullptr || memory->size < sizeof *memory || memory->length == 0) return PEGA_INVALID;
+    if (device == nullptr || memory == nullptr || out == nullptr || memory->size < sizeof *memory || memory->length == 0)
+        return PEGA_INVALID;
     if (memory->kind != PEGA_MEMORY_GPU && memory->kind != PEGA_MEMORY_HOST) return PEGA_UNSUPPORTED;
     auto region = std::make_unique<pega_region>();
     region->device = device;
@@ -97,7 +109,8 @@ pega_status register_memory(pega_device* device, const pega_memory* memory, pega
     region->length = memory->length;
     const Current current(*device->driver, device->context);
     const std::lock_guard lock(device->mutex);
-    const pega_status status = memory->kind == PEGA_MEMORY_GPU ? take_gpu(*device, *region, *memory) : take_host(*device, *region, *memory);
+    const pega_status status =
+        memory->kind == PEGA_MEMORY_GPU ? take_gpu(*device, *region, *memory) : take_host(*device, *region, *memory);
     if (status != PEGA_OK) {
         release(*device, *region);
         return status;
@@ -140,7 +153,8 @@ pega_status export_descriptor(pega_region* region, void* bytes, std::uint64_t ca
     std::memcpy(wire.magic, kMagic, sizeof kMagic);
     DevicePointer start = 0;
     std::size_t size = 0;
-    if (driver.cuDeviceGetUuid_v2(&wire.uuid, device.device) != kSuccess || driver.cuMemGetAddressRange_v2(&start, &size, region->base) != kSuccess ||
+    if (driver.cuDeviceGetUuid_v2(&wire.uuid, device.device) != kSuccess ||
+        driver.cuMemGetAddressRange_v2(&start, &size, region->base) != kSuccess ||
         driver.cuIpcGetMemHandle(&wire.handle, region->base) != kSuccess) {
         return PEGA_UNSUPPORTED;
     }
@@ -161,9 +175,8 @@ pega_status import_descriptor(pega_device* device, const void* bytes, std::uint6
     memory.size = sizeof memory;
     memory.kind = PEGA_MEMORY_GPU;
     memory.source = PEGA_SOURCE_IPC;
-    memory.handle = wire.handle.bytes;
-    memory.handle_length = sizeof wire.handle.bytes;
-    memory.offset = wire.offset;
+    memory.handle = bytes;
+    memory.handle_length = length;
     memory.length = wire.length;
     return register_memory(device, &memory, out);
 }
@@ -185,6 +198,7 @@ void release(pega_device& device, pega_region& region) {
     device.opened.erase(open);
 }
 
-const pega_region_table kRegionTable = {sizeof(pega_region_table), 0, &register_memory, &unregister, &info, &export_descriptor, &import_descriptor};
+const pega_region_table kRegionTable = {sizeof(pega_region_table), 0, &register_memory, &unregister, &info, &export_descriptor,
+                                        &import_descriptor};
 
 }  // namespace cuda_backend

@@ -15,6 +15,7 @@
 #include "pegaflow/abi/region.h"
 #include "pegaflow/bytes.hpp"
 #include "pegaflow/client.hpp"
+#include "pegaflow/transfer.hpp"
 #include "tools/pegaflow/verb.hpp"
 
 namespace pegaflow::cli {
@@ -28,16 +29,56 @@ struct Arguments {
     std::string endpoint = "http://127.0.0.1:50055";
     std::uint32_t blocks = 128;  // of 2 MiB
     std::uint64_t seed = 1;
+    std::string device;  // "cuda:0": KV memory on this GPU; "" = shared memory
+};
+
+// KV memory on a GPU, which this process reaches through the same back end as the server.
+class GpuMemory {
+public:
+    static Result<std::unique_ptr<GpuMemory>> create(const std::string& name, std::uint64_t bytes) {
+        auto gpu = std::unique_ptr<GpuMemory>(new GpuMemory());
+        PEGA_ASSIGN(gpu->fabric_, Fabric::open());
+        PEGA_ASSIGN(gpu->device_, gpu->fabric_->device(name));
+        PEGA_ASSIGN(gpu->memory_, gpu->device_->allocate(PEGA_MEMORY_GPU, bytes, PEGA_REGION_SHARED));
+        PEGA_ASSIGN(gpu->staging_, gpu->device_->allocate(PEGA_MEMORY_HOST, bytes));
+        PEGA_ASSIGN(gpu->channel_, gpu->device_->open_channel());
+        return gpu;
+    }
+    Result<void> copy(bool to_gpu) {
+        Transfer transfer;
+        transfer.flat(memory_, staging_).range(0, 0, memory_.length());
+        if (to_gpu) transfer.read();
+        PEGA_ASSIGN(const Completion done, channel_.submit_wait(transfer));
+        PEGA_TRY(done.wait());
+        return {};
+    }
+    const std::string& uuid() const { return device_->info().uuid; }
+    std::uint8_t* staging() const { return static_cast<std::uint8_t*>(staging_.address()); }
+    Result<std::string> handle() const {
+        PEGA_ASSIGN(const auto bytes, memory_.export_descriptor());
+        return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    }
+
+private:
+    std::unique_ptr<Fabric> fabric_;
+    Device* device_ = nullptr;
+    Region memory_, staging_;
+    Channel channel_;
 };
 
 // KV memory of one worker in a shared memory object: what a GPU's memory is to a serving engine.
 class KvMemory {
 public:
-    static Result<std::unique_ptr<KvMemory>> create(std::uint32_t blocks) {
+    static Result<std::unique_ptr<KvMemory>> create(std::uint32_t blocks, const std::string& device) {
         auto memory = std::unique_ptr<KvMemory>(new KvMemory());
         memory->name_ = fmt::format("pegaflow_demo_{}", ::getpid());
         memory->layer_bytes_ = 2 * blocks * kSegmentBytes;
         memory->bytes_ = memory->layer_bytes_ * kLayers;
+        if (!device.empty()) {
+            PEGA_ASSIGN(memory->gpu_, GpuMemory::create(device, memory->bytes_));
+            memory->data_ = memory->gpu_->staging();
+            return memory;
+        }
         const int fd = ::shm_open(("/" + memory->name_).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         if (fd < 0)
             return fail(Code::kNoMemory, fmt::format("cannot create the shared memory object {}", memory->name_), errno);
@@ -51,11 +92,12 @@ public:
         return memory;
     }
     ~KvMemory() {
+        if (gpu_) return;
         if (data_ != nullptr) ::munmap(data_, bytes_);
         ::shm_unlink(("/" + name_).c_str());
     }
 
-    WorkerRegistration registration(std::uint32_t blocks) const {
+    Result<WorkerRegistration> registration(std::uint32_t blocks) const {
         WorkerRegistration worker;
         worker.instance_id = name_;
         worker.name_space = "demo-llama-3.1-8b";
@@ -64,6 +106,12 @@ public:
             LayerRegistration layer;
             layer.name = fmt::format("model.layers.{}.self_attn.attn", i);
             layer.memory = {PEGA_MEMORY_HOST, PEGA_SOURCE_SHM, "", name_, nullptr, i * layer_bytes_, layer_bytes_};
+            if (gpu_) {
+                layer.memory.kind = PEGA_MEMORY_GPU;
+                layer.memory.source = PEGA_SOURCE_IPC;
+                layer.memory.device_uuid = gpu_->uuid();
+                PEGA_ASSIGN(layer.memory.handle, gpu_->handle());
+            }
             layer.num_blocks = blocks;
             layer.bytes_per_block = kSegmentBytes;
             layer.kv_stride_bytes = blocks * kSegmentBytes;
@@ -76,11 +124,16 @@ public:
     static std::uint64_t word(std::uint64_t seed, std::uint64_t place) {
         return (place + seed) * 0x9e3779b97f4a7c15ULL ^ (place >> 7);
     }
-    void fill(std::uint64_t seed) {
+    Result<void> fill(std::uint64_t seed) {
         for (std::uint64_t i = 0; i < bytes_ / 8; ++i) put(i, word(seed, i));
+        return gpu_ ? gpu_->copy(true) : Result<void>();
     }
-    void poison() { std::memset(data_, 0xEE, bytes_); }
-    std::uint64_t wrong_words(std::uint64_t seed) const {
+    Result<void> poison() {
+        std::memset(data_, 0xEE, bytes_);
+        return gpu_ ? gpu_->copy(true) : Result<void>();
+    }
+    Result<std::uint64_t> wrong_words(std::uint64_t seed) const {
+        if (gpu_) PEGA_TRY(gpu_->copy(false));
         std::uint64_t wrong = 0;
         for (std::uint64_t i = 0; i < bytes_ / 8; ++i) wrong += get(i) != word(seed, i) ? 1 : 0;
         return wrong;
@@ -98,7 +151,8 @@ private:
 
     std::string name_;
     std::uint64_t layer_bytes_ = 0, bytes_ = 0;
-    std::uint8_t* data_ = nullptr;
+    std::uint8_t* data_ = nullptr;  // of the shared memory, or of the GPU's staging memory
+    std::unique_ptr<GpuMemory> gpu_;
 };
 
 double rate(std::uint64_t bytes, std::chrono::steady_clock::time_point start) {
@@ -108,11 +162,11 @@ double rate(std::uint64_t bytes, std::chrono::steady_clock::time_point start) {
 
 Result<void> demo(const Arguments& arguments, Context& context) {
     PEGA_ASSIGN(auto client, Client::connect({.endpoint = arguments.endpoint}));
-    PEGA_ASSIGN(auto memory, KvMemory::create(arguments.blocks));
-    const WorkerRegistration worker = memory->registration(arguments.blocks);
+    PEGA_ASSIGN(auto memory, KvMemory::create(arguments.blocks, arguments.device));
+    PEGA_ASSIGN(const WorkerRegistration worker, memory->registration(arguments.blocks));
     PEGA_TRY(client->start_session(worker.instance_id, worker.name_space, 1, 1));
     PEGA_TRY(client->register_worker(worker));
-    memory->fill(arguments.seed);
+    PEGA_TRY(memory->fill(arguments.seed));
 
     std::vector<std::uint32_t> ids;
     std::vector<std::string> hashes;
@@ -134,7 +188,7 @@ Result<void> demo(const Arguments& arguments, Context& context) {
     PEGA_ASSIGN(const SaveOutcome saved, client->save(save));
     context.out << fmt::format("saved   {} blocks, {} at {:.2f} GB/s ({} were there already)\n", saved.saved_blocks,
                                format_size(saved.bytes), rate(saved.bytes, start), saved.duplicate_blocks);
-    memory->poison();
+    PEGA_TRY(memory->poison());
 
     PEGA_ASSIGN(const QueryOutcome found,
                 client->query({.instance_id = worker.instance_id, .hashes = views, .request_id = "demo"}));
@@ -154,7 +208,8 @@ Result<void> demo(const Arguments& arguments, Context& context) {
     PEGA_TRY(state.wait(kLoadTimeout));
     context.out << fmt::format("loaded  {} blocks, {} at {:.2f} GB/s\n", found.hit_blocks, format_size(memory->bytes()),
                                rate(memory->bytes(), start));
-    if (const std::uint64_t wrong = memory->wrong_words(arguments.seed); wrong != 0) {
+    PEGA_ASSIGN(const std::uint64_t wrong, memory->wrong_words(arguments.seed));
+    if (wrong != 0) {
         context.exit = kVerifyFailed;
         return fail(Code::kCorrupt, fmt::format("{} of {} words are wrong", wrong, memory->bytes() / 8));
     }
@@ -170,6 +225,7 @@ void add_demo(CLI::App& app, Context& context) {
         "demo", "Save and load a KV cache of the shape of Llama-3.1-8B through a server, and check every byte");
     verb.add_option("--endpoint", arguments->endpoint, "The server")->capture_default_str();
     verb.add_option("--blocks", arguments->blocks, "Blocks of 2 MiB")->check(CLI::Range(1, 65536))->capture_default_str();
+    verb.add_option("--device", arguments->device, "Keep the KV memory on this GPU, such as cuda:0; default: shared memory");
     verb.add_option("--seed", arguments->seed, "Of the cache's contents")->capture_default_str();
     verb.callback([arguments, &context] {
         const auto done = demo(*arguments, context);

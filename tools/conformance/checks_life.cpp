@@ -43,10 +43,14 @@ void exactly_one_end_each(Fixture& f) {
     Memory remote = f.remote();
     pega_channel* channel = f.open_channel();
     const std::vector<std::uint64_t> length = {f.round(2048)};
+    // Batches may run side by side: each has a place of its own.
+    std::vector<std::uint64_t> places(500);
+    for (std::size_t i = 0; i < places.size(); ++i) places[i] = i * 2048;
     std::set<std::uint64_t> submitted;
     std::map<std::uint64_t, pega_completion> ended;
-    while (submitted.size() < 500) {
+    while (submitted.size() < places.size()) {
         pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+        batch.remote_offsets = &places[submitted.size()];
         const pega_status status = f.m.channel->submit(channel, &batch);
         if (status == PEGA_OK) {
             submitted.insert(batch.user_data);
@@ -70,10 +74,13 @@ void queue_full_starts_nothing(Fixture& f) {
     pega_channel* channel = f.open_channel(2);
     const std::vector<std::uint64_t> length = {f.round(512)};
     pega_stream_option option = stream_option(event, nullptr);
+    std::vector<std::uint64_t> places(16);
+    for (std::size_t i = 0; i < places.size(); ++i) places[i] = i * 512;
     std::size_t accepted = 0;
     pega_status status = PEGA_OK;
-    while (accepted < 100000 && status == PEGA_OK) {
+    while (accepted < places.size() && status == PEGA_OK) {
         pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+        batch.remote_offsets = &places[accepted];
         batch.options = &option.base;
         status = f.m.channel->submit(channel, &batch);
         accepted += status == PEGA_OK ? 1 : 0;
@@ -192,12 +199,14 @@ void close_with_work_in_flight(Fixture& f) {
     constexpr std::uint64_t kLarge = 16 << 20;
     Memory local = f.local(kLarge);
     Memory remote = f.remote(kLarge);
-    const std::vector<std::uint64_t> length = {kLarge};
+    const std::vector<std::uint64_t> length = {kLarge / 4};
+    const std::vector<std::uint64_t> places = {0, kLarge / 4, kLarge / 2, kLarge / 4 * 3};
     for (int round = 0; round < 5; ++round) {
         pega_channel* channel = f.open_channel();
         std::size_t accepted = 0;
         for (int i = 0; i < 4; ++i) {
             pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+            batch.remote_offsets = &places[static_cast<std::size_t>(i)];
             accepted += f.m.channel->submit(channel, &batch) == PEGA_OK ? 1 : 0;
         }
         f.close_channel(channel);

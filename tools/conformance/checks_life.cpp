@@ -236,12 +236,12 @@ void many_submitters(Fixture& f) {
     constexpr int kEach = 200;
     Memory local = f.local();
     Memory remote = f.remote();
-    const std::vector<std::uint64_t> length = {f.round(4096)};
+    const std::vector<std::uint64_t> length = {f.round(1024)};
     std::vector<pega_channel*> channels;
-    std::vector<std::vector<std::uint64_t>> at(kThreads);
-    for (int t = 0; t < kThreads; ++t) {
+    std::vector<std::vector<std::uint64_t>> at(kThreads);  // each batch has a place of its own
+    for (std::uint64_t t = 0; t < kThreads; ++t) {
         channels.push_back(f.open_channel());
-        at[t] = {f.round(static_cast<std::uint64_t>(t) * 8192)};
+        for (std::uint64_t i = 0; i < kEach; ++i) at[t].push_back((t * kEach + i) * 1024);
     }
     std::atomic<int> failed{0};
     std::vector<std::thread> threads;
@@ -255,7 +255,7 @@ void many_submitters(Fixture& f) {
                 batch.user_data = (static_cast<std::uint64_t>(t) + 1) << 32 | static_cast<std::uint64_t>(i);
                 batch.local_region = local.region;
                 batch.remote_region = remote.region;
-                batch.local_offsets = batch.remote_offsets = at[t].data();
+                batch.local_offsets = batch.remote_offsets = &at[t][static_cast<std::size_t>(i)];
                 batch.lengths = length.data();
                 batch.flat_count = 1;
                 const pega_status status = f.m.channel->submit(channels[static_cast<std::size_t>(t)], &batch);
@@ -273,9 +273,12 @@ void many_submitters(Fixture& f) {
     const auto ended = f.wait(kThreads * kEach);
     for (std::thread& thread : threads) thread.join();
     PEGA_EXPECT(failed == 0, "a submit failed");
-    for (int t = 0; t < kThreads; ++t)
-        std::copy_n(local.shadow.begin() + static_cast<std::ptrdiff_t>(at[t][0]), length[0],
-                    remote.shadow.begin() + static_cast<std::ptrdiff_t>(at[t][0]));
+    for (const auto& places : at) {
+        for (const std::uint64_t place : places) {
+            const auto offset = static_cast<std::ptrdiff_t>(place);
+            std::copy_n(local.shadow.begin() + offset, length[0], remote.shadow.begin() + offset);
+        }
+    }
     f.expect_same(remote, "remote");
 }
 

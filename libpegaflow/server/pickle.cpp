@@ -146,14 +146,7 @@ private:
         return nullptr;
     }
     static bool allowed(const std::string& global) {
-        static const char* const kExact[] = {"pegaflow.ipc_wrapper CudaIPCWrapper",
-                                             "torch Size",
-                                             "copyreg _reconstructor",
-                                             "copy_reg _reconstructor",
-                                             "builtins object",
-                                             "__builtin__ object",
-                                             "_codecs encode",
-                                             "copyreg __newobj__"};
+        static const char* const kExact[] = {"pegaflow.ipc_wrapper CudaIPCWrapper", "torch Size"};
         for (const char* name : kExact) {
             if (global == name) return true;
         }
@@ -186,13 +179,7 @@ const char* Reader::make_object() {
     const auto* global = std::get_if<Global>(&callee);
     const auto* tuple = std::get_if<Tuple>(&arguments);
     if (global == nullptr || tuple == nullptr) return "an object of something that is no class";
-    std::string name = global->name;
-    if (name.ends_with(" _reconstructor") || name.ends_with(" __newobj__")) {
-        const auto* inner = tuple->items->empty() ? nullptr : std::get_if<Global>(&tuple->items->front());
-        if (inner == nullptr) return "a reconstruction of something that is no class";
-        name = inner->name;
-    }
-    return push(Made{name, tuple->items, std::make_shared<std::optional<Dict>>()});
+    return push(Made{global->name, tuple->items, std::make_shared<std::optional<Dict>>()});
 }
 
 const char* Reader::build() {
@@ -209,7 +196,7 @@ const char* Reader::step_simple(unsigned char opcode) {
     std::uint64_t value = 0;
     switch (opcode) {
         case 0x80:
-            return number(1, &value) && value >= 2 && value <= 5 ? nullptr : "protocol is not 2 to 5";  // PROTO
+            return number(1, &value) && value >= 3 && value <= 5 ? nullptr : "protocol is not 3 to 5";  // PROTO
         case 0x95:
             return number(8, &value) ? nullptr : "it ends within a frame";  // FRAME
         case '(':

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "server/config.hpp"
+
+namespace pegaflow::server {
+namespace {
+
+std::string problem(std::string_view text) {
+    Config config;
+    const auto parsed = parse_config(text, "test.toml", config);
+    return parsed ? "" : parsed.error().message;
+}
+
+TEST(Config, ReadsEveryKindOfValue) {
+    Config config;
+    const auto parsed = parse_config(
+        "[server]\nlisten = \"[::1]:7\"\n[pool]\nsize = \"2gb\"\nhugepages = true\n[cache]\nlease-time = \"90s\"\n"
+        "[modules]\nbackends = [\"host\"]\nwrap = [\"fault=host\"]\n[module.fault]\nseed = 7\nhang = \"0.5\"\n",
+        "test.toml", config);
+    ASSERT_TRUE(parsed) << parsed.error().message;
+    EXPECT_EQ(config.listen, "[::1]:7");
+    EXPECT_EQ(config.engine.pool_bytes, std::uint64_t{2} << 30);
+    EXPECT_TRUE(config.engine.hugepages);
+    EXPECT_EQ(config.engine.lease_time, std::chrono::seconds(90));
+    EXPECT_EQ(config.fabric.wrap[0].second, "host");
+    EXPECT_EQ(config.fabric.options.at("fault").at("seed"), "7");
+}
+
+TEST(Config, RefusesWithFileLineAndExpectation) {
+    EXPECT_EQ(problem("[pool]\n\nsise = \"1gb\"\n"), "test.toml:3: unknown key \"pool.sise\"; did you mean \"pool.size\"?");
+    EXPECT_NE(problem("[pool]\nsize = \"many\"\n").find("test.toml:2: key \"pool.size\": bad size \"many\""),
+              std::string::npos);
+    EXPECT_NE(problem("[pool]\nhugepages = \"yes\"\n").find("wrong type, expected true or false"), std::string::npos);
+    EXPECT_NE(problem("[server]\nlisten = \"nowhere\"\n").find("expected address:port"), std::string::npos);
+    EXPECT_NE(problem("[cache]\nlease-time = \"0s\"\n").find("expected a duration"), std::string::npos);
+    EXPECT_NE(problem("[cache]\nadmission = \"best\"\n").find("one of none, tiny_lfu"), std::string::npos);
+    EXPECT_NE(problem("[pool\n").find("test.toml:1:"), std::string::npos);
+    Config config;
+    EXPECT_EQ(read_config("/nowhere/x.toml", config).error().code, Code::kNotFound);
+}
+
+TEST(Config, EveryOptionCanBeWrittenAndReadBack) {
+    const Config defaults;
+    Config config;
+    for (const Option& option : options()) {
+        EXPECT_EQ(option.flag().substr(0, 2), "--");
+        EXPECT_FALSE(option.help.empty());
+        if (option.get(defaults).empty()) continue;
+        EXPECT_TRUE(set_option(config, option.key, option.get(defaults))) << option.key;
+    }
+    EXPECT_EQ(set_option(config, "pool.nothing", "1").error().code, Code::kInvalid);
+}
+
+}  // namespace
+}  // namespace pegaflow::server

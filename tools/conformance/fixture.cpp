@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <filesystem>
 #include <thread>
 
 namespace pegaflow::conformance {
@@ -67,6 +68,12 @@ Module::Module(const Options& given) {
         texts_.push_back(equals < option.size() ? option.substr(equals + 1) : "");
     }
     for (std::size_t i = 0; i < texts_.size(); i += 2) options.push_back({texts_[i].c_str(), texts_[i + 1].c_str()});
+    for (const pega_option& option : options) {
+        if (std::strcmp(option.key, "inner") != 0 || by_name_.contains(option.value)) continue;
+        // What an interposer wraps is looked for beside it.
+        const auto file = std::filesystem::path(given.path).parent_path() / fmt::format("pegaflow-backend-{}.so", option.value);
+        if (std::filesystem::exists(file)) by_name_[option.value] = load(file.string());
+    }
 }
 
 Module::~Module() {

@@ -50,6 +50,12 @@ struct Item : std::variant<None, Mark, bool, std::int64_t, std::string, Bytes, G
 class Reader {
 public:
     explicit Reader(std::string_view bytes) : bytes_(bytes) {}
+    // A dictionary can be made to hold itself: emptying them all breaks every circle. What was read is used up by then.
+    ~Reader() {
+        for (const auto& pairs : dicts_) pairs->clear();
+    }
+    Reader(const Reader&) = delete;
+    Reader& operator=(const Reader&) = delete;
 
     Result<Item> read() {
         while (at_ < bytes_.size()) {
@@ -170,6 +176,7 @@ private:
     std::size_t at_ = 0;
     Items stack_;
     std::map<std::uint64_t, Item> memo_;
+    std::vector<std::shared_ptr<Pairs>> dicts_;  // all that were made
 };
 
 const char* Reader::make_object() {
@@ -236,7 +243,8 @@ const char* Reader::step_simple(unsigned char opcode) {
         case 0x87:
             return push_tuple(3);
         case '}':
-            return push(Dict{std::make_shared<Pairs>()});
+            dicts_.push_back(std::make_shared<Pairs>());
+            return push(Dict{dicts_.back()});
         case 'h':
             return number(1, &value) ? memo_get(value) : "it ends within a memo slot";
         case 'j':
@@ -326,7 +334,8 @@ Result<std::string> ipc_handle(const std::string& bytes) {
 
 Result<CudaWrapper> read_cuda_wrapper(std::string_view bytes) {
     if (bytes.size() > kMaxInput) return bad_shape(fmt::format("{} bytes are too many", bytes.size()));
-    PEGA_ASSIGN(const Item root, Reader(bytes).read());
+    Reader reader(bytes);
+    PEGA_ASSIGN(const Item root, reader.read());
     const auto* object = std::get_if<Made>(&root);
     if (object == nullptr || object->name != "pegaflow.ipc_wrapper CudaIPCWrapper" || !object->state->has_value())
         return bad_shape("it is another object");

@@ -14,7 +14,7 @@ namespace pegaflow::server {
 namespace {
 
 constexpr std::size_t kMaxInput = 1 << 20;
-constexpr std::size_t kMaxItems = 4096;  // on the stack or in the memo
+constexpr std::size_t kMaxOpcodes = 1024;  // a wrapper has about sixty; bounds memory and how deep objects nest
 constexpr std::size_t kIpcHandleBytes = 64;
 constexpr std::size_t kShareFields = 8;
 
@@ -58,15 +58,15 @@ public:
     Reader& operator=(const Reader&) = delete;
 
     Result<Item> read() {
-        while (at_ < bytes_.size()) {
+        for (std::size_t opcodes = 0; at_ < bytes_.size(); ++opcodes) {
             const std::size_t position = at_;
+            if (opcodes == kMaxOpcodes) return refuse(position, "too many opcodes");
             const auto opcode = static_cast<unsigned char>(bytes_[at_++]);
             if (opcode == '.') {
                 if (stack_.size() != 1) return refuse(position, "the stack does not hold exactly one object at the end");
                 return std::move(stack_.back());
             }
             if (const char* why = step(opcode)) return refuse(position, fmt::format("opcode {:#04x}: {}", opcode, why));
-            if (stack_.size() > kMaxItems || memo_.size() > kMaxItems) return refuse(position, "too many objects");
         }
         return refuse(at_, "it ends in the middle");
     }

@@ -44,6 +44,8 @@ TEST(Pickle, RefusesEverythingElse) {
     EXPECT_FALSE(read_cuda_wrapper(bytes(testing::kOtherClass)));
     EXPECT_FALSE(read_cuda_wrapper(""));
     EXPECT_FALSE(read_cuda_wrapper(std::string(2 << 20, '(')));
+    const std::string nested = ")" + std::string(500'000, '\x85') + ".";  // a tuple in a tuple in a tuple ...
+    EXPECT_NE(read_cuda_wrapper(nested).error().message.find("too many opcodes"), std::string::npos);
     const std::string_view good = bytes(testing::kProtocol5);
     for (std::size_t length = 0; length < good.size(); ++length)
         EXPECT_FALSE(read_cuda_wrapper(good.substr(0, length))) << length;

@@ -7,6 +7,7 @@
 #include <cstdio>
 
 #include "batch.hpp"
+#include "calibration.hpp"
 
 cuda_backend::Event pega_device::take_event() {
     if (!spare_events.empty()) {
@@ -91,11 +92,23 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
     if (driver->cuDeviceGet(&device->device, device->index) != kSuccess) return PEGA_INVALID;
     const Result result = driver->cuDevicePrimaryCtxRetain(&device->context, device->device);
     if (result != kSuccess) return to_status(result);
+    if (const pega_status read = Settings::read(host, params->options, params->option_count, device->settings);
+        read != PEGA_OK) {
+        driver->cuDevicePrimaryCtxRelease_v2(device->device);
+        return read;
+    }
     device->event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (device->event_fd < 0) {
         driver->cuDevicePrimaryCtxRelease_v2(device->device);
         return PEGA_NO_MEMORY;
     }
+    const Current current(*driver, device->context);
+    device->kernels.load(*driver, device->device);
+    if (!device->kernels.usable(Path::kVector)) {
+        pegaflow::backend::log(host, PEGA_LOG_WARNING, "cuda", "GPU %d copies without kernels, so small pages are slow: %s",
+                               device->index, device->kernels.problem());
+    }
+    calibrate(*device);
     *out = device.release();
     return PEGA_OK;
 }
@@ -107,6 +120,7 @@ void close_device(pega_device* device) {
         const Current current(*device->driver, device->context);
         for (const auto& region : device->regions) release(*device, *region);
         for (Event event : device->spare_events) device->driver->cuEventDestroy_v2(event);
+        device->kernels.unload(*device->driver);
     }
     ::close(device->event_fd);
     device->driver->cuDevicePrimaryCtxRelease_v2(device->device);

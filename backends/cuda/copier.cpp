@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "copier.hpp"
+
+#include <algorithm>
+
+#include "pieces.hpp"
+
+namespace cuda_backend {
+namespace {
+
+constexpr std::size_t kRunsAStep = 256;  // queued one by one, so that one large batch does not keep others from being seen
+
+constexpr unsigned bit(Path path) noexcept { return 1U << static_cast<unsigned>(path); }
+
+// Links between GPUs are faster than the copy engine can be fed with small runs; kernels feed them.
+Path peer_path(const Plan& plan, unsigned can) noexcept {
+    constexpr std::uint64_t kLargeRun = 4U << 20;
+    if (plan.fragment < kLargeRun && (can & bit(Path::kBulk)) != 0) return Path::kBulk;
+    if (plan.fragment < kLargeRun && (can & bit(Path::kVector)) != 0) return Path::kVector;
+    return (can & bit(Path::kBatch)) != 0 ? Path::kBatch : Path::kLoop;
+}
+
+}  // namespace
+
+Result Copier::open(const CopyTools& tools, bool urgent) {
+    tools_ = tools;
+    const Driver& driver = *tools.driver;
+    int least = 0;
+    int greatest = 0;
+    driver.cuCtxGetStreamPriorityRange(&least, &greatest);
+    const int priority = urgent || tools.settings->high_priority ? greatest : least;
+    Result result = driver.cuStreamCreateWithPriority(&main_, kStreamNonBlocking, priority);
+    if (result == kSuccess) result = driver.cuStreamCreateWithPriority(&side_, kStreamNonBlocking, priority);
+    if (result == kSuccess && tools.kernels->usable(Path::kVector)) result = descriptors_.prepare(driver);
+    if (result != kSuccess) close();
+    return result;
+}
+
+void Copier::close() noexcept {
+    if (tools_.driver == nullptr) return;
+    descriptors_.release(*tools_.driver);
+    staging_.release(*tools_.driver);
+    if (main_ != nullptr) tools_.driver->cuStreamDestroy_v2(main_);
+    if (side_ != nullptr) tools_.driver->cuStreamDestroy_v2(side_);
+    main_ = side_ = nullptr;
+}
+
+Result Copier::wait(Event event) noexcept {
+    const Result result = tools_.driver->cuStreamWaitEvent(side_, event, 0);
+    return result != kSuccess ? result : tools_.driver->cuStreamWaitEvent(main_, event, 0);
+}
+
+void Copier::synchronize() noexcept {
+    tools_.driver->cuStreamSynchronize(side_);
+    tools_.driver->cuStreamSynchronize(main_);
+}
+
+// Bit per path that can move this plan at all.
+unsigned Copier::usable(const Plan& plan) const noexcept {
+    unsigned out = bit(Path::kLoop);
+    if (plan.mixed) return out;
+    if (tools_.driver->has_batched_copies()) out |= bit(Path::kBatch);
+    const Kernels& kernels = *tools_.kernels;
+    if (!kernels.usable(Path::kVector) || plan.pair_count > kMostPairs) return out;
+    std::uint64_t largest = 0;
+    for (const Tile& tile : plan.tiles) largest = std::max(largest, tile.bytes);
+    for (std::uint64_t i = 0; plan.lengths() != nullptr && i < plan.pair_count; ++i)
+        largest = std::max(largest, plan.lengths()[i]);
+    if (pieces_of(largest, kPiece) > kMostPieces) return out;
+    out |= bit(Path::kVector);
+    if (kernels.usable(Path::kBulk) && plan.aligned) out |= bit(Path::kBulk);
+    if (plan.lengths() == nullptr && largest <= tools_.settings->staging_chunk && plan.b_is_host) out |= bit(Path::kStaged);
+    return out;
+}
+
+Path Copier::prepare(const Plan& plan, std::uint64_t mark_bytes) {
+    const unsigned can = usable(plan);
+    Path path = tools_.settings->forced;
+    if (path == Path::kAuto) {
+        path = plan.b_is_host ? tools_.table->choose({plan.to_a, plan.fragment, plan.page_run, mark_bytes}, can)
+                              : peer_path(plan, can);
+    } else if ((can & bit(path)) == 0) {
+        path = Path::kLoop;
+    }
+    // Without memory for the ring the kernels still work.
+    if (path == Path::kStaged && staging_.prepare(*tools_.driver, tools_.settings->staging_chunk) != kSuccess)
+        path = (can & bit(Path::kBulk)) != 0 ? Path::kBulk : Path::kVector;
+    return path;
+}
+
+unsigned Copier::multiprocessors(const Plan& plan) const noexcept {
+    return plan.b_is_host ? tools_.settings->max_multiprocessors : tools_.settings->peer_multiprocessors;
+}
+
+Result Copier::step(const Plan& plan, Path path, Cursor& cursor, std::uint64_t& queued) noexcept {
+    if (plan.groups[cursor.group].tile_count == 0 || plan.pair_count == 0) {
+        cursor = {cursor.group + 1, 0, 0};
+        return kSuccess;
+    }
+    switch (path) {
+        case Path::kBulk:
+        case Path::kVector:
+            return plan.lengths() != nullptr ? step_lengths(plan, path, cursor, queued)
+                                             : step_kernel(plan, path, cursor, queued);
+        case Path::kStaged:
+            return step_staged(plan, cursor, queued);
+        default:
+            return step_runs(plan, path == Path::kBatch, cursor, queued);
+    }
+}
+
+Result Copier::step_runs(const Plan& plan, bool batched, Cursor& cursor, std::uint64_t& queued) noexcept {
+    const std::uint32_t end = cursor.group + 1;
+    const std::size_t limit = batched ? kRuns : kRunsAStep;
+    std::size_t count = 0;
+    for (Run run; count < limit && plan.next_run(cursor, end, run); ++count) {
+        targets_[count] = plan.to_a ? run.a : run.b;
+        sources_[count] = plan.to_a ? run.b : run.a;
+        lengths_[count] = run.bytes;
+        queued += run.bytes;
+    }
+    return flush(count, batched, main_);
+}
+
+Result Copier::flush(std::size_t count, bool batched, Stream stream) noexcept {
+    const Driver& driver = *tools_.driver;
+    if (batched && count > 1) return driver.copy_batch(targets_.data(), sources_.data(), lengths_.data(), count, stream);
+    Result result = kSuccess;
+    for (std::size_t i = 0; i < count && result == kSuccess; ++i)
+        result = driver.cuMemcpyAsync(targets_[i], sources_[i], lengths_[i], stream);
+    return result;
+}
+
+void Copier::advance(const Plan& plan, const Band& band, Cursor& cursor) noexcept {
+    const Group& group = plan.groups[cursor.group];
+    cursor.pair = band.pair + band.pairs;
+    if (cursor.pair < plan.pair_count) return;
+    cursor = {cursor.group, band.last - group.first_tile, 0};
+    if (cursor.tile >= group.tile_count) cursor = {cursor.group + 1, 0, 0};
+}
+
+}  // namespace cuda_backend

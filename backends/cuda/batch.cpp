@@ -2,11 +2,6 @@
 #include "batch.hpp"
 
 namespace cuda_backend {
-namespace {
-
-constexpr int kStepsATurn = 16;
-
-}  // namespace
 
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     channel = owner;
@@ -26,7 +21,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
         }
     }
     if (const pega_status built = plan.build(from, owner->device); built != PEGA_OK) return built;
-    path = owner->copier.prepare(plan, plan.bytes / plan.groups.size());
+    route = owner->copier.prepare(plan, plan.bytes / plan.groups.size());
     batch = from;
     batch.options = nullptr;
     started = finished_queueing = cancel = false;
@@ -59,14 +54,15 @@ void Batch::mark() {
     pega_device& device = *channel->device;
     Event event = device.take_event();
     if (event == nullptr) return;  // progress is told later, or with the end
-    if (device.driver->cuEventRecord(event, channel->copier.main()) != kSuccess) return device.spare_events.push_back(event);
+    if (device.driver->cuEventRecord(event, route.end) != kSuccess) return device.spare_events.push_back(event);
     marks.emplace_back(plan.groups[cursor.group - 1].spans_after, event);
 }
 
-void Batch::queue_steps() {
-    for (int step = 0; step < kStepsATurn && !all_queued(); ++step) {
+void Batch::queue_steps(int limit) {
+    const unsigned multiprocessors = channel->device->multiprocessors(plan);
+    for (int step = 0; step < limit && !all_queued(); ++step) {
         const std::uint32_t group = cursor.group;
-        const Result result = channel->copier.step(plan, path, cursor, bytes);
+        const Result result = channel->copier.step(plan, route, multiprocessors, cursor, bytes);
         if (result == kNotReady) return;
         if (result != kSuccess) {
             status = to_status(result);

@@ -18,7 +18,7 @@ struct Batch {
     bool has_notify = false;
     std::uint32_t notify_value = 0;
     Plan plan;
-    Path path = Path::kLoop;
+    Route route;
 
     // Guarded by the device's mutex.
     bool started = false, finished_queueing = false, cancel = false;
@@ -33,8 +33,8 @@ struct Batch {
     // Takes the caller's batch when it is sound. INVALID or UNSUPPORTED otherwise. The context is current.
     pega_status accept(pega_channel* owner, const pega_batch& from);
     void pin_regions(std::int64_t by) noexcept;
-    // Queues steps until all is queued, descriptors run out, or it is others' turn. The context is current.
-    void queue_steps();
+    // Queues steps until all is queued, descriptors run out, or `limit` of them are. The context is current.
+    void queue_steps(int limit);
 
 private:
     void mark();

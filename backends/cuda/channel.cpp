@@ -11,6 +11,8 @@ namespace {
 
 constexpr std::uint32_t kDefaultDepth = 64;
 constexpr std::uint32_t kMaxDepth = 4096;
+constexpr int kStepsASubmit = 2;  // the poller goes on, so that the submitter is soon back
+constexpr int kStepsATurn = 16;   // so that one large batch does not keep others from being seen
 
 void report(pega_device& device, const Batch& batch, std::uint32_t flags, std::uint64_t landed) {
     pega_completion record{};
@@ -46,11 +48,10 @@ void start(pega_device& device, Batch& batch) {
 void close_batch(pega_device& device, Batch& batch) {
     batch.finished_queueing = true;
     const Driver& driver = *device.driver;
-    Stream main = batch.channel->copier.main();
-    if (batch.status == PEGA_OK && batch.record != nullptr) driver.cuEventRecord(batch.record, main);
+    if (batch.status == PEGA_OK && batch.record != nullptr) driver.cuEventRecord(batch.record, batch.route.end);
     batch.end = device.take_event();
     const bool ordered = batch.status == PEGA_OK || batch.status == PEGA_CANCELED;
-    if (ordered && batch.end != nullptr && driver.cuEventRecord(batch.end, main) == kSuccess) return;
+    if (ordered && batch.end != nullptr && driver.cuEventRecord(batch.end, batch.route.end) == kSuccess) return;
     // Without an event, or after half a step, there is only one way to know that the hardware has let go.
     batch.channel->copier.synchronize();
     if (batch.end != nullptr) device.spare_events.push_back(batch.end);
@@ -119,7 +120,7 @@ pega_status submit(pega_channel* channel, const pega_batch* batch) {
     }
     if (channel->closed) slot->cancel = true;
     channel->queue.push_back(slot);
-    advance(device, *channel);
+    advance(device, *channel, kStepsASubmit);
     return PEGA_OK;
 }
 
@@ -132,7 +133,7 @@ pega_status close(pega_channel* channel, std::uint64_t deadline_ns) {
             const std::lock_guard lock(device.mutex);
             channel->closed = true;
             for (Batch* batch : channel->queue) batch->cancel = true;
-            advance(device, *channel);
+            advance(device, *channel, kStepsATurn);
             if (channel->in_flight == 0) {
                 channel->copier.close();
                 std::erase_if(device.channels, [&](const auto& c) { return c.get() == channel; });
@@ -157,7 +158,7 @@ pega_status cancel(pega_channel* channel, std::uint64_t user_data) {
 
 }  // namespace
 
-void advance(pega_device& device, pega_channel& channel) {
+void advance(pega_device& device, pega_channel& channel, int steps) {
     for (std::size_t i = 0; i < channel.queue.size();) {
         Batch& batch = *channel.queue[i];
         if (!batch.started) start(device, batch);
@@ -166,7 +167,7 @@ void advance(pega_device& device, pega_channel& channel) {
                 batch.status = PEGA_CANCELED;
                 batch.native_code = 0;
             }
-            if (batch.status == PEGA_OK) batch.queue_steps();
+            if (batch.status == PEGA_OK) batch.queue_steps(steps);
             if (batch.status == PEGA_OK && !batch.all_queued()) return;  // the rest at the next turn
             close_batch(device, batch);
         }

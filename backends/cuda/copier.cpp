@@ -8,7 +8,7 @@
 namespace cuda_backend {
 namespace {
 
-constexpr std::size_t kRunsAStep = 256;  // queued one by one, so that one large batch does not keep others from being seen
+constexpr std::size_t kRunsAStep = 256;
 
 constexpr unsigned bit(Path path) noexcept { return 1U << static_cast<unsigned>(path); }
 
@@ -73,45 +73,49 @@ unsigned Copier::usable(const Plan& plan) const noexcept {
     return out;
 }
 
-Path Copier::prepare(const Plan& plan, std::uint64_t mark_bytes) {
+Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes) {
     const unsigned can = usable(plan);
-    Path path = tools_.settings->forced;
-    if (path == Path::kAuto) {
-        path = plan.b_is_host ? tools_.table->choose({plan.to_a, plan.fragment, plan.page_run, mark_bytes}, can)
-                              : peer_path(plan, can);
-    } else if ((can & bit(path)) == 0) {
-        path = Path::kLoop;
+    Route route{tools_.settings->forced, main_};
+    if (route.path == Path::kAuto) {
+        const Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes};
+        route.path = plan.b_is_host ? tools_.table->choose(workload, can) : peer_path(plan, can);
+    } else if ((can & bit(route.path)) == 0) {
+        route.path = Path::kLoop;
     }
     // Without memory for the ring the kernels still work.
-    if (path == Path::kStaged && staging_.prepare(*tools_.driver, tools_.settings->staging_chunk) != kSuccess)
-        path = (can & bit(Path::kBulk)) != 0 ? Path::kBulk : Path::kVector;
-    return path;
+    if (route.path == Path::kStaged && staging_.prepare(*tools_.driver, tools_.settings->staging_chunk) != kSuccess)
+        route.path = (can & bit(Path::kBulk)) != 0 ? Path::kBulk : Path::kVector;
+    if (route.path == Path::kBulk || route.path == Path::kVector) {
+        if (on_side_) route.end = side_;
+        on_side_ = !on_side_;
+    }
+    return route;
 }
 
-unsigned Copier::multiprocessors(const Plan& plan) const noexcept {
-    return plan.b_is_host ? tools_.settings->max_multiprocessors : tools_.settings->peer_multiprocessors;
-}
-
-Result Copier::step(const Plan& plan, Path path, Cursor& cursor, std::uint64_t& queued) noexcept {
+Result Copier::step(const Plan& plan, const Route& route, unsigned multiprocessors, Cursor& cursor,
+                    std::uint64_t& queued) noexcept {
+    multiprocessors_ = multiprocessors;
     if (plan.groups[cursor.group].tile_count == 0 || plan.pair_count == 0) {
         cursor = {cursor.group + 1, 0, 0};
         return kSuccess;
     }
-    switch (path) {
+    switch (route.path) {
         case Path::kBulk:
         case Path::kVector:
-            return plan.lengths() != nullptr ? step_lengths(plan, path, cursor, queued)
-                                             : step_kernel(plan, path, cursor, queued);
+            return plan.lengths() != nullptr ? step_lengths(plan, route, cursor, queued)
+                                             : step_kernel(plan, route, cursor, queued);
         case Path::kStaged:
             return step_staged(plan, cursor, queued);
         default:
-            return step_runs(plan, path == Path::kBatch, cursor, queued);
+            return step_runs(plan, route, cursor, queued);
     }
 }
 
-Result Copier::step_runs(const Plan& plan, bool batched, Cursor& cursor, std::uint64_t& queued) noexcept {
+Result Copier::step_runs(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept {
+    const bool batched = route.path == Path::kBatch;
     const std::uint32_t end = cursor.group + 1;
-    const std::size_t limit = batched ? kRuns : kRunsAStep;
+    // Few at a time, so that one large batch does not keep others from being seen.
+    constexpr std::size_t limit = kRunsAStep;
     std::size_t count = 0;
     for (Run run; count < limit && plan.next_run(cursor, end, run); ++count) {
         targets_[count] = plan.to_a ? run.a : run.b;
@@ -119,7 +123,7 @@ Result Copier::step_runs(const Plan& plan, bool batched, Cursor& cursor, std::ui
         lengths_[count] = run.bytes;
         queued += run.bytes;
     }
-    return flush(count, batched, main_);
+    return flush(count, batched, route.end);
 }
 
 Result Copier::flush(std::size_t count, bool batched, Stream stream) noexcept {

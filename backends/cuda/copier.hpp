@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // copier.hpp - queues plans on a channel's streams, by whichever path was chosen.
 //
-// Work of one channel is ordered by its main stream: whatever a step queues has ended when an event recorded on the main stream
-// behind it has. The side stream carries the first half of staged copies. One thread at a time; the context is current.
+// Two streams a channel. Whatever the steps of one plan queue has ended when an event recorded behind them on the route's
+// stream has. Plans of the kernel paths take turns on the two, so that one begins while the other runs out; staged plans use
+// the side stream for their first half and the main stream for the second. One thread at a time; the context is current.
 #pragma once
 
 #include <array>
@@ -23,21 +24,27 @@ struct CopyTools {
     const PathTable* table = nullptr;
 };
 
+// How one plan is copied, and the stream on which it ends.
+struct Route {
+    Path path = Path::kLoop;
+    Stream end = nullptr;
+    bool kernels() const noexcept { return path == Path::kBulk || path == Path::kVector || path == Path::kStaged; }
+};
+
 class Copier {
 public:
     Result open(const CopyTools& tools, bool urgent);
     void close() noexcept;  // nothing is in flight any more
 
-    Stream main() const noexcept { return main_; }
     // Makes everything queued from here on wait for `event`.
     Result wait(Event event) noexcept;
     // Waits until both streams are idle.
     void synchronize() noexcept;
-    // The path for a plan, and what it needs is reserved. [data] once that was reserved.
-    Path prepare(const Plan& plan, std::uint64_t mark_bytes);
-    // Queues the next part of the cursor's group, moves the cursor and adds to `queued` bytes. kNotReady: descriptors are all
-    // in use, come again. [data]
-    Result step(const Plan& plan, Path path, Cursor& cursor, std::uint64_t& queued) noexcept;
+    // The route for a plan, and what it needs is reserved. [data] once that was reserved.
+    Route prepare(const Plan& plan, std::uint64_t mark_bytes);
+    // Queues the next part of the cursor's group, moves the cursor and adds to `queued` bytes; a kernel takes at most
+    // `multiprocessors`. kNotReady: descriptors are all in use, come again. [data]
+    Result step(const Plan& plan, const Route& route, unsigned multiprocessors, Cursor& cursor, std::uint64_t& queued) noexcept;
 
 private:
     // Tiles [first, last) times pairs [pair, pair + pairs): what one launch moves.
@@ -51,10 +58,9 @@ private:
     static constexpr std::size_t kRuns = 1024;
 
     unsigned usable(const Plan& plan) const noexcept;
-    unsigned multiprocessors(const Plan& plan) const noexcept;
-    Result step_runs(const Plan& plan, bool batched, Cursor& cursor, std::uint64_t& queued) noexcept;
-    Result step_kernel(const Plan& plan, Path kernel, Cursor& cursor, std::uint64_t& queued) noexcept;
-    Result step_lengths(const Plan& plan, Path kernel, Cursor& cursor, std::uint64_t& queued) noexcept;
+    Result step_runs(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
+    Result step_kernel(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
+    Result step_lengths(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
     Result step_staged(const Plan& plan, Cursor& cursor, std::uint64_t& queued) noexcept;
     Band band_at(const Plan& plan, const Cursor& cursor) const noexcept;
     Band chunk_at(const Plan& plan, const Cursor& cursor, std::uint64_t bytes) const noexcept;
@@ -62,13 +68,16 @@ private:
     // Writes a band's descriptors and queues the kernel. With `packed`, side B is that memory: the band's pages one after the
     // other when the group is dense, else tile after tile.
     Result launch(const Plan& plan, Path kernel, const Band& band, DevicePointer packed, Stream stream) noexcept;
-    Result launch_job(Path kernel, std::uint64_t largest, const Job& job, unsigned multiprocessors, Stream stream) noexcept;
+    static void write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept;
+    Result launch_job(Path kernel, std::uint64_t largest, const Job& job, Stream stream) noexcept;
     Result copy_pages(const Plan& plan, const Band& band, DevicePointer packed, Stream stream) noexcept;
     Result flush(std::size_t count, bool batched, Stream stream) noexcept;
     static void advance(const Plan& plan, const Band& band, Cursor& cursor) noexcept;
 
     CopyTools tools_;
     Stream main_ = nullptr, side_ = nullptr;
+    bool on_side_ = false;          // where the next plan of a kernel path runs
+    unsigned multiprocessors_ = 1;  // of the step under way
     DescriptorRing descriptors_;
     StagingRing staging_;
     std::array<DevicePointer, kRuns> targets_{}, sources_{};

@@ -4,6 +4,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "batch.hpp"
@@ -19,8 +20,24 @@ cuda_backend::Event pega_device::take_event() {
     return driver->cuEventCreate(&event, cuda_backend::kEventDisableTiming) == cuda_backend::kSuccess ? event : nullptr;
 }
 
+unsigned pega_device::multiprocessors(const cuda_backend::Plan& plan) const noexcept {
+    if (!plan.b_is_host) return settings.peer_multiprocessors;
+    unsigned side_by_side = 0;
+    for (const auto& channel : channels) {
+        unsigned streams = 0;
+        for (const cuda_backend::Batch* batch : channel->queue) {
+            if (!batch->route.kernels()) continue;
+            streams = batch->route.path == cuda_backend::Path::kStaged ? std::max(streams, 1U) : std::min(streams + 1, 2U);
+        }
+        side_by_side += streams;
+    }
+    return std::max(settings.max_multiprocessors / std::max(side_by_side, 2U), 1U);
+}
+
 namespace cuda_backend {
 namespace {
+
+constexpr int kStepsATurn = 16;  // so that one large batch does not keep others from being seen
 
 std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capacity) {
     if (capacity == 0) return 0;
@@ -29,7 +46,7 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
     for (const auto& channel : device->channels) busy = busy || !channel->queue.empty();
     if (busy) {
         const Current current(*device->driver, device->context);
-        for (const auto& channel : device->channels) advance(*device, *channel);
+        for (const auto& channel : device->channels) advance(*device, *channel, kStepsATurn);
     }
     const std::uint32_t stride = out->size;
     std::uint32_t count = 0;

@@ -88,6 +88,8 @@ struct pega_device {
     std::mutex notify_mutex;
     std::unordered_map<std::uint32_t, std::uint64_t> arrived;  // guarded by notify_mutex
 
+    // What one kernel may take now, so that those that run beside each other keep to the limit in sum. The mutex is held.
+    unsigned multiprocessors(const cuda_backend::Plan& plan) const noexcept;
     cuda_backend::Event take_event();  // the mutex is held, the context current; null when there is none to be had
 };
 
@@ -100,14 +102,15 @@ extern const pega_ext_cancel kCancelTable;
 extern const pega_ext_notify kNotifyTable;
 extern const pega_ext_stream kStreamTable;
 
-constexpr const char* kVersion = "1.1";
+constexpr const char* kVersion = "1.2";
 
 pega_status to_status(Result result) noexcept;
 std::string uuid_text(const Uuid& uuid);
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out);
 void close_device(pega_device* device);
-// Queues copies of the channel's batches and reports those that have ended. The mutex is held, the context current.
-void advance(pega_device& device, pega_channel& channel);
+// Queues at most `steps` parts of each of the channel's batches and reports those that have ended. The mutex is held, the
+// context current.
+void advance(pega_device& device, pega_channel& channel, int steps);
 // Lets go of what a region holds. The mutex is held, the context current.
 void release(pega_device& device, pega_region& region);
 

@@ -94,7 +94,9 @@ pega_status Plan::build_flat(const pega_batch& batch, const pega_device* device)
     if (!uniform) lengths_ = batch.lengths;
     aligned = ((a->base | b->base | bits) & 15) == 0;
     tiles.push_back({a->base, 1, b->base, 1, batch.lengths[0]});
-    if (uniform) sort_pairs(look_at_indices(batch), batch.lengths[0]);
+    const Indices indices = look_at_indices(batch);
+    narrow_down(indices);
+    if (uniform) sort_pairs(indices, batch.lengths[0]);
     groups[0] = {0, 1, 1, bytes / pair_count, uniform};
     measure();
     return PEGA_OK;
@@ -139,6 +141,7 @@ pega_status Plan::build_spans(const pega_batch& batch, const pega_device* device
     a_index_ = a_is_local_ ? batch.local_index : batch.remote_index;
     b_index_ = a_is_local_ ? batch.remote_index : batch.local_index;
     const Indices indices = look_at_indices(batch);
+    narrow_down(indices);
     for (std::uint64_t i = 0; i < batch.span_count; ++i) {
         if (const pega_status added = add_span(batch, span_at(batch, i), device, indices); added != PEGA_OK) return added;
         if (batch.mark_every != 0 && (i + 1) % batch.mark_every == 0) close_group(i + 1);
@@ -197,6 +200,11 @@ void Plan::close_group(std::uint64_t spans_after) {
         group.block_bytes += tile->bytes;
     }
     groups.push_back(group);
+}
+
+void Plan::narrow_down(const Indices& indices) noexcept {
+    index_shift = (indices.bits & 15) == 0 ? 4 : 0;
+    narrow = (std::max(indices.max_a, indices.max_b) >> index_shift) <= UINT32_MAX;
 }
 
 // Pairs in the order of side B make pages that follow each other one run there. Where pages lie far apart nothing follows, and

@@ -64,6 +64,9 @@ public:
     bool mixed = false;          // sides differ between spans: A is the local one, no kernel may be used
     bool aligned = false;        // every address and size is a multiple of 16
     bool b_is_host = false;
+    // Indices below 2^32 times 2^index_shift, all multiples of it: they can be stored in 32 bits.
+    bool narrow = false;
+    unsigned index_shift = 0;
 
 private:
     struct Indices {
@@ -76,6 +79,7 @@ private:
     pega_status add_span(const pega_batch& batch, const pega_span& span, const pega_device* device, const Indices& indices);
     void orient(const pega_region* local, const pega_region* remote, bool reads) noexcept;
     void close_group(std::uint64_t spans_after);
+    void narrow_down(const Indices& indices) noexcept;
     void sort_pairs(const Indices& indices, std::uint64_t step);
     void measure();
 

@@ -79,11 +79,13 @@ Result<FabricOptions> fabric_options(const Arguments& arguments, const std::stri
     return out;
 }
 
-// Large copies, one range each, as many in flight as the points have.
+// Large copies, one range each, several in flight.
 Plan peak_plan(const Plan& plan, std::uint64_t total) {
     Plan peak = plan;
     peak.shape = {{"", 1, 1, total}, 1, Order::kContiguous, Order::kContiguous};
     peak.verify = false;
+    peak.outstanding = 4;
+    peak.iterations = 20;
     return peak;
 }
 
@@ -117,11 +119,12 @@ public:
 private:
     Result<Sides> open(const std::string& path, std::uint64_t bytes) {
         PEGA_ASSIGN(const FabricOptions options, fabric_options(arguments_, device_, path));
-        return Sides::make(options, device_, bytes);
+        return Sides::make(options, device_, bytes, arguments_.layout == "both-random" ? 2 * bytes : bytes);
     }
-    Result<void> measure_peak(std::uint64_t total) {
+    Result<void> measure_peak(std::uint64_t asked) {
+        const std::uint64_t total = std::max<std::uint64_t>(asked, 64U << 20);
         const bool gpu = report_.device.kind == PEGA_MEMORY_GPU;
-        PEGA_ASSIGN(Sides sides, open(gpu ? "loop" : "", arguments_.plan.outstanding * total));
+        PEGA_ASSIGN(Sides sides, open(gpu ? "loop" : "", peak_plan(arguments_.plan, total).outstanding * total));
         // Pages that were never written are one page of zeros to the processor's caches.
         PEGA_TRY(sides.prepare(true, 1));
         Plan plan = peak_plan(arguments_.plan, total);
@@ -131,7 +134,7 @@ private:
         if (!arguments_.bidirectional && !arguments_.interfere) return {};
         std::vector<Plan> both = {plan, plan};
         both[1].to_device = !plan.to_device;
-        PEGA_ASSIGN(Sides other, open(gpu ? "loop" : "", arguments_.plan.outstanding * total));
+        PEGA_ASSIGN(Sides other, open(gpu ? "loop" : "", peak_plan(arguments_.plan, total).outstanding * total));
         PEGA_ASSIGN(const Window window, run_together({&sides, &other}, both, std::nullopt, arguments_.seconds));
         report_.both_peak = window.sum();
         return {};

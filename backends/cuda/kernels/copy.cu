@@ -32,11 +32,21 @@ struct Work {
         if (lane >= job.group || at >= count) return {0, 0, 0};
         const unsigned block = static_cast<unsigned>(at) / job.tile_count;
         const Tile& tile = tiles[static_cast<unsigned>(at) - block * job.tile_count];
-        const ulonglong2 pair = *reinterpret_cast<const ulonglong2*>(&job.pairs[block]);
-        const std::uint64_t a = tile.a + pair.x * tile.a_stride;
-        const std::uint64_t b = tile.b + ((job.flags & kJobPacked) != 0 ? block : pair.y) * tile.b_stride;
+        const Pair pair = pair_at(block);
+        const std::uint64_t a = tile.a + pair.a * tile.a_stride;
+        const std::uint64_t b = tile.b + pair.b * tile.b_stride;
         const unsigned bytes = job.lengths != nullptr ? job.lengths[block] : static_cast<unsigned>(tile.bytes);
         return (job.flags & kJobToA) != 0 ? Copy{b, a, bytes} : Copy{a, b, bytes};
+    }
+    __device__ Pair pair_at(unsigned block) const {
+        const bool packed = (job.flags & kJobPacked) != 0;
+        if ((job.flags & kJobNarrow) == 0) {
+            const ulonglong2 pair = static_cast<const ulonglong2*>(job.pairs)[block];
+            return {pair.x, packed ? block : pair.y};
+        }
+        if (packed) return {static_cast<const unsigned*>(job.pairs)[block], block};
+        const uint2 pair = static_cast<const uint2*>(job.pairs)[block];
+        return {pair.x, pair.y};
     }
     // Combinations that this warp moves in all.
     __device__ unsigned mine() const {

@@ -16,16 +16,21 @@ struct Tile {
     std::uint64_t bytes;
 };
 
+// How the pairs of a job are stored: descriptors cross the host link too, so the narrowest form that holds them is used.
 struct Pair {
     std::uint64_t a, b;
+};
+struct NarrowPair {
+    std::uint32_t a, b;
 };
 
 constexpr unsigned kJobToA = 1;     // from B to A; else from A to B
 constexpr unsigned kJobPacked = 2;  // the index on side B is the number of the pair in this job, not pair.b
+constexpr unsigned kJobNarrow = 4;  // pairs are NarrowPair; with kJobPacked they are 32-bit indices of side A alone
 
 struct Job {
     const Tile* tiles;        // borrowed until the kernel has ended
-    const Pair* pairs;        // likewise
+    const void* pairs;        // likewise
     const unsigned* lengths;  // bytes of each pair instead of the tile's; null = the tile's. Then there is one tile
     unsigned tile_count;
     unsigned pair_count;

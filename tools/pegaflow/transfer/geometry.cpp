@@ -24,17 +24,18 @@ struct Side {
     std::uint64_t base, stride, segment_stride;
 };
 
-Side side(const Shape& shape, Placement placement, std::uint32_t layer) {
+Side side(const Shape& shape, Placement placement, std::uint64_t places, std::uint32_t layer) {
     const Geometry& g = shape.geometry;
     if (placement == Placement::kPageFirst) return {layer * g.segments * g.fragment, g.page(), g.fragment};
-    const std::uint64_t tensor = shape.blocks * g.fragment;
+    const std::uint64_t tensor = places * g.fragment;
     return {layer * g.segments * tensor, g.fragment, tensor};
 }
 
-std::vector<std::uint64_t> order(std::uint64_t count, Order how, std::mt19937_64& random) {
-    std::vector<std::uint64_t> out(count);
+std::vector<std::uint64_t> order(std::uint64_t count, std::uint64_t places, Order how, std::mt19937_64& random) {
+    std::vector<std::uint64_t> out(places);
     std::iota(out.begin(), out.end(), 0);
     if (how == Order::kRandom) std::shuffle(out.begin(), out.end(), random);
+    out.resize(count);
     return out;
 }
 
@@ -58,13 +59,13 @@ Scatter Scatter::make(const Shape& shape, const Region& local, std::uint64_t loc
     Scatter out;
     const Geometry& g = shape.geometry;
     for (std::uint32_t layer = 0; layer < g.layers; ++layer) {
-        const Side l = side(shape, shape.device_placement, layer);
-        const Side r = side(shape, shape.host_placement, layer);
+        const Side l = side(shape, shape.device_placement, shape.blocks, layer);
+        const Side r = side(shape, shape.host_placement, shape.host_places(), layer);
         out.spans.push_back({local.handle(), remote.handle(), local_base + l.base, l.stride, l.segment_stride,
                              remote_base + r.base, r.stride, r.segment_stride, g.fragment, g.segments, 0});
     }
-    out.local = order(shape.blocks, shape.device_order, random);
-    out.remote = order(shape.blocks, shape.host_order, random);
+    out.local = order(shape.blocks, shape.blocks, shape.device_order, random);
+    out.remote = order(shape.blocks, shape.host_places(), shape.host_order, random);
     return out;
 }
 

@@ -32,6 +32,9 @@ struct Shape {
     Placement device_placement = Placement::kLayerFirst;
     Placement host_placement = Placement::kPageFirst;
     std::uint64_t bytes() const noexcept { return blocks * geometry.page(); }
+    // Places for blocks on the host: scattered pages have as much unused memory between them.
+    std::uint64_t host_places() const noexcept { return host_order == Order::kRandom ? 2 * blocks : blocks; }
+    std::uint64_t host_bytes() const noexcept { return host_places() * geometry.page(); }
 };
 
 // Models that people know: "llama-3.1-8b", "llama-3.1-70b-tp8", "deepseek-v3", "qwen3-8b"; 16 tokens a block (64 for the latent

@@ -192,7 +192,8 @@ Result<void> compare_with(const Report& report, const std::string& file, Context
     }
     return {};
 } catch (const boost::system::system_error&) {  // of the JSON library: a member is missing or of another type
-    return fail(Code::kInvalid, fmt::format("--compare {}: this is no result of `pegaflow bench {} --json`", file, report.path));
+    return fail(Code::kInvalid,
+                fmt::format("--compare {}: this is no result of `pegaflow bench {} --json`", file, report.path));
 }
 
 }  // namespace pegaflow::cli

@@ -18,8 +18,8 @@ double micros(Clock::time_point from, Clock::time_point to) {
 std::vector<Scatter> scatters(Sides& sides, const Plan& plan, std::mt19937_64& random) {
     std::vector<Scatter> out;
     for (std::uint32_t i = 0; i < plan.outstanding; ++i) {
-        const std::uint64_t base = i * plan.shape.bytes();
-        out.push_back(Scatter::make(plan.shape, sides.local(), base, sides.remote(), base, random));
+        out.push_back(Scatter::make(plan.shape, sides.local(), i * plan.shape.bytes(), sides.remote(),
+                                    i * plan.shape.host_bytes(), random));
     }
     return out;
 }
@@ -73,8 +73,6 @@ double cv_percent(const std::vector<double>& values) {
     for (const double v : values) squares += (v - m) * (v - m);
     return 100 * std::sqrt(squares / static_cast<double>(values.size() - 1)) / m;
 }
-
-std::uint64_t bytes_needed(const Plan& plan) { return plan.outstanding * plan.shape.bytes(); }
 
 Result<Point> measure(Sides& sides, const Plan& plan) {
     Point point;

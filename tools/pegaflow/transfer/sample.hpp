@@ -32,8 +32,6 @@ double percentile(std::vector<double> values, double p);
 double mean(const std::vector<double>& values);
 double cv_percent(const std::vector<double>& values);
 
-// Bytes on each side that a plan needs.
-std::uint64_t bytes_needed(const Plan& plan);
 Result<Point> measure(Sides& sides, const Plan& plan);
 
 // Transfers of one direction until `stop`: counts what has completed. For measurements of several things at once.

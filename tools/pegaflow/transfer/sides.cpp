@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/pegaflow/transfer/sides.hpp"
 
+#include <algorithm>
 #include <cstring>
 
 namespace pegaflow::cli {
@@ -27,9 +28,10 @@ Result<Sides> Sides::open(const FabricOptions& options, const std::string& devic
     return s;
 }
 
-Result<Sides> Sides::make(const FabricOptions& options, const std::string& device, std::uint64_t bytes) {
+Result<Sides> Sides::make(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
+                          std::uint64_t host_bytes) {
     PEGA_ASSIGN(Sides s, open(options, device, bytes));
-    PEGA_ASSIGN(s.remote_, s.device_->allocate(PEGA_MEMORY_HOST, bytes));
+    PEGA_ASSIGN(s.remote_, s.device_->allocate(PEGA_MEMORY_HOST, host_bytes));
     return s;
 }
 
@@ -50,7 +52,7 @@ Sides::~Sides() {
 
 Result<void> Sides::copy(Region& local, Region& remote, bool read) {
     Transfer transfer;
-    transfer.flat(local, remote).range(0, 0, local_.length());
+    transfer.flat(local, remote).range(0, 0, std::min(local.length(), remote.length()));
     if (read) transfer.read();
     PEGA_ASSIGN(const Completion done, channel_.submit_wait(transfer));
     PEGA_TRY(done.wait());
@@ -61,9 +63,9 @@ Result<void> Sides::upload(Region& to, std::uint64_t seed, bool pattern) {
     Region& image = to.kind() == PEGA_MEMORY_HOST ? to : staging_;
     auto* words = static_cast<std::uint64_t*>(image.address());
     if (pattern) {
-        for (std::uint64_t i = 0; i < length() / 8; ++i) words[i] = (i + seed) * 0x9e3779b97f4a7c15ULL;
+        for (std::uint64_t i = 0; i < image.length() / 8; ++i) words[i] = (i + seed) * 0x9e3779b97f4a7c15ULL;
     } else {
-        std::memset(words, 0xEE, length());
+        std::memset(words, 0xEE, image.length());
     }
     if (&image == &to) return {};
     return copy(to, staging_, true);

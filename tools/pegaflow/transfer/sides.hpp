@@ -11,11 +11,12 @@
 
 namespace pegaflow::cli {
 
-// A fabric, one of its devices, and equal lengths of memory on both sides.
+// A fabric, one of its devices, and memory on both sides.
 class Sides {
 public:
     // Opens the device in a fabric of its own with `options` for its back end.
-    static Result<Sides> make(const FabricOptions& options, const std::string& device, std::uint64_t bytes);
+    static Result<Sides> make(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
+                              std::uint64_t host_bytes);
     // The same with `remote` as the other side: memory of another process that its descriptor names.
     static Result<Sides> make_peer(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
                                    std::span<const std::byte> descriptor);
@@ -25,7 +26,6 @@ public:
     Device& device() const noexcept { return *device_; }
     Region& local() noexcept { return local_; }
     Region& remote() noexcept { return remote_; }
-    std::uint64_t length() const noexcept { return local_.length(); }
     Result<Channel> channel() { return device_->open_channel(); }
 
     // Fills the source side with a pattern of the seed and the target side with poison.

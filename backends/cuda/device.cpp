@@ -31,7 +31,7 @@ unsigned pega_device::multiprocessors(const cuda_backend::Plan& plan) const noex
         }
         side_by_side += streams;
     }
-    return std::max(settings.max_multiprocessors / std::max(side_by_side, 2U), 1U);
+    return std::max(settings.max_multiprocessors / std::max(side_by_side, 1U), 1U);
 }
 
 namespace cuda_backend {

@@ -7,6 +7,8 @@
 namespace cuda_backend {
 namespace {
 
+constexpr double kKernelHandicap = 0.98;
+
 // Where a value stands between the elements of a sorted list: the element before it, and how far towards the next.
 template <std::size_t kCount>
 std::pair<std::size_t, double> place(const std::array<std::uint64_t, kCount>& list, std::uint64_t value) noexcept {
@@ -72,9 +74,11 @@ Path PathTable::choose(const Workload& workload, unsigned usable) const noexcept
     double best_rate = 0;
     for (std::size_t i = 0; i < kPaths; ++i) {
         if ((usable & (1U << i)) == 0) continue;
-        const double rate = expect(static_cast<Path>(i), workload);
+        const Path path = static_cast<Path>(i);
+        const bool engine = path == Path::kLoop || path == Path::kBatch;
+        const double rate = expect(path, workload) * (engine ? 1.0 : kKernelHandicap);
         if (rate <= best_rate) continue;
-        best = static_cast<Path>(i);
+        best = path;
         best_rate = rate;
     }
     return best;

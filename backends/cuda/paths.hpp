@@ -23,7 +23,8 @@ enum class Path : std::uint8_t {
 const char* name_of(Path path) noexcept;
 
 constexpr std::size_t kPaths = static_cast<std::size_t>(Path::kCount);
-constexpr std::array<std::uint64_t, 6> kFragments = {2U << 10, 8U << 10, 32U << 10, 128U << 10, 512U << 10, 2U << 20};
+constexpr std::array<std::uint64_t, 8> kFragments = {2U << 10,  8U << 10,   16U << 10,  32U << 10,
+                                                     64U << 10, 128U << 10, 512U << 10, 2U << 20};
 constexpr std::array<std::uint64_t, 3> kBatches = {1U << 20, 8U << 20, 64U << 20};
 
 // What a choice depends on.
@@ -49,7 +50,8 @@ public:
     }
     // Expected bytes per second. For the staged path also bounded by what the copy engine makes of the host's runs. [data]
     double expect(Path path, const Workload& workload) const noexcept;
-    // The fastest path among those in `usable` (bit per path); kLoop when none is known. [data]
+    // The fastest path among those in `usable` (bit per path), kLoop when none is known. Kernels must be faster by two per
+    // cent: they take multiprocessors, and beside a busy model they wait for them. [data]
     Path choose(const Workload& workload, unsigned usable) const noexcept;
 
     bool measured = false;

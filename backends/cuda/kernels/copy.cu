@@ -25,7 +25,7 @@ struct Work {
     const Tile* tiles;  // in shared memory where they fit
     unsigned count, warp, warps;
 
-    // Combination `number` of this lane's warp in its group `round`.
+    // What this lane expands in the group `round` of its warp.
     __device__ Copy fetch(unsigned round, unsigned lane) const {
         const std::uint64_t first = (static_cast<std::uint64_t>(round) * warps + warp) * job.group;
         const std::uint64_t at = first + lane;
@@ -35,17 +35,18 @@ struct Work {
         const Pair pair = pair_at(block);
         const std::uint64_t a = tile.a + pair.a * tile.a_stride;
         const std::uint64_t b = tile.b + pair.b * tile.b_stride;
-        const unsigned bytes = job.lengths != nullptr ? job.lengths[block] : static_cast<unsigned>(tile.bytes);
+        const unsigned bytes = job.lengths != nullptr ? __ldcv(job.lengths + block) : static_cast<unsigned>(tile.bytes);
         return (job.flags & kJobToA) != 0 ? Copy{b, a, bytes} : Copy{a, b, bytes};
     }
+    // Descriptors are read once and from where the host wrote them: never from a cache that an earlier job has filled.
     __device__ Pair pair_at(unsigned block) const {
         const bool packed = (job.flags & kJobPacked) != 0;
         if ((job.flags & kJobNarrow) == 0) {
-            const ulonglong2 pair = static_cast<const ulonglong2*>(job.pairs)[block];
+            const ulonglong2 pair = __ldcv(static_cast<const ulonglong2*>(job.pairs) + block);
             return {pair.x, packed ? block : pair.y};
         }
-        if (packed) return {static_cast<const unsigned*>(job.pairs)[block], block};
-        const uint2 pair = static_cast<const uint2*>(job.pairs)[block];
+        if (packed) return {__ldcv(static_cast<const unsigned*>(job.pairs) + block), block};
+        const uint2 pair = __ldcv(static_cast<const uint2*>(job.pairs) + block);
         return {pair.x, pair.y};
     }
     // Combinations that this warp moves in all.
@@ -63,9 +64,9 @@ constexpr unsigned kSharedTiles = 256;
 
 __device__ const Tile* stage_tiles(const Job& job, Tile* shared) {
     if (job.tile_count > kSharedTiles) return job.tiles;
-    const auto* from = reinterpret_cast<const std::uint64_t*>(job.tiles);
-    auto* to = reinterpret_cast<std::uint64_t*>(shared);
-    for (unsigned i = threadIdx.x; i < job.tile_count * (sizeof(Tile) / 8); i += blockDim.x) to[i] = from[i];
+    const auto* from = reinterpret_cast<const unsigned long long*>(job.tiles);
+    auto* to = reinterpret_cast<unsigned long long*>(shared);
+    for (unsigned i = threadIdx.x; i < job.tile_count * (sizeof(Tile) / 8); i += blockDim.x) to[i] = __ldcv(from + i);
     __syncthreads();
     return shared;
 }

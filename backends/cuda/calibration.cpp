@@ -11,9 +11,9 @@ namespace {
 
 constexpr std::uint64_t kHostBytes = kBatches.back();
 constexpr std::uint64_t kGpuBytes = 2 * kHostBytes;
-constexpr std::uint64_t kMostCopies = 1024;  // of paths that queue copies one by one: beyond, the rate stays what it is
-constexpr int kRepetitions = 3;
-constexpr std::uint64_t kInFlight = 3;
+constexpr std::uint64_t kMostCopies = 512;  // of paths that queue copies one by one: beyond, the rate stays what it is
+constexpr int kRepetitions = 2;
+constexpr std::uint64_t kInFlight = 8;
 
 // A region and a channel for as long as the measurement takes.
 class Bench {
@@ -105,7 +105,8 @@ bool can_measure(const pega_device& device, Path path) {
         case Path::kBatch:
             return device.driver->has_batched_copies();
         case Path::kBulk:
-        case Path::kVector:
+            return device.kernels.usable(path);
+        case Path::kVector:  // where there is the bulk kernel, it is for unaligned copies alone
             return device.kernels.usable(path);
         case Path::kStaged:
             return device.kernels.usable(Path::kVector);

@@ -8,8 +8,6 @@
 namespace cuda_backend {
 namespace {
 
-constexpr std::size_t kRunsAStep = 256;
-
 constexpr unsigned bit(Path path) noexcept { return 1U << static_cast<unsigned>(path); }
 
 // Links between GPUs are faster than the copy engine can be fed with small runs; kernels feed them.
@@ -69,7 +67,10 @@ unsigned Copier::usable(const Plan& plan) const noexcept {
     if (pieces_of(largest, kPiece) > kMostPieces) return out;
     out |= bit(Path::kVector);
     if (kernels.usable(Path::kBulk) && plan.aligned) out |= bit(Path::kBulk);
-    if (plan.lengths() == nullptr && largest <= tools_.settings->staging_chunk && plan.b_is_host) out |= bit(Path::kStaged);
+    // Pages smaller than that would be a copy each on the host's side: packing them gains nothing.
+    constexpr std::uint64_t kLeastRun = 64U << 10;
+    const bool packs = plan.lengths() == nullptr && plan.b_is_host && plan.page_run >= std::min(kLeastRun, plan.bytes);
+    if (packs && largest <= tools_.settings->staging_chunk) out |= bit(Path::kStaged);
     return out;
 }
 
@@ -114,10 +115,8 @@ Result Copier::step(const Plan& plan, const Route& route, unsigned multiprocesso
 Result Copier::step_runs(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept {
     const bool batched = route.path == Path::kBatch;
     const std::uint32_t end = cursor.group + 1;
-    // Few at a time, so that one large batch does not keep others from being seen.
-    constexpr std::size_t limit = kRunsAStep;
     std::size_t count = 0;
-    for (Run run; count < limit && plan.next_run(cursor, end, run); ++count) {
+    for (Run run; count < kRunsACall && plan.next_run(cursor, end, run); ++count) {
         targets_[count] = plan.to_a ? run.a : run.b;
         sources_[count] = plan.to_a ? run.b : run.a;
         lengths_[count] = run.bytes;

@@ -53,9 +53,12 @@ private:
         std::uint64_t pair = 0, pairs = 0;
         std::uint64_t block_bytes = 0;  // of its tiles for one pair
         bool dense = false;             // the group's
+        bool few_pieces = false;        // small pieces fit the descriptors
         std::uint64_t bytes() const noexcept { return block_bytes * pairs; }
     };
-    static constexpr std::size_t kRuns = 1024;
+    // In one call of the driver: few, so that one large batch does not keep others from being seen. (A driver 580 was seen to
+    // corrupt its command stream, Xid 13 and 32, when it was given a thousand copies of 2 KiB to the GPU in one batched call.)
+    static constexpr std::size_t kRunsACall = 256;
 
     unsigned usable(const Plan& plan) const noexcept;
     Result step_runs(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
@@ -80,8 +83,8 @@ private:
     unsigned multiprocessors_ = 1;  // of the step under way
     DescriptorRing descriptors_;
     StagingRing staging_;
-    std::array<DevicePointer, kRuns> targets_{}, sources_{};
-    std::array<std::size_t, kRuns> lengths_{};
+    std::array<DevicePointer, kRunsACall> targets_{}, sources_{};
+    std::array<std::size_t, kRunsACall> lengths_{};
 };
 
 }  // namespace cuda_backend

@@ -20,6 +20,7 @@ Copier::Band Copier::band_at(const Plan& plan, const Cursor& cursor) const noexc
         band.block_bytes += plan.tiles[band.last].bytes;
     }
     band.pairs = std::min(pairs_beside(pieces, sizeof(Pair)), plan.pair_count - cursor.pair);
+    band.few_pieces = fits_small(pieces, band.pairs);
     return band;
 }
 
@@ -54,6 +55,7 @@ Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePoi
     const DescriptorRing::Portion portion = descriptors_.take(*tools_.driver);
     if (portion.host == nullptr) return kNotReady;
     const bool to_slot = packed != 0;
+    const std::uint64_t piece_bytes = band.bytes() <= kSmallLaunch && band.few_pieces ? kSmallPiece : kPiece;
     auto* tiles = reinterpret_cast<Tile*>(portion.host);
     unsigned count = 0;
     std::uint64_t largest = 0;
@@ -64,10 +66,10 @@ Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePoi
             tile.b_stride = band.dense ? band.block_bytes : tile.bytes;
             packed += band.dense ? tile.bytes : tile.bytes * band.pairs;
         }
-        largest = std::max(largest, std::min<std::uint64_t>(tile.bytes, kPiece));
-        for (std::uint64_t done = 0; done < tile.bytes; done += kPiece) {
+        largest = std::max(largest, std::min(tile.bytes, piece_bytes));
+        for (std::uint64_t done = 0; done < tile.bytes; done += piece_bytes) {
             const Tile piece{tile.a + done, tile.a_stride, tile.b + done, tile.b_stride,
-                             std::min<std::uint64_t>(kPiece, tile.bytes - done)};
+                             std::min(piece_bytes, tile.bytes - done)};
             tiles[count++] = piece;
         }
     }

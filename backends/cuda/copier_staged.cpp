@@ -46,8 +46,10 @@ Copier::Band Copier::chunk_at(const Plan& plan, const Cursor& cursor, std::uint6
         band.last = band.first + 1;
         band.block_bytes = plan.tiles[band.first].bytes;
         band.pairs = std::min(std::max<std::uint64_t>(bytes / band.block_bytes, 1), plan.pair_count - cursor.pair);
-        band.pairs = std::min(band.pairs, pairs_beside(pieces_of(band.block_bytes, kPiece), sizeof(Pair)));
+        pieces = pieces_of(band.block_bytes, kPiece);
+        band.pairs = std::min(band.pairs, pairs_beside(pieces, sizeof(Pair)));
     }
+    band.few_pieces = fits_small(pieces, band.pairs);
     return band;
 }
 
@@ -82,7 +84,7 @@ Result Copier::copy_pages(const Plan& plan, const Band& band, DevicePointer pack
         targets_[count] = plan.to_a ? run.a : run.b;
         sources_[count] = plan.to_a ? run.b : run.a;
         lengths_[count++] = run.bytes;
-        if (count < kRuns) return;
+        if (count < kRunsACall) return;
         if (result == kSuccess) result = flush(count, batches, stream);
         count = 0;
     };

@@ -8,7 +8,9 @@
 
 namespace cuda_backend {
 
-constexpr std::uint64_t kPiece = 16U << 10;        // the largest
+constexpr std::uint64_t kPiece = 16U << 10;      // the largest
+constexpr std::uint64_t kSmallPiece = 4U << 10;  // of small launches, so that all warps have work to the end
+constexpr std::uint64_t kSmallLaunch = 8U << 20;
 constexpr std::uint32_t kMostPieces = 2048;        // in one launch, for one pair
 constexpr std::uint64_t kMostPairs = 0xffffffffU;  // the kernels count with 32 bits
 
@@ -19,6 +21,12 @@ constexpr std::uint64_t pairs_beside(std::uint64_t pieces, std::uint64_t pair_by
     const std::uint64_t room = (DescriptorRing::kPortionBytes - (pieces * 40 + 15) / 16 * 16) / pair_bytes;
     const std::uint64_t countable = kMostPairs / (pieces == 0 ? 1 : pieces);
     return room < countable ? room : countable;
+}
+
+// Whether a launch with that many pieces of kPiece for each of its pairs has room for them cut into pieces of kSmallPiece.
+constexpr bool fits_small(std::uint64_t pieces, std::uint64_t pairs) noexcept {
+    const std::uint64_t small = pieces * (kPiece / kSmallPiece);
+    return small <= kMostPieces && pairs <= pairs_beside(small, 16);
 }
 
 }  // namespace cuda_backend

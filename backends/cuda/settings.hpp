@@ -22,7 +22,7 @@ struct Settings {
     // stream_priority: "high" lets copy kernels start as soon as any multiprocessor is free; "normal" queues them like others.
     bool high_priority = true;
     // staging_chunk: bytes that move at a time between the staging ring and the host; the ring has four.
-    std::uint64_t staging_chunk = 4U << 20;
+    std::uint64_t staging_chunk = 8U << 20;
     // calibrate: "auto" measures when there is no table for this GPU, driver and version; "off" takes the built-in table;
     // "force" always measures.
     Calibrate calibrate = Calibrate::kAuto;

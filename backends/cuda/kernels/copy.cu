@@ -20,22 +20,34 @@ struct Copy {
     unsigned bytes;
 };
 
+// One combination as it is stored, before its tile is applied.
+struct Item {
+    std::uint64_t a, b;
+    unsigned tile;
+    unsigned bytes;  // 0 = the tile's
+    bool valid;
+};
+
 struct Work {
     const Job& job;
-    const Tile* tiles;  // in shared memory where they fit
     unsigned count, warp, warps;
 
-    // What this lane expands in the group `round` of its warp.
-    __device__ Copy fetch(unsigned round, unsigned lane) const {
+    // What this lane is to expand in the group `round` of its warp.
+    __device__ Item fetch(unsigned round, unsigned lane) const {
         const std::uint64_t first = (static_cast<std::uint64_t>(round) * warps + warp) * job.group;
         const std::uint64_t at = first + lane;
-        if (lane >= job.group || at >= count) return {0, 0, 0};
+        if (lane >= job.group || at >= count) return {0, 0, 0, 0, false};
         const unsigned block = static_cast<unsigned>(at) / job.tile_count;
-        const Tile& tile = tiles[static_cast<unsigned>(at) - block * job.tile_count];
         const Pair pair = pair_at(block);
-        const std::uint64_t a = tile.a + pair.a * tile.a_stride;
-        const std::uint64_t b = tile.b + pair.b * tile.b_stride;
-        const unsigned bytes = job.lengths != nullptr ? __ldcv(job.lengths + block) : static_cast<unsigned>(tile.bytes);
+        return {pair.a, pair.b, static_cast<unsigned>(at) - block * job.tile_count,
+                job.lengths != nullptr ? __ldcv(job.lengths + block) : 0, true};
+    }
+    __device__ Copy expand(const Item& item, const Tile* tiles) const {
+        if (!item.valid) return {0, 0, 0};
+        const Tile& tile = tiles[item.tile];
+        const std::uint64_t a = tile.a + item.a * tile.a_stride;
+        const std::uint64_t b = tile.b + item.b * tile.b_stride;
+        const unsigned bytes = job.lengths != nullptr ? item.bytes : static_cast<unsigned>(tile.bytes);
         return (job.flags & kJobToA) != 0 ? Copy{b, a, bytes} : Copy{a, b, bytes};
     }
     // Descriptors are read once and from where the host wrote them: never from a cache that an earlier job has filled.
@@ -125,21 +137,20 @@ __device__ void copy_bulk(const Job& job) {
     }
     asm volatile("fence.mbarrier_init.release.cluster;");
     asm volatile("fence.proxy.async.shared::cta;");
-    const Tile* tiles = stage_tiles(job, shared_tiles);
-    __syncwarp();
-
     // Warps of one block are far apart in the order, so that a small job uses all blocks.
-    const Work work{job, tiles, job.tile_count * job.pair_count, in_block * gridDim.x + blockIdx.x, block_warps * gridDim.x};
+    const Work work{job, job.tile_count * job.pair_count, in_block * gridDim.x + blockIdx.x, block_warps * gridDim.x};
     const unsigned mine = work.mine();
     const unsigned ring = shared_address(rings) + in_block * kStages * job.stage_bytes;
     Copy current{};
-    Copy next = work.fetch(0, lane);
+    Item next = work.fetch(0, lane);  // on its way while the tiles are
+    const Tile* tiles = stage_tiles(job, shared_tiles);
+    __syncwarp();
     unsigned rounds = 0;
     unsigned in_group = job.group;
 
     const auto load = [&](unsigned number) {
         if (in_group == job.group) {
-            current = next;
+            current = work.expand(next, tiles);
             next = work.fetch(++rounds, lane);
             in_group = 0;
         }
@@ -196,19 +207,18 @@ extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_bulk_8(const __g
 
 extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_vector(const __grid_constant__ Job job) {
     __shared__ Tile shared_tiles[kSharedTiles];
-    const Tile* tiles = stage_tiles(job, shared_tiles);
     const unsigned lane = threadIdx.x % 32;
     const unsigned block_warps = blockDim.x / 32;
-    const Work work{job, tiles, job.tile_count * job.pair_count, (threadIdx.x / 32) * gridDim.x + blockIdx.x,
-                    block_warps * gridDim.x};
+    const Work work{job, job.tile_count * job.pair_count, (threadIdx.x / 32) * gridDim.x + blockIdx.x, block_warps * gridDim.x};
     const unsigned mine = work.mine();
     Copy current{};
-    Copy next = work.fetch(0, lane);
+    Item next = work.fetch(0, lane);
+    const Tile* tiles = stage_tiles(job, shared_tiles);
     unsigned rounds = 0;
     unsigned in_group = job.group;
     for (unsigned i = 0; i < mine; ++i) {
         if (in_group == job.group) {
-            current = next;
+            current = work.expand(next, tiles);
             next = work.fetch(++rounds, lane);
             in_group = 0;
         }

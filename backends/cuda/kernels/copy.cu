@@ -40,7 +40,7 @@ struct Work {
         const unsigned block = static_cast<unsigned>(at) / job.tile_count;
         const Pair pair = pair_at(block);
         return {pair.a, pair.b, static_cast<unsigned>(at) - block * job.tile_count,
-                job.lengths != nullptr ? __ldcv(job.lengths + block) : 0, true};
+                job.lengths != nullptr ? job.lengths[block] : 0, true};
     }
     __device__ Copy expand(const Item& item, const Tile* tiles) const {
         if (!item.valid) return {0, 0, 0};
@@ -50,15 +50,15 @@ struct Work {
         const unsigned bytes = job.lengths != nullptr ? item.bytes : static_cast<unsigned>(tile.bytes);
         return (job.flags & kJobToA) != 0 ? Copy{b, a, bytes} : Copy{a, b, bytes};
     }
-    // Descriptors are read once and from where the host wrote them: never from a cache that an earlier job has filled.
+    // Plain loads: a warp's are put together on their way to host memory, volatile ones would each cross the link alone.
     __device__ Pair pair_at(unsigned block) const {
         const bool packed = (job.flags & kJobPacked) != 0;
         if ((job.flags & kJobNarrow) == 0) {
-            const ulonglong2 pair = __ldcv(static_cast<const ulonglong2*>(job.pairs) + block);
+            const ulonglong2 pair = static_cast<const ulonglong2*>(job.pairs)[block];
             return {pair.x, packed ? block : pair.y};
         }
-        if (packed) return {__ldcv(static_cast<const unsigned*>(job.pairs) + block), block};
-        const uint2 pair = __ldcv(static_cast<const uint2*>(job.pairs) + block);
+        if (packed) return {static_cast<const unsigned*>(job.pairs)[block], block};
+        const uint2 pair = static_cast<const uint2*>(job.pairs)[block];
         return {pair.x, pair.y};
     }
     // Combinations that this warp moves in all.
@@ -78,7 +78,7 @@ __device__ const Tile* stage_tiles(const Job& job, Tile* shared) {
     if (job.tile_count > kSharedTiles) return job.tiles;
     const auto* from = reinterpret_cast<const unsigned long long*>(job.tiles);
     auto* to = reinterpret_cast<unsigned long long*>(shared);
-    for (unsigned i = threadIdx.x; i < job.tile_count * (sizeof(Tile) / 8); i += blockDim.x) to[i] = __ldcv(from + i);
+    for (unsigned i = threadIdx.x; i < job.tile_count * (sizeof(Tile) / 8); i += blockDim.x) to[i] = from[i];
     __syncthreads();
     return shared;
 }

@@ -68,7 +68,7 @@ unsigned Copier::usable(const Plan& plan) const noexcept {
     out |= bit(Path::kVector);
     if (kernels.usable(Path::kBulk) && plan.aligned) out |= bit(Path::kBulk);
     // Pages smaller than that would be a copy each on the host's side: packing them gains nothing.
-    constexpr std::uint64_t kLeastRun = 64U << 10;
+    constexpr std::uint64_t kLeastRun = 256U << 10;
     const bool packs = plan.lengths() == nullptr && plan.b_is_host && plan.page_run >= std::min(kLeastRun, plan.bytes);
     if (packs && largest <= tools_.settings->staging_chunk) out |= bit(Path::kStaged);
     return out;

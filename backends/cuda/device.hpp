@@ -16,6 +16,7 @@
 
 #include "copier.hpp"
 #include "driver.hpp"
+#include "host_memory.hpp"
 #include "pegaflow/abi/ext/cancel.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
@@ -42,7 +43,7 @@ struct pega_region {
     std::uint64_t length = 0;
     cuda_backend::DevicePointer allocated = 0;  // GPU memory that is ours
     void* host_address = nullptr;               // of host memory
-    void* host_allocated = nullptr;             // pinned host memory that is ours
+    cuda_backend::HostMemory host_allocated;    // pinned host memory that is ours
     void* host_registered = nullptr;            // host memory that we pinned
     std::string ipc_handle;                     // of an opened allocation
     std::atomic<std::uint64_t> in_flight{0};
@@ -102,7 +103,7 @@ extern const pega_ext_cancel kCancelTable;
 extern const pega_ext_notify kNotifyTable;
 extern const pega_ext_stream kStreamTable;
 
-constexpr const char* kVersion = "1.5";
+constexpr const char* kVersion = "1.6";
 
 pega_status to_status(Result result) noexcept;
 std::string uuid_text(const Uuid& uuid);

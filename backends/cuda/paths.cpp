@@ -10,7 +10,7 @@ namespace {
 // Kernels take multiprocessors, and beside a busy model they wait for them: they must be that much faster. Staged copies need
 // them for a third of the time.
 constexpr double handicap(Path path) noexcept {
-    if (path == Path::kBulk || path == Path::kVector) return 0.97;
+    if (path == Path::kBulk || path == Path::kVector) return 0.98;
     return path == Path::kStaged ? 0.985 : 1.0;
 }
 

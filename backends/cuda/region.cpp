@@ -91,8 +91,8 @@ pega_status address_on_gpu(const Driver& driver, pega_region& region, void* addr
 pega_status take_host(const pega_device& device, pega_region& region, const pega_memory& memory) {
     const Driver& driver = *device.driver;
     if (memory.source == PEGA_SOURCE_ALLOCATE) {
-        const Result result = driver.cuMemHostAlloc(&region.host_allocated, region.length, kHostPortable);
-        return result == kSuccess ? address_on_gpu(driver, region, region.host_allocated) : to_status(result);
+        const Result result = HostMemory::allocate(driver, region.length, &region.host_allocated);
+        return result == kSuccess ? address_on_gpu(driver, region, region.host_allocated.address()) : to_status(result);
     }
     if (memory.source != PEGA_SOURCE_ADDRESS) return PEGA_UNSUPPORTED;
     if (memory.address == nullptr) return PEGA_INVALID;
@@ -112,9 +112,10 @@ pega_status register_memory(pega_device* device, const pega_memory* memory, pega
     region->flags = memory->flags;
     region->length = memory->length;
     const Current current(*device->driver, device->context);
+    // Pinning gigabytes takes long; batches go on meanwhile.
+    pega_status status = memory->kind == PEGA_MEMORY_HOST ? take_host(*device, *region, *memory) : PEGA_OK;
     const std::lock_guard lock(device->mutex);
-    const pega_status status =
-        memory->kind == PEGA_MEMORY_GPU ? take_gpu(*device, *region, *memory) : take_host(*device, *region, *memory);
+    if (memory->kind == PEGA_MEMORY_GPU) status = take_gpu(*device, *region, *memory);
     if (status != PEGA_OK) {
         release(*device, *region);
         return status;
@@ -190,10 +191,10 @@ pega_status import_descriptor(pega_device* device, const void* bytes, std::uint6
 void release(pega_device& device, pega_region& region) {
     const Driver& driver = *device.driver;
     if (region.allocated != 0) driver.cuMemFree_v2(region.allocated);
-    if (region.host_allocated != nullptr) driver.cuMemFreeHost(region.host_allocated);
+    region.host_allocated.release(driver);
     if (region.host_registered != nullptr) driver.cuMemHostUnregister(region.host_registered);
     region.allocated = 0;
-    region.host_allocated = region.host_registered = nullptr;
+    region.host_registered = nullptr;
     const auto open = device.opened.find(region.ipc_handle);
     if (region.ipc_handle.empty() || open == device.opened.end()) return;
     region.ipc_handle.clear();

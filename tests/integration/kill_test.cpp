@@ -82,7 +82,7 @@ TEST(KillTest, NothingOfAKilledClientStays) {
         wait_for(child);
         // Its own memory is the client's to remove; a killed one leaves it behind.
         std::error_code error;
-        std::filesystem::remove(fmt::format("/dev/shm/pegaflow_demo_{}", child), error);
+        std::filesystem::remove(fmt::format("/dev/shm/pegaflow_demo_{}_0", child), error);
     }
     const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(30);
     const auto quiet = [&] {

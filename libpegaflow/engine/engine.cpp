@@ -171,6 +171,7 @@ void Engine::State::run_watch() {
         const auto now = Clock::now();
         counters.leases_expired += leases.expire(now);
         for (const auto& operation : operations.expired(now)) operation->cancel();
+        index->erase_doomed([](BlockRef) {});
         if (pool->used() < pool->capacity() / 10 * 9) index->set_pressure(false);
         if (now - swept >= sweep_interval && index->incomplete() != 0) {
             swept = now;
@@ -222,9 +223,9 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     const EngineOptions& o = state->options;
     if (o.max_queued_transfers == 0) return fail(Code::kInvalid, "max_queued_transfers is 0, expected at least 1");
     if (o.lease_time <= o.lease_time.zero()) return fail(Code::kInvalid, "lease_time must be positive");
-    PEGA_ASSIGN(const auto eviction, engine::make_eviction_policy(o.eviction_policy));
     const std::uint64_t block_bytes = o.block_bytes_hint != 0 ? o.block_bytes_hint : engine::kDefaultBlockBytes;
-    PEGA_ASSIGN(state->admission, engine::make_admission_policy(o.admission_policy, o.pool_bytes / block_bytes + 1));
+    PEGA_ASSIGN(const auto eviction, engine::make_eviction_policy(o.eviction_policy, o.pool_bytes / block_bytes + 1));
+    PEGA_ASSIGN(state->admission, engine::make_admission_policy(o.admission_policy));
     PEGA_ASSIGN(state->pool, engine::Pool::create({o.pool_bytes, o.hugepages, o.pool_file, o.numa_affinity}));
     state->index = std::make_unique<engine::BlockIndex>(eviction, *state->admission, *state->pool);
     state->digest_thread = std::thread([raw = state.get()] { raw->run_digests(); });
@@ -317,10 +318,9 @@ MemoryCleanup Engine::cleanup_memory() {
     const auto pass = s.gate.enter();
     if (!pass) return out;
     const std::uint64_t before = s.pool->used();
-    s.index->erase_all([&](BlockRef block) {
+    out.still_referenced_blocks = s.index->erase_all([&](BlockRef block) {
         ++out.evicted_blocks;
         out.evicted_bytes += block->footprint();
-        if (block->refs.load(std::memory_order_acquire) > 1) ++out.still_referenced_blocks;
     });
     const std::uint64_t after = s.pool->used();
     out.reclaimed_bytes = before > after ? before - after : 0;

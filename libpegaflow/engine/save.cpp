@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <ranges>
 
 #include "engine/state.hpp"
 
@@ -66,7 +67,9 @@ void SaveOperation::part_done(SavePart& part, pega_status status, std::uint64_t 
     bytes.fetch_add(moved, std::memory_order_relaxed);
     std::vector<BlockRef> complete;
     std::uint64_t rejected = 0;
-    for (const FillClaim& claim : part.claims) {
+    // From the end of the prefix to its start: what comes last counts as the newest, and a block must go before those it
+    // continues.
+    for (const FillClaim& claim : std::views::reverse(part.claims)) {
         if (status != PEGA_OK) {
             state.index->unclaim(claim, part.list->shard);
             continue;

@@ -190,7 +190,8 @@ std::vector<Option> make_options() {
                                 [](Config& c) -> std::string& { return c.log_level; }));
     out.push_back(size_option("pool.size", "Host memory for cached blocks, over all NUMA nodes.", 4096,
                               [](Config& c) -> std::uint64_t& { return c.engine.pool_bytes; }));
-    out.push_back(size_option("pool.block-size-hint", "Typical bytes of one block; sizes the admission policy. 0 = 2 MiB.", 0,
+    out.push_back(size_option("pool.block-size-hint",
+                              "Typical bytes of one block; sizes the history of the eviction policy. 0 = 2 MiB.", 0,
                               [](Config& c) -> std::uint64_t& { return c.engine.block_bytes_hint; }));
     out.push_back(bool_option("pool.hugepages", "Back the pool with huge pages set aside by vm.nr_hugepages.",
                               [](Config& c) -> bool& { return c.engine.hugepages; }));
@@ -198,10 +199,14 @@ std::vector<Option> make_options() {
                               "a path", [](Config& c) -> std::string& { return c.engine.pool_file; }));
     out.push_back(bool_option("pool.numa-affinity", "Divide the pool among the NUMA nodes and place blocks near their device.",
                               [](Config& c) -> bool& { return c.engine.numa_affinity; }));
-    out.push_back(choice_option("cache.eviction", "Which block goes first when the pool is full.", {"lru"},
-                                [](Config& c) -> std::string& { return c.engine.eviction_policy; }));
-    out.push_back(choice_option("cache.admission", "Whether a new block may push an old one out.", {"none", "tiny_lfu"},
-                                [](Config& c) -> std::string& { return c.engine.admission_policy; }));
+    out.push_back(text_option("cache.eviction",
+                              "Which block goes first when the pool is full. tiny_lfu lets blocks that are used often stay "
+                              "unused longer; lru looks at the last use alone.",
+                              "tiny_lfu, lru, or the name of a policy plug-in",
+                              [](Config& c) -> std::string& { return c.engine.eviction_policy; }));
+    out.push_back(text_option("cache.admission", "Whether a new block may push an old one out; none lets every one.",
+                              "none, or the name of a policy plug-in",
+                              [](Config& c) -> std::string& { return c.engine.admission_policy; }));
     out.push_back(bool_option("cache.digests", "Compute a CRC32C of each sealed page in the background.",
                               [](Config& c) -> bool& { return c.engine.digests; }));
     out.push_back(bool_option("cache.verify-on-load", "Check the digests of resident blocks before every load.",

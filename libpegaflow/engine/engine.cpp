@@ -9,6 +9,7 @@
 
 #include "base/crc32c.hpp"
 #include "base/log.hpp"
+#include "engine/policy/plugin_policy.hpp"
 #include "engine/state.hpp"
 
 namespace pegaflow {
@@ -209,6 +210,7 @@ void Engine::State::close(Clock::time_point deadline) {
     undigested.clear();
     leases.expire(Clock::time_point::max());
     index.reset();
+    admission.reset();
     const std::lock_guard lock(regions_mutex);
     pool_regions.clear();
     pool.reset();
@@ -224,8 +226,9 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     if (o.max_queued_transfers == 0) return fail(Code::kInvalid, "max_queued_transfers is 0, expected at least 1");
     if (o.lease_time <= o.lease_time.zero()) return fail(Code::kInvalid, "lease_time must be positive");
     const std::uint64_t block_bytes = o.block_bytes_hint != 0 ? o.block_bytes_hint : engine::kDefaultBlockBytes;
-    PEGA_ASSIGN(const auto eviction, engine::make_eviction_policy(o.eviction_policy, o.pool_bytes / block_bytes + 1));
-    PEGA_ASSIGN(state->admission, engine::make_admission_policy(o.admission_policy));
+    const engine::PolicyScale scale{o.pool_bytes / block_bytes + 1, engine::BlockIndex::kShards};
+    PEGA_ASSIGN(const auto eviction, engine::find_eviction_policy(fabric, o.eviction_policy, scale));
+    PEGA_ASSIGN(state->admission, engine::find_admission_policy(fabric, o.admission_policy, scale));
     PEGA_ASSIGN(state->pool, engine::Pool::create({o.pool_bytes, o.hugepages, o.pool_file, o.numa_affinity}));
     state->index = std::make_unique<engine::BlockIndex>(eviction, *state->admission, *state->pool);
     state->digest_thread = std::thread([raw = state.get()] { raw->run_digests(); });

@@ -75,6 +75,7 @@ struct alignas(64) Block {
     std::vector<Page> pages;                       // by shard of the storage group
     std::unique_ptr<std::vector<ShardFill>> fill;  // until sealed
     std::int64_t birth_ns = 0;
+    std::uint64_t came = 0;              // tick when it became resident
     std::uint64_t tag = 0;               // a policy plug-in's own word
     std::vector<std::uint32_t> digests;  // one a page
 };

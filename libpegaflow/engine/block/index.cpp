@@ -187,8 +187,9 @@ bool BlockIndex::needs_page(std::uint64_t scope, std::uint32_t group, std::strin
     return block == nullptr || block->pages[shard_number].offset == kNoPage;
 }
 
-std::uint64_t BlockIndex::turnover() const noexcept {
-    return std::max<std::uint64_t>(1, resident_.load(std::memory_order_relaxed)) * kTicksPerInsert;
+PolicyTime BlockIndex::time() const noexcept {
+    return {clock_.load(std::memory_order_relaxed),
+            std::max<std::uint64_t>(1, resident_.load(std::memory_order_relaxed)) * kTicksPerInsert};
 }
 
 void BlockIndex::publish(const Shard& shard) noexcept {
@@ -197,13 +198,15 @@ void BlockIndex::publish(const Shard& shard) noexcept {
 
 bool BlockIndex::make_resident(Shard& shard, Block& block) {
     block.fill.reset();
-    block.last_use.store(clock_.fetch_add(kTicksPerInsert, std::memory_order_relaxed), std::memory_order_relaxed);
+    block.came = clock_.fetch_add(kTicksPerInsert, std::memory_order_relaxed);
+    block.last_use.store(block.came, std::memory_order_relaxed);
+    block.uses.store(1, std::memory_order_relaxed);
     if (admission_.selective() && pressure_.load(std::memory_order_relaxed)) {
-        const Block* victim = shard.order.victim(clock_.load(std::memory_order_relaxed), turnover());
-        if (victim != nullptr && !admission_.admit(block, *victim)) return false;
+        const Block* victim = shard.order.victim(time());
+        if (victim != nullptr && !admission_.admit(block, *victim, time())) return false;
     }
     block.state = BlockState::kResident;
-    shard.order.insert(block, turnover());
+    shard.order.insert(block, time());
     publish(shard);
     resident_.fetch_add(1, std::memory_order_relaxed);
     resident_bytes_.fetch_add(block.footprint(), std::memory_order_relaxed);
@@ -337,7 +340,7 @@ BlockRef BlockIndex::evict_one() {
         if (best == kShards) return {};
         Shard& shard = shards_[best];
         const std::lock_guard lock(shard.mutex);
-        Block* victim = shard.order.victim(clock_.load(std::memory_order_relaxed), turnover());
+        Block* victim = shard.order.victim(time());
         publish(shard);
         empty[best] = victim == nullptr;
         if (victim == nullptr || shard.order.lowest() > second) continue;

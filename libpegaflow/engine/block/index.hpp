@@ -39,6 +39,8 @@ struct GroupShape {
 
 class BlockIndex {
 public:
+    static constexpr std::size_t kShards = 64;
+
     // `admission` is borrowed for the index's life.
     BlockIndex(const EvictionFactory& policy, AdmissionPolicy& admission, PageOwner& pages);
     ~BlockIndex();
@@ -88,7 +90,6 @@ public:
     std::uint64_t incomplete() const noexcept { return incomplete_.load(std::memory_order_relaxed); }
 
 private:
-    static constexpr std::size_t kShards = 64;
     static constexpr unsigned kShardShift = 58;
     static constexpr std::size_t kChunk = 256;      // hashes looked up at once
     static constexpr std::size_t kFirstChunk = 32;  // fewer: many a prefix ends soon
@@ -122,7 +123,7 @@ private:
     template <class Visit>
     static void each_block(const Shard& shard, Visit visit);
     void publish(const Shard& shard) noexcept;
-    std::uint64_t turnover() const noexcept;
+    PolicyTime time() const noexcept;
     bool make_resident(Shard& shard, Block& block);
     void take_out(Shard& shard, Block& block, bool evicted);
     // Pins the resident blocks of at most kChunk hashes.

@@ -9,7 +9,7 @@ namespace {
 class AdmitAll final : public AdmissionPolicy {
 public:
     bool selective() const noexcept override { return false; }
-    bool admit(const Block&, const Block&) noexcept override { return true; }
+    bool admit(const Block&, const Block&, const PolicyTime&) noexcept override { return true; }
 };
 
 }  // namespace

@@ -35,10 +35,10 @@ void EvictionOrder::sink(std::size_t at, Entry entry) noexcept {
     place(at, entry);
 }
 
-void EvictionOrder::insert(Block& block, std::uint64_t turnover) {
-    policy_->inserted(block);
+void EvictionOrder::insert(Block& block, const PolicyTime& time) {
+    policy_->inserted(block, time);
     heap_.emplace_back();
-    rise(heap_.size() - 1, {policy_->rank(block, turnover), &block});
+    rise(heap_.size() - 1, {policy_->rank(block, time), &block});
 }
 
 void EvictionOrder::remove(Block& block, bool evicted) {
@@ -56,15 +56,15 @@ void EvictionOrder::remove(Block& block, bool evicted) {
     policy_->removed(block, evicted);
 }
 
-Block* EvictionOrder::victim(std::uint64_t now, std::uint64_t turnover) {
+Block* EvictionOrder::victim(const PolicyTime& time) {
     for (std::size_t asked = 0; asked <= heap_.size() && !heap_.empty();) {
         const Entry top = heap_.front();
         const bool in_use = top.block->refs.load(std::memory_order_acquire) != 1;
         if (in_use) {
-            top.block->last_use.store(now, std::memory_order_relaxed);
+            top.block->last_use.store(time.now, std::memory_order_relaxed);
             ++asked;  // every block is asked once at most, then all are in use
         }
-        const std::uint64_t rank = policy_->rank(*top.block, turnover);
+        const std::uint64_t rank = policy_->rank(*top.block, time);
         if (!in_use && rank <= top.rank) return top.block;
         sink(0, {std::max(rank, top.rank + 1), top.block});
     }

@@ -17,11 +17,11 @@ class EvictionOrder {
 public:
     void set_policy(std::unique_ptr<EvictionPolicy> policy) noexcept { policy_ = std::move(policy); }
 
-    void insert(Block& block, std::uint64_t turnover);
+    void insert(Block& block, const PolicyTime& time);
     void remove(Block& block, bool evicted);
     // The block that should go first among those that nobody but the index refers to; null when there is none. A block in use
-    // counts as used `now`.
-    Block* victim(std::uint64_t now, std::uint64_t turnover);
+    // counts as used now.
+    Block* victim(const PolicyTime& time);
     // No block has a lower rank than this; UINT64_MAX when there is none.
     std::uint64_t lowest() const noexcept { return heap_.empty() ? UINT64_MAX : heap_.front().rank; }
 

@@ -18,6 +18,11 @@ namespace pegaflow::engine {
 // Time in the index goes by what happens there: one tick a block that is looked up, this many a block that becomes resident.
 inline constexpr std::uint64_t kTicksPerInsert = 1024;
 
+struct PolicyTime {
+    std::uint64_t now = 0;
+    std::uint64_t turnover = 0;  // ticks in which as many blocks come as there are now
+};
+
 // One object serves one shard of the index and is called with that shard's mutex held: it needs no lock of its own and must
 // not call out. Ranks of all shards are compared with each other.
 class EvictionPolicy {
@@ -25,11 +30,11 @@ public:
     virtual ~EvictionPolicy() = default;
 
     // The block became resident just now; `last_use` is set.
-    virtual void inserted(Block& block) { static_cast<void>(block); }
+    virtual void inserted(Block& block, const PolicyTime& time) { static_cast<void>(block), static_cast<void>(time); }
     // The block leaves; `evicted` when memory was short.
     virtual void removed(Block& block, bool evicted) { static_cast<void>(block), static_cast<void>(evicted); }
-    // Must not fall by a use of the block. `turnover` is the time in ticks in which as many blocks come as there are now.
-    virtual std::uint64_t rank(Block& block, std::uint64_t turnover) = 0;
+    // Must not fall by a use of the block.
+    virtual std::uint64_t rank(Block& block, const PolicyTime& time) = 0;
 };
 
 using EvictionFactory = std::function<std::unique_ptr<EvictionPolicy>()>;

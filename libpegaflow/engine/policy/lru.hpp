@@ -8,7 +8,7 @@ namespace pegaflow::engine {
 
 class Lru final : public EvictionPolicy {
 public:
-    std::uint64_t rank(Block& block, std::uint64_t) override { return block.last_use.load(std::memory_order_relaxed); }
+    std::uint64_t rank(Block& block, const PolicyTime&) override { return block.last_use.load(std::memory_order_relaxed); }
 };
 
 }  // namespace pegaflow::engine

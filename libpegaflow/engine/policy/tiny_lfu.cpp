@@ -24,7 +24,7 @@ std::uint32_t TinyLfu::History::uses_of(std::uint64_t hash) noexcept {
     return sketch_.frequency(hash);
 }
 
-void TinyLfu::inserted(Block& block) {
+void TinyLfu::inserted(Block& block, const PolicyTime&) {
     const std::uint32_t uses = std::min(history_->uses_of(block.hash) + 1, FrequencySketch::kMaxCount);
     block.uses.store(static_cast<std::uint8_t>(uses), std::memory_order_relaxed);
     block.epoch = history_->epoch();
@@ -43,10 +43,10 @@ void TinyLfu::age(Block& block) const noexcept {
     block.epoch = history_->epoch();
 }
 
-std::uint64_t TinyLfu::rank(Block& block, std::uint64_t turnover) {
+std::uint64_t TinyLfu::rank(Block& block, const PolicyTime& time) {
     age(block);
     const std::size_t uses = std::min<std::size_t>(block.uses.load(std::memory_order_relaxed), std::size(kCredit) - 1);
-    return block.last_use.load(std::memory_order_relaxed) + turnover / 16 * kCredit[uses];
+    return block.last_use.load(std::memory_order_relaxed) + time.turnover / 16 * kCredit[uses];
 }
 
 }  // namespace pegaflow::engine

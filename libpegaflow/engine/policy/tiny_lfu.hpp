@@ -34,9 +34,9 @@ public:
     };
 
     explicit TinyLfu(std::shared_ptr<History> history) : history_(std::move(history)) {}
-    void inserted(Block& block) override;
+    void inserted(Block& block, const PolicyTime& time) override;
     void removed(Block& block, bool evicted) override;
-    std::uint64_t rank(Block& block, std::uint64_t turnover) override;
+    std::uint64_t rank(Block& block, const PolicyTime& time) override;
 
 private:
     void age(Block& block) const noexcept;

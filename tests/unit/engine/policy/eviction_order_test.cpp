@@ -21,7 +21,7 @@ protected:
         Block& block = *blocks_.back();
         block.refs = 1;
         block.last_use = tick;
-        order_.insert(block, 1);
+        order_.insert(block, {tick, 1});
         return block;
     }
 
@@ -47,24 +47,24 @@ TEST_F(EvictionOrderTest, FindsTheLowestAfterUsesThatItWasNotToldOf) {
         const auto oldest = std::min_element(
             left.begin(), left.end(), [](const Block* a, const Block* b) { return a->last_use.load() < b->last_use.load(); });
         ASSERT_LE(order_.lowest(), (*oldest)->last_use);
-        ASSERT_EQ(order_.victim(tick, 1), *oldest);
+        ASSERT_EQ(order_.victim({tick, 1}), *oldest);
         order_.remove(**oldest, true);
         left.erase(oldest);
     }
     EXPECT_EQ(order_.lowest(), UINT64_MAX);
-    EXPECT_EQ(order_.victim(tick, 1), nullptr);
+    EXPECT_EQ(order_.victim({tick, 1}), nullptr);
 }
 
 TEST_F(EvictionOrderTest, WhatIsInUseCountsAsUsedNow) {
     Block& held = add(1);
     Block& free = add(2);
     held.refs = 2;
-    EXPECT_EQ(order_.victim(10, 1), &free);
+    EXPECT_EQ(order_.victim({10, 1}), &free);
     EXPECT_EQ(held.last_use, 10U);
     order_.remove(free, true);
-    EXPECT_EQ(order_.victim(11, 1), nullptr);
+    EXPECT_EQ(order_.victim({11, 1}), nullptr);
     held.refs = 1;
-    EXPECT_EQ(order_.victim(12, 1), &held);
+    EXPECT_EQ(order_.victim({12, 1}), &held);
 }
 
 }  // namespace

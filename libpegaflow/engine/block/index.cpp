@@ -309,7 +309,7 @@ void BlockIndex::unclaim(const FillClaim& claim, std::uint32_t shard_number) {
     if (empty) take_out(shard, block, false);
 }
 
-bool BlockIndex::insert_resident(BlockRef block, bool* admitted) {
+bool BlockIndex::insert_resident(const BlockRef& block, bool* admitted) {
     Shard& shard = shard_of(block->hash);
     const std::lock_guard lock(shard.mutex);
     *admitted = false;
@@ -367,7 +367,10 @@ std::uint64_t BlockIndex::erase_all(const std::function<void(BlockRef)>& visit) 
             const std::lock_guard lock(shard.mutex);
             each_block(shard, [&](Block* block) {
                 if (block->state != BlockState::kResident) return;
-                if (unused(*block)) return out.push_back(BlockRef(block));
+                if (unused(*block)) {
+                    out.emplace_back(block);
+                    return;
+                }
                 ++left;
                 if (std::exchange(block->doomed, true)) return;
                 shard.doomed.push_back(block);

@@ -67,7 +67,7 @@ public:
     void unclaim(const FillClaim& claim, std::uint32_t shard);
 
     // Makes a complete block resident at once (replay of traces, slower tiers). False when it is there already. [any]
-    bool insert_resident(BlockRef block, bool* admitted);
+    bool insert_resident(const BlockRef& block, bool* admitted);
 
     // Takes the block that should go first out of the index; null when no block can go. Its memory follows its last reference.
     // [any]

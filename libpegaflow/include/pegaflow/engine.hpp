@@ -135,6 +135,9 @@ using LoadId = std::uint64_t;
 
 struct EngineOptions {
     std::uint64_t pool_bytes = std::uint64_t{30} << 30;
+    // The pool is made ready in slices of this many bytes, the first one before create returns; 0 = all of it. No block page
+    // can be larger than a slice.
+    std::uint64_t pool_slice_bytes = std::uint64_t{16} << 30;
     std::uint64_t block_bytes_hint = 0;  // typical bytes of a block page; 0 = learned from the first instance
     bool hugepages = false;
     std::string pool_file;  // tmpfs or hugetlbfs file that backs the pool; "" = anonymous memory

@@ -395,7 +395,7 @@ Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire:
     load.loads = loads;
     load.wait_event = request.wait_event();
     auto started = engine_.load_async(
-        load, {nullptr, [state](Result<void> result) { state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError); }});
+        load, {nullptr, [state](const Result<void>& result) { state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError); }});
     if (started) return {};
     state->finish(rpc::kLoadError);
     sessions_.not_begun(request.instance_id(), state->name());

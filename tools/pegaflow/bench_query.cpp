@@ -32,6 +32,7 @@ constexpr const char* kLayer = "layer.0";
 class Hashes {
 public:
     Hashes(std::uint64_t first, std::size_t count) : bytes_(count * kHashBytes, '\0') {
+        views_.reserve(count);
         for (std::size_t i = 0; i < count; ++i) {
             for (std::size_t at = 0; at < kHashBytes; at += 8) {
                 const std::uint64_t word = base::mix((first + i) * kHashBytes + at, 0x9e3779b97f4a7c15ULL);
@@ -81,6 +82,7 @@ Result<void> fill(Engine& engine, std::uint64_t blocks) {
 Result<std::vector<double>> query_rounds(Engine& engine, std::uint64_t blocks, unsigned seed, const std::atomic<bool>& go) {
     std::mt19937_64 random(seed);
     std::vector<double> micros;
+    micros.reserve(kRounds);
     while (!go.load(std::memory_order_acquire)) std::this_thread::yield();
     for (int round = 0; round < kRounds; ++round) {
         const Hashes hashes(random() % (blocks - kQueryHashes + 1), kQueryHashes);
@@ -102,6 +104,7 @@ Result<QueryCost> measure(Engine& engine, std::uint64_t blocks, unsigned count) 
     std::atomic<bool> go{false};
     std::vector<Result<std::vector<double>>> parts(count, Result<std::vector<double>>(std::vector<double>{}));
     std::vector<std::thread> threads;
+    threads.reserve(count);
     for (unsigned t = 0; t < count; ++t) {
         threads.emplace_back([&, t] { parts[t] = query_rounds(engine, blocks, t, go); });
     }

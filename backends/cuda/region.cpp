@@ -83,19 +83,23 @@ pega_status take_gpu(pega_device& device, pega_region& region, const pega_memory
     return result == kSuccess && ordinal == device.index ? PEGA_OK : PEGA_INVALID;
 }
 
+pega_status address_on_gpu(const Driver& driver, pega_region& region, void* address) {
+    region.host_address = address;
+    return to_status(driver.cuMemHostGetDevicePointer_v2(&region.base, address, 0));
+}
+
 pega_status take_host(const pega_device& device, pega_region& region, const pega_memory& memory) {
     const Driver& driver = *device.driver;
     if (memory.source == PEGA_SOURCE_ALLOCATE) {
         const Result result = driver.cuMemHostAlloc(&region.host_allocated, region.length, kHostPortable);
-        region.base = reinterpret_cast<DevicePointer>(region.host_allocated);
-        return to_status(result);
+        return result == kSuccess ? address_on_gpu(driver, region, region.host_allocated) : to_status(result);
     }
     if (memory.source != PEGA_SOURCE_ADDRESS) return PEGA_UNSUPPORTED;
     if (memory.address == nullptr) return PEGA_INVALID;
-    region.base = reinterpret_cast<DevicePointer>(memory.address);
     const Result result = driver.cuMemHostRegister_v2(memory.address, region.length, kHostPortable);
     if (result == kSuccess) region.host_registered = memory.address;
-    return result == kHostMemoryAlreadyRegistered ? PEGA_OK : to_status(result);
+    if (result != kSuccess && result != kHostMemoryAlreadyRegistered) return to_status(result);
+    return address_on_gpu(driver, region, memory.address);
 }
 
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
@@ -136,7 +140,7 @@ pega_status info(pega_region* region, pega_region_info* out) {
     info.size = out->size;
     info.kind = region->kind;
     info.length = region->length;
-    info.address = reinterpret_cast<void*>(region->base);
+    info.address = region->kind == PEGA_MEMORY_HOST ? region->host_address : reinterpret_cast<void*>(region->base);
     pegaflow::backend::copy_out(out, info);
     return PEGA_OK;
 }

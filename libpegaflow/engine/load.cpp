@@ -69,7 +69,7 @@ public:
     LoadCallbacks callbacks;
     const Clock::time_point started = Clock::now();
     std::vector<std::unique_ptr<LoadGroup>> groups;
-    std::vector<BlockRef> blocks;  // pinned until no byte moves
+    std::vector<LeasedBlocks> blocks;  // pinned until no byte moves
     std::atomic<std::size_t> remaining{1};
     std::atomic<pega_status> failure{PEGA_OK};
     std::atomic<std::uint64_t> bytes{0};
@@ -160,7 +160,8 @@ Result<void> make_groups(LoadOperation& op, const Instance& instance, const Load
 }
 
 // Pairs the blocks of one lease with their destinations.
-Result<void> place_lease(LoadOperation& op, const Instance& instance, const LeaseLoad& load, std::vector<BlockRef> blocks) {
+Result<void> place_lease(LoadOperation& op, const Instance& instance, const LeaseLoad& load, LeasedBlocks leased) {
+    const std::vector<BlockRef>& blocks = *leased;
     if (load.block_ids_by_group.size() != op.groups.size()) {
         return fail(Code::kInvalid, fmt::format("load group count {} does not match layer group count {}",
                                                 load.block_ids_by_group.size(), op.groups.size()));
@@ -197,7 +198,7 @@ Result<void> place_lease(LoadOperation& op, const Instance& instance, const Leas
             batch.remote_index.push_back(offset - op.state.pool->slice(batch.slice).offset);
         }
     }
-    op.blocks.insert(op.blocks.end(), std::make_move_iterator(blocks.begin()), std::make_move_iterator(blocks.end()));
+    op.blocks.push_back(std::move(leased));
     return {};
 }
 
@@ -229,9 +230,11 @@ Result<void> check(LoadOperation& op, const Instance& instance, const LoadReques
         PEGA_TRY(place_lease(op, instance, load, std::move(blocks)));
     }
     if (op.state.options.verify_on_load) {
-        for (const BlockRef& block : op.blocks) {
-            if (!op.state.verify(*block))
-                return fail(Code::kCorrupt, "storage error: a block does not have its digest any more; it was dropped");
+        for (const LeasedBlocks& leased : op.blocks) {
+            for (const BlockRef& block : *leased) {
+                if (!op.state.verify(*block))
+                    return fail(Code::kCorrupt, "storage error: a block does not have its digest any more; it was dropped");
+            }
         }
     }
     return {};

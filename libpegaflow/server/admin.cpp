@@ -45,14 +45,16 @@ Reply error_reply(http::status status, std::string_view text) {
 Reply health(const Engine& engine) {
     const EngineStats s = engine.stats();
     const bool pool = s.pool_capacity_bytes != 0;
-    json::object body{
-        {"status", pool ? "ok" : "unhealthy"},
-        {"pool", json::object{{"ok", pool}, {"capacity_bytes", s.pool_capacity_bytes}, {"used_bytes", s.pool_used_bytes}}},
-        {"transfers", json::object{{"saves_in_flight", s.saves_in_flight},
-                                   {"loads_in_flight", s.loads_in_flight},
-                                   {"save_failures", s.save_failures},
-                                   {"load_failures", s.load_failures}}},
-        {"instances", s.instances}};
+    json::object body{{"status", pool ? "ok" : "unhealthy"},
+                      {"pool", json::object{{"ok", pool},
+                                            {"capacity_bytes", s.pool_capacity_bytes},
+                                            {"ready_bytes", s.pool_ready_bytes},
+                                            {"used_bytes", s.pool_used_bytes}}},
+                      {"transfers", json::object{{"saves_in_flight", s.saves_in_flight},
+                                                 {"loads_in_flight", s.loads_in_flight},
+                                                 {"save_failures", s.save_failures},
+                                                 {"load_failures", s.load_failures}}},
+                      {"instances", s.instances}};
     json::array devices;
     for (const InstanceInfo& instance : engine.instances()) {
         for (const WorkerInfo& worker : instance.workers)

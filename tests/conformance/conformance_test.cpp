@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The conformance suite, run on each back end by name, and on each wrapped in the interposers.
+// The conformance suites, run on each back end by name, on each wrapped in the interposers, and on policies.
 #include "tools/conformance/conformance.hpp"
 
 #include <cstdlib>
@@ -39,13 +39,16 @@ TEST_P(Conformance, Passes) {
 
 constexpr const char* kHost = "pegaflow-backend-host.so";
 
-INSTANTIATE_TEST_SUITE_P(BackEnds, Conformance,
-                         ::testing::Values(Subject{"host", kHost, {}, {}}, Subject{"host_one_thread", kHost, {"threads=1"}, {}},
-                                           Subject{"cuda", "pegaflow-backend-cuda.so", {}, {}},
-                                           Subject{"template", "pegaflow-backend-template.so", {}, {}},
-                                           Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},
-                                           Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}}),
-                         [](const auto& subject) { return std::string(subject.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Modules, Conformance,
+    ::testing::Values(Subject{"host", kHost, {}, {}}, Subject{"host_one_thread", kHost, {"threads=1"}, {}},
+                      Subject{"cuda", "pegaflow-backend-cuda.so", {}, {}},
+                      Subject{"template", "pegaflow-backend-template.so", {}, {}},
+                      Subject{"template_policy", "pegaflow-plugin-template_policy.so", {}, {}},
+                      Subject{"template_policy_patient", "pegaflow-plugin-template_policy.so", {"chances=3"}, {}},
+                      Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},
+                      Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}}),
+    [](const auto& subject) { return std::string(subject.param.name); });
 
 }  // namespace
 }  // namespace pegaflow::conformance

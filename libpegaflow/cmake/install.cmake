@@ -8,3 +8,12 @@ configure_package_config_file(libpegaflow/cmake/pegaflow-config.cmake.in ${CMAKE
 write_basic_package_version_file(${CMAKE_BINARY_DIR}/pegaflow-config-version.cmake COMPATIBILITY SameMajorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/pegaflow-config.cmake ${CMAKE_BINARY_DIR}/pegaflow-config-version.cmake
   libpegaflow/cmake/module.map DESTINATION ${PEGA_PACKAGE_DIR})
+
+# Target `installable`: all that an installation takes, without the tests.
+get_property(PEGA_INSTALLED GLOBAL PROPERTY PEGA_LOADABLES)
+get_property(PEGA_INSTALLED_TOOLS GLOBAL PROPERTY PEGA_TOOLS)
+list(APPEND PEGA_INSTALLED ${PEGA_INSTALLED_TOOLS} pegaflow)
+if(TARGET pegaflow_client)
+  list(APPEND PEGA_INSTALLED pegaflow_client)
+endif()
+add_custom_target(installable DEPENDS ${PEGA_INSTALLED})

@@ -288,3 +288,26 @@ def test_the_old_import_paths():
     assert EngineRpcClient is pegaflow.EngineRpcClient
     assert PyLoadState is pegaflow.PyLoadState
     assert PegaFlowError is pegaflow.PegaFlowError
+
+
+BOTH = """
+import sys
+order, endpoint = sys.argv[1:]
+if order == "grpc first":
+    import grpc
+import pegaflow
+import grpc
+channel = grpc.insecure_channel(endpoint.removeprefix("http://"))
+plain = channel.unary_unary("/pegaflow.Engine/Health")(b"", timeout=10)
+with pegaflow.EngineRpcClient(endpoint) as client:
+    version = client.health()[1]
+    assert version.encode() in plain, plain
+    plain = channel.unary_unary("/pegaflow.Engine/Health")(b"", timeout=10)
+print(version)
+"""
+
+
+@pytest.mark.parametrize("order", ["grpc first", "pegaflow first"])
+def test_another_grpc_in_the_same_process(server, order):
+    both = subprocess.run([sys.executable, "-c", BOTH, order, server.endpoint], capture_output=True, text=True, timeout=60)
+    assert (both.stdout.strip(), both.returncode) == (pegaflow.__version__, 0), both.stderr

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "array.hpp"
 
-#include <fmt/format.h>
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -64,7 +63,7 @@ Array from_dlpack(const py::object& object) {
     const dlpack::Tensor* tensor = nullptr;
     if (PyCapsule_IsValid(out.owner.ptr(), "dltensor_versioned") != 0) {
         const auto* managed = static_cast<dlpack::Versioned*>(PyCapsule_GetPointer(out.owner.ptr(), "dltensor_versioned"));
-        if (managed->major != 1) raise_invalid(fmt::format("DLPack {}.{} is not known here", managed->major, managed->minor));
+        if (managed->major != 1) raise_invalid(text("DLPack {}.{} is not known here", managed->major, managed->minor));
         tensor = &managed->tensor;
         out.read_only = (managed->flags & dlpack::kReadOnly) != 0;
     } else if (PyCapsule_IsValid(out.owner.ptr(), "dltensor") != 0) {
@@ -74,7 +73,7 @@ Array from_dlpack(const py::object& object) {
     }
     const bool cuda = tensor->device_type == dlpack::kCuda || tensor->device_type == dlpack::kCudaManaged;
     if (!cuda && tensor->device_type != dlpack::kCpu && tensor->device_type != dlpack::kCudaHost)
-        raise_invalid(fmt::format("DLPack memory of device type {}: only CPU and CUDA are known here", tensor->device_type));
+        raise_invalid(text("DLPack memory of device type {}: only CPU and CUDA are known here", tensor->device_type));
     out.address = reinterpret_cast<std::uintptr_t>(tensor->data) + tensor->byte_offset;
     out.kind = cuda ? PEGA_MEMORY_GPU : PEGA_MEMORY_HOST;
     out.cuda_device = cuda ? tensor->device_id : -1;
@@ -100,7 +99,7 @@ Array from_cuda_array_interface(const py::object& object) {
     const char* const digits = type.data() + std::min<std::size_t>(2, type.size());  // after byte order and kind
     const auto [end, error] = std::from_chars(digits, type.data() + type.size(), out.item_bytes);
     if (error != std::errc() || end != type.data() + type.size())
-        raise_invalid(fmt::format("__cuda_array_interface__: the typestr \"{}\" does not end in a size", type));
+        raise_invalid(text("__cuda_array_interface__: the typestr \"{}\" does not end in a size", type));
     out.shape = description["shape"].cast<std::vector<std::int64_t>>();
     out.strides = packed_strides(out.shape, out.item_bytes);
     if (description.contains("strides") && !description["strides"].is_none())
@@ -113,9 +112,9 @@ Array read(const py::object& object) {
     if (py::hasattr(object, "__dlpack__") && py::hasattr(object, "__dlpack_device__")) return from_dlpack(object);
     if (py::hasattr(object, "__cuda_array_interface__")) return from_cuda_array_interface(object);
     throw py::type_error(
-        fmt::format("{} is no array: it has neither the buffer protocol nor __dlpack__ nor "
-                    "__cuda_array_interface__",
-                    Py_TYPE(object.ptr())->tp_name));
+        text("{} is no array: it has neither the buffer protocol nor __dlpack__ nor "
+             "__cuda_array_interface__",
+             Py_TYPE(object.ptr())->tp_name));
 }
 
 }  // namespace
@@ -128,9 +127,9 @@ Array Array::of(const py::object& object) {
     for (std::size_t i = 0; i < out.shape.size(); ++i) {
         if (out.shape[i] <= 0 || (out.strides[i] < 0 && out.shape[i] > 1))
             raise_invalid(
-                fmt::format("dimension {} of the array has size {} and stride {} bytes: empty or backward arrays hold "
-                            "no memory to move",
-                            i, out.shape[i], out.strides[i]));
+                text("dimension {} of the array has size {} and stride {} bytes: empty or backward arrays hold "
+                     "no memory to move",
+                     i, out.shape[i], out.strides[i]));
     }
     if (out.address == 0 || out.item_bytes == 0) raise_invalid("the array has no memory");
     return out;
@@ -148,9 +147,9 @@ std::uint64_t Array::packed_bytes(std::size_t dimensions) const {
     for (std::size_t i = shape.size(); i-- > dimensions;) {
         if (shape[i] != 1 && static_cast<std::uint64_t>(strides[i]) != bytes) {
             raise_invalid(
-                fmt::format("dimension {} of the array has a stride of {} bytes, expected {}: a block's bytes must be "
-                            "side by side",
-                            i, strides[i], bytes));
+                text("dimension {} of the array has a stride of {} bytes, expected {}: a block's bytes must be "
+                     "side by side",
+                     i, strides[i], bytes));
         }
         bytes *= static_cast<std::uint64_t>(shape[i]);
     }

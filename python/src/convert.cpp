@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "convert.hpp"
 
-#include <fmt/format.h>
 #include <pybind11/stl.h>
 
 #include <cstring>
@@ -16,7 +15,7 @@ constexpr const char* kKinds[] = {"host", "gpu", "file", "remote"};
 const char* type_name(py::handle object) { return Py_TYPE(object.ptr())->tp_name; }
 
 [[noreturn]] void wrong_type(const std::string& what, const char* expected, py::handle got) {
-    throw py::type_error(fmt::format("{}: expected {}, got {}", what, expected, type_name(got)));
+    throw py::type_error(text("{}: expected {}, got {}", what, expected, type_name(got)));
 }
 
 py::object iterable(py::handle items, const std::string& what, const char* expected) {
@@ -33,20 +32,18 @@ std::uint64_t to_unsigned(py::handle item, std::uint64_t most, const std::string
     const auto number = py::reinterpret_steal<py::object>(PyNumber_Index(item.ptr()));
     if (!number) {
         PyErr_Clear();
-        wrong_type(fmt::format("{}[{}]", what, place), "an integer", item);
+        wrong_type(text("{}[{}]", what, place), "an integer", item);
     }
     const std::uint64_t value = PyLong_AsUnsignedLongLong(number.ptr());
     const bool overflow = PyErr_Occurred() != nullptr;
     PyErr_Clear();
     if (overflow || value > most) {
-        raise_invalid(
-            fmt::format("{}[{}]: {} is not between 0 and {}", what, place, py::str(number).cast<std::string>(), most));
+        raise_invalid(text("{}[{}]: {} is not between 0 and {}", what, place, py::str(number).cast<std::string>(), most));
     }
     return value;
 }
 
-std::string_view to_bytes(py::handle item, const std::string& what) {
-    if (PyBytes_Check(item.ptr()) == 0) wrong_type(what, "bytes", item);
+std::string_view view_of(py::handle item) {
     return {PyBytes_AS_STRING(item.ptr()), static_cast<std::size_t>(PyBytes_GET_SIZE(item.ptr()))};
 }
 
@@ -59,8 +56,7 @@ std::string to_text(py::handle item, const std::string& what) {
 py::object tuple_of(py::handle item, Py_ssize_t count, const std::string& what, const char* expected) {
     py::object parts = iterable(item, what, expected);
     if (PySequence_Fast_GET_SIZE(parts.ptr()) != count) {
-        throw py::type_error(
-            fmt::format("{}: expected {}, got {} items", what, expected, PySequence_Fast_GET_SIZE(parts.ptr())));
+        throw py::type_error(text("{}: expected {}, got {} items", what, expected, PySequence_Fast_GET_SIZE(parts.ptr())));
     }
     return parts;
 }
@@ -89,19 +85,23 @@ Indices to_indices(py::handle items, const std::string& what) {
 Hashes to_hashes(py::handle items, const std::string& what) {
     const py::object list = iterable(items, what, "a list of bytes");
     Hashes out;
+    out.owners.reserve(static_cast<std::size_t>(PySequence_Fast_GET_SIZE(list.ptr())));
+    out.views.reserve(out.owners.capacity());
     for (const py::handle item : list) {
-        out.views.push_back(to_bytes(item, fmt::format("{}[{}]", what, out.views.size())));
+        if (PyBytes_Check(item.ptr()) == 0) wrong_type(text("{}[{}]", what, out.views.size()), "bytes", item);
+        out.views.push_back(view_of(item));
         out.owners.push_back(py::reinterpret_borrow<py::object>(item));
     }
     return out;
 }
 
 LeaseId to_lease(py::handle bytes, const std::string& what) {
-    const std::string_view view = to_bytes(bytes, what);
+    if (PyBytes_Check(bytes.ptr()) == 0) wrong_type(what, "bytes", bytes);
+    const std::string_view view = view_of(bytes);
     LeaseId lease{};
     if (view.size() != lease.size()) {
         raise_invalid(view.empty() ? "query lease id must be non-empty"
-                                   : fmt::format("query lease id must be {} bytes, got {}", lease.size(), view.size()));
+                                   : text("query lease id must be {} bytes, got {}", lease.size(), view.size()));
     }
     std::memcpy(lease.data(), view.data(), lease.size());
     return lease;
@@ -115,7 +115,7 @@ std::uint32_t to_kind(const std::string& name) {
     for (std::uint32_t kind = 0; kind < PEGA_MEMORY_KINDS; ++kind) {
         if (name == kKinds[kind]) return kind;
     }
-    raise_invalid(fmt::format("memory of kind \"{}\" is not known; there are: host, gpu, file, remote", name));
+    raise_invalid(text("memory of kind \"{}\" is not known; there are: host, gpu, file, remote", name));
 }
 
 const char* kind_name(std::uint32_t kind) { return kind < PEGA_MEMORY_KINDS ? kKinds[kind] : "unknown"; }
@@ -123,7 +123,7 @@ const char* kind_name(std::uint32_t kind) { return kind < PEGA_MEMORY_KINDS ? kK
 Saves::Saves(py::handle items) {
     constexpr const char* kExpected = "a tuple of layer name, block ids and block hashes";
     for (const py::handle item : iterable(items, "saves", "a list")) {
-        const std::string what = fmt::format("saves[{}]", layers.size());
+        const std::string what = text("saves[{}]", layers.size());
         const py::object parts = tuple_of(item, 3, what, kExpected);
         names.push_back(to_text(parts[py::int_(0)], what + ": layer name"));
         ids.push_back(to_ids(parts[py::int_(1)], what + ": block ids"));
@@ -134,13 +134,13 @@ Saves::Saves(py::handle items) {
 
 Loads::Loads(py::handle layer_groups, py::handle items) {
     for (const py::handle group : iterable(layer_groups, "layer_groups", "a list")) {
-        const std::string what = fmt::format("layer_groups[{}]", names.size());
+        const std::string what = text("layer_groups[{}]", names.size());
         auto& texts = names.emplace_back();
         for (const py::handle name : iterable(group, what, "a list of layer names")) texts.push_back(to_text(name, what));
         groups.emplace_back(name_views.emplace_back(texts.begin(), texts.end()));
     }
     for (const py::handle item : iterable(items, "loads", "a list")) {
-        const std::string what = fmt::format("loads[{}]", loads.size());
+        const std::string what = text("loads[{}]", loads.size());
         const py::object parts = tuple_of(item, 2, what, "a tuple of lease and block ids by group");
         const LeaseId lease = to_lease(parts[py::int_(0)], what + ": lease");
         auto& by_group = targets.emplace_back();

@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
 
 #include "bind.hpp"
+#include "errors.hpp"
 #include "pegaflow/engine.hpp"
-
-namespace py = pybind11;
 
 namespace pegaflow::python {
 
@@ -14,8 +12,8 @@ void bind_engine_info(py::module_& module) {
         .def_readonly("duplicate_blocks", &SaveOutcome::duplicate_blocks)
         .def_readonly("bytes", &SaveOutcome::bytes)
         .def("__repr__", [](const SaveOutcome& s) {
-            return fmt::format("SaveOutcome(saved_blocks={}, duplicate_blocks={}, bytes={})", s.saved_blocks,
-                               s.duplicate_blocks, s.bytes);
+            return text("SaveOutcome(saved_blocks={}, duplicate_blocks={}, bytes={})", s.saved_blocks, s.duplicate_blocks,
+                        s.bytes);
         });
     py::class_<MemoryCleanup>(module, "MemoryCleanup")
         .def_readonly("evicted_blocks", &MemoryCleanup::evicted_blocks)

@@ -4,6 +4,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include <string>
 #include <type_traits>
 #include <utility>
 
@@ -17,6 +18,12 @@ namespace py = pybind11;
 [[noreturn]] void raise(const Error& error);
 // ValueError of ours (pegaflow.errors.InvalidArgument). The lock is held.
 [[noreturn]] void raise_invalid(const std::string& message);
+
+// A message with each {} filled in, as Python's str.format does it. The lock is held.
+template <class... Values>
+std::string text(const char* format, Values&&... values) {
+    return py::str(format).format(std::forward<Values>(values)...).template cast<std::string>();
+}
 
 // The value, or the exception. The lock is held.
 template <class T>

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
 
-#include "bind.hpp"
 #include "event.hpp"
+#include "bind.hpp"
 
 namespace pegaflow::python {
 namespace {
 
 [[noreturn]] void refuse(pega_status status, const char* what) {
-    raise({static_cast<Code>(status), fmt::format("cannot {}: {}", what, to_string(static_cast<Code>(status)))});
+    raise({static_cast<Code>(status), text("cannot {}: {}", what, to_string(static_cast<Code>(status)))});
 }
 
 EventPtr make(const DeviceHandle& device) {
     const auto* table = static_cast<const pega_ext_stream*>(device.device->extension(PEGA_EXT_STREAM));
-    if (table == nullptr) raise({Code::kUnsupported, fmt::format("{} has no events", device.device->info().name)});
+    if (table == nullptr) raise({Code::kUnsupported, text("{} has no events", device.device->info().name)});
     auto out = std::make_shared<EventHandle>();
     out->fabric = device.fabric;
     out->table = table;

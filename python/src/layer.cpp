@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer.hpp"
 
-#include <fmt/format.h>
-
 #include "bind.hpp"
 #include "convert.hpp"
 
@@ -64,8 +62,8 @@ Layer layer_from_array(const std::string& name, const py::object& object, bool k
     const Array& array = *out.memory.array;
     const std::size_t block_axis = kv_first ? 1 : 0;
     if (array.shape.size() <= block_axis || (kv_first && array.shape[0] != 2)) {
-        raise_invalid(fmt::format("layer \"{}\": an array of {} dimensions is not of the shape {}", name, array.shape.size(),
-                                  kv_first ? "(2, blocks, ...)" : "(blocks, ...)"));
+        raise_invalid(text("layer \"{}\": an array of {} dimensions is not of the shape {}", name, array.shape.size(),
+                           kv_first ? "(2, blocks, ...)" : "(blocks, ...)"));
     }
     LayerRegistration& r = out.registration;
     r.name = name;
@@ -98,11 +96,11 @@ std::string uuid_of_gpu(const Fabric& fabric, int index) {
     if (index < 0 && count == 1) return found;
     if (index < 0) {
         raise_invalid(
-            fmt::format("GPU memory whose device was not told, and there are {} GPUs: give DLPack memory, or "
-                        "Memory.address(..., device_uuid=...)",
-                        count));
+            text("GPU memory whose device was not told, and there are {} GPUs: give DLPack memory, or "
+                 "Memory.address(..., device_uuid=...)",
+                 count));
     }
-    raise_invalid(fmt::format("GPU memory of device {}, which no loaded back end offers", index));
+    raise_invalid(text("GPU memory of device {}, which no loaded back end offers", index));
 }
 
 }  // namespace
@@ -116,8 +114,8 @@ std::vector<Layer> to_layers(const py::object& layers) {
     }
     for (const py::handle layer : layers) {
         if (!py::isinstance<Layer>(layer)) {
-            throw py::type_error(fmt::format("layers[{}]: expected a Layer, got {}; or give a dict of names and arrays",
-                                             out.size(), Py_TYPE(layer.ptr())->tp_name));
+            throw py::type_error(text("layers[{}]: expected a Layer, got {}; or give a dict of names and arrays", out.size(),
+                                      Py_TYPE(layer.ptr())->tp_name));
         }
         out.push_back(layer.cast<Layer>());
     }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
 
 #include "bind.hpp"
 #include "convert.hpp"
@@ -16,8 +15,8 @@ py::bytes export_region(const RegionHandle& region) {
 // memoryview(region), numpy.frombuffer(region): the bytes of host memory.
 py::buffer_info buffer(RegionHandle& region) {
     if (region.region.kind() != PEGA_MEMORY_HOST || region.region.address() == nullptr) {
-        throw py::buffer_error(fmt::format("a region of kind {} on {} has no bytes that the host can address",
-                                           kind_name(region.region.kind()), region.device_name));
+        throw py::buffer_error(text("a region of kind {} on {} has no bytes that the host can address",
+                                    kind_name(region.region.kind()), region.device_name));
     }
     const auto length = static_cast<py::ssize_t>(region.region.length());
     return {region.region.address(), 1, py::format_descriptor<std::uint8_t>::format(), 1, {length}, {1}, region.read_only};

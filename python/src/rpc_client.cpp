@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 // EngineRpcClient: the method names, argument names and answers of the existing package, so that connectors written for it run.
-#include <fmt/format.h>
 
 #include "bind.hpp"
 #include "convert.hpp"
@@ -40,7 +39,7 @@ auto call(RpcClient& c, Call&& run) {
     });
     const auto status = result ? 0 : result.error().native_code;
     if (status > 0 && static_cast<std::size_t>(status) < std::size(kStatusNames))
-        result.error().message += fmt::format(" [{}]", kStatusNames[status]);
+        result.error().message += text(" [{}]", kStatusNames[status]);
     return result;
 }
 
@@ -66,7 +65,7 @@ std::unique_ptr<RpcClient> connect(const std::optional<std::string>& endpoint, d
 RegisterOptions options_of(const std::string& transfer_backend) {
     if (transfer_backend == "direct") return {TransferMode::kDirect, {}};
     if (transfer_backend == "kernel") return {TransferMode::kKernel, {}};
-    raise_invalid(fmt::format("transfer_backend must be \"direct\" or \"kernel\", got \"{}\"", transfer_backend));
+    raise_invalid(text("transfer_backend must be \"direct\" or \"kernel\", got \"{}\"", transfer_backend));
 }
 
 Outcome register_context_batch(RpcClient& c, const std::string& instance_id, const std::string& name_space,
@@ -82,7 +81,7 @@ Outcome register_context_batch(RpcClient& c, const std::string& instance_id, con
     if (count == 0 || wrapper_bytes_list.size() != count || num_blocks_list.size() != count ||
         bytes_per_block_list.size() != count || kv_stride_bytes_list.size() != count || segments_list.size() != count ||
         (layer_group_ids && !layer_group_ids->empty() && layer_group_ids->size() != count)) {
-        raise_invalid(fmt::format("all layer arrays must have the same non-zero length (got layer_names={})", count));
+        raise_invalid(text("all layer arrays must have the same non-zero length (got layer_names={})", count));
     }
     WorkerRegistration worker{instance_id, name_space, tp_rank, tp_size, pp_rank, world_size, device_id, page_first, "", {}};
     RegisterOptions options = options_of(transfer_backend);
@@ -178,10 +177,10 @@ void bind_rpc_client(py::module_& module) {
         .def("endpoint", [](const RpcClient& c) { return c.endpoint; })
         .def("health",
              [](RpcClient& c) {
-                 const std::string version = take(call(c, [](Client& client) { return client.health(); }));
+                 const std::string version = take(call(c, [](Client& to) { return to.health(); }));
                  return Outcome(true, version);
              })
-        .def("shutdown", [](RpcClient& c) { return succeeded(c, [](Client& client) { return client.shutdown_server(); }); })
+        .def("shutdown", [](RpcClient& c) { return succeeded(c, [](Client& to) { return to.shutdown_server(); }); })
         .def("register_context_batch", &register_context_batch, py::arg("instance_id"), py::arg("namespace"),
              py::arg("tp_rank"), py::arg("pp_rank"), py::arg("tp_size"), py::arg("world_size"), py::arg("device_id"),
              py::arg("layer_names"), py::arg("wrapper_bytes_list"), py::arg("num_blocks_list"), py::arg("bytes_per_block_list"),
@@ -194,7 +193,7 @@ void bind_rpc_client(py::module_& module) {
         .def(
             "unregister_context",
             [](RpcClient& c, const std::string& instance_id) {
-                return succeeded(c, [&](Client& client) { return client.unregister_instance(instance_id); });
+                return succeeded(c, [&](Client& to) { return to.unregister_instance(instance_id); });
             },
             py::arg("instance_id"))
         .def("start_session_watcher", &start_session_watcher, py::arg("instance_id"), py::arg("namespace"), py::arg("tp_size"),

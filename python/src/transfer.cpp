@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <fmt/format.h>
 
 #include "bind.hpp"
 #include "convert.hpp"
@@ -34,7 +33,7 @@ void flat(TransferHandle& t, const RegionPtr& local, const RegionPtr& remote) {
 void indices(TransferHandle& t, py::handle local, py::handle remote) {
     const Indices l = to_indices(local, "local");
     const Indices r = to_indices(remote, "remote");
-    if (l.size() != r.size()) raise_invalid(fmt::format("local has {} indices, remote {}", l.size(), r.size()));
+    if (l.size() != r.size()) raise_invalid(text("local has {} indices, remote {}", l.size(), r.size()));
     t.editable().indices(l, r);
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Fails on an include that points up or sideways; modules may see only the installed headers."""
+"""Fails on an include that points up or sideways; modules and the Python package may see only the installed headers."""
 
 import pathlib
 import re
@@ -22,7 +22,7 @@ def allowed(path: pathlib.Path, target: str) -> bool:
         if first in LAYERS:
             return LAYERS.index(first) <= LAYERS.index(layer)
         return first == "pegaflow" or "/" not in target
-    if parts[0] in ("backends", "plugins"):
+    if parts[0] in ("backends", "plugins", "python"):
         return first == "pegaflow" or (path.parent / target).exists()
     if parts[0] == "tools" and parts[1] == "conformance":
         return first == "pegaflow" or target.startswith("tools/conformance/")
@@ -31,7 +31,7 @@ def allowed(path: pathlib.Path, target: str) -> bool:
 
 def main() -> int:
     wrong = 0
-    for folder in ("libpegaflow", "backends", "plugins", "tools"):
+    for folder in ("libpegaflow", "backends", "plugins", "python", "tools"):
         for path in sorted((ROOT / folder).rglob("*")):
             if path.suffix not in (".h", ".hpp", ".cpp"):
                 continue

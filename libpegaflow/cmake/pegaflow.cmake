@@ -96,6 +96,7 @@ function(pega_tool name)
   set_target_properties(${target} PROPERTIES OUTPUT_NAME ${name})
   target_link_libraries(${target} PRIVATE pega_flags ${T_DEPS})
   install(TARGETS ${target} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  set_property(GLOBAL APPEND PROPERTY PEGA_TOOLS ${target})
 endfunction()
 
 # pega_test(name SOURCES ... [DEPS ...] [LABELS ...] [ENVIRONMENT ...]) - a GoogleTest executable, one ctest entry a test.

@@ -178,26 +178,75 @@ TEST(ServerTest, TheEndOfASessionFreesTheInstance) {
     EXPECT_TRUE(gone);
 }
 
+// Until a save of `client` succeeds, or time is up.
+bool saves_in_time(Client& client, const std::string& instance) {
+    const std::vector<std::string> hashes = {std::string(32, 'h')};
+    const auto limit = std::chrono::steady_clock::now() + kLimit;
+    while (std::chrono::steady_clock::now() < limit) {
+        if (save(client, instance, {1}, hashes)) return true;
+        std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    }
+    return false;
+}
+
 TEST(ServerTest, AClientRegistersAgainAfterARestart) {
+    for (const bool with_session : {true, false}) {
+        auto server = start_server();
+        ASSERT_TRUE(server);
+        const int port = (*server)->port();
+        ShmWorker worker("w");
+        auto client = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", port)});
+        ASSERT_TRUE(client);
+        if (with_session) {
+            ASSERT_TRUE((*client)->start_session("w", "test", 1, 1));
+        }
+        ASSERT_TRUE((*client)->register_worker(worker.registration()));
+        server->reset();
+        auto again = start_server(port);
+        ASSERT_TRUE(again) << again.error().message;
+        EXPECT_TRUE(saves_in_time(**client, "w")) << "with a session: " << with_session;
+    }
+}
+
+TEST(ServerTest, AnotherSessionReplacesTheFirstWithoutEndingTheInstance) {
     auto server = start_server();
     ASSERT_TRUE(server);
-    const int port = (*server)->port();
     ShmWorker worker("w");
-    auto client = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", port)});
+    auto client = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", (*server)->port())});
     ASSERT_TRUE(client);
     ASSERT_TRUE((*client)->start_session("w", "test", 1, 1));
     ASSERT_TRUE((*client)->register_worker(worker.registration()));
-    server->reset();
-    auto again = start_server(port);
-    ASSERT_TRUE(again) << again.error().message;
-    const std::vector<std::string> hashes = {std::string(32, 'h')};
-    const auto limit = std::chrono::steady_clock::now() + kLimit;
-    bool saved = false;
-    while (!saved && std::chrono::steady_clock::now() < limit) {
-        saved = save(**client, "w", {1}, hashes).has_value();
-        if (!saved) std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    }
-    EXPECT_TRUE(saved);
+    ASSERT_TRUE((*client)->start_session("w", "test", 1, 1));
+    std::this_thread::sleep_for(std::chrono::milliseconds(200));  // in which the first stream's end would have been acted on
+    EXPECT_TRUE(save(**client, "w", {1}, {std::string(32, 'h')}));
+    EXPECT_EQ((*client)->start_session("", "test", 1, 1).error().code, Code::kInvalid);
+}
+
+TEST(ServerTest, RefusesWhatNoOtherProcessCanOpen) {
+    auto server = start_server();
+    ASSERT_TRUE(server);
+    auto client = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", (*server)->port())});
+    ASSERT_TRUE(client);
+    std::vector<std::uint8_t> mine(kBlocks * kBytes);
+    LayerRegistration layer;
+    layer.name = "layer.0";
+    layer.memory.source = PEGA_SOURCE_ADDRESS;
+    layer.memory.address = mine.data();
+    layer.memory.length = mine.size();
+    layer.num_blocks = kBlocks;
+    layer.bytes_per_block = kBytes;
+    WorkerRegistration worker;
+    worker.instance_id = "w";
+    worker.layers = {layer};
+    const auto refused = (*client)->register_worker(worker);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::kInvalid);
+    EXPECT_NE(refused.error().message.find("not an address of this process"), std::string::npos);
+    // A wrapper reaches the server's reader, which refuses what is none.
+    const auto unread = (*client)->register_worker(worker, {TransferMode::kKernel, {"no pickle"}});
+    ASSERT_FALSE(unread);
+    EXPECT_EQ(unread.error().code, Code::kInvalid);
+    EXPECT_NE(unread.error().message.find("pickle"), std::string::npos) << unread.error().message;
 }
 
 }  // namespace

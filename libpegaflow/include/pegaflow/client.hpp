@@ -25,6 +25,16 @@ struct ClientOptions {
     bool reconnect = true;  // after a server restart: connect again, repeat registrations and the session
 };
 
+// How the server copies a worker's blocks: with the device's copy engines, or with a kernel that gathers and scatters.
+enum class TransferMode : std::uint32_t { kDirect = 0, kKernel = 1 };
+
+// What a registration over the wire may say beside the worker.
+struct RegisterOptions {
+    TransferMode transfer_mode = TransferMode::kDirect;
+    // Instead of the layers' `memory`, one a layer: pickled CudaIPCWrappers, which the server decodes and never executes.
+    std::vector<std::string> wrapper_bytes;
+};
+
 // The object in shared memory in which the server reports a load's outcome. Created and unlinked by the client. Layout and
 // name are those of the existing PegaFlow ("pega_load_<32 hex digits>", 32 bytes).
 class LoadState {
@@ -54,11 +64,13 @@ public:
 
     const std::string& endpoint() const noexcept;
     Result<std::string> health();  // the server's version
-    // Opens the session that ties the instance's life to this process: when it dies the server frees what it held.
+    // Opens the session that ties the instance's life to this process: when it dies the server frees what it held. Another
+    // call replaces the session.
     Result<void> start_session(std::string instance_id, std::string name_space, std::uint32_t tp_size,
                                std::uint32_t world_size);
 
-    Result<void> register_worker(const WorkerRegistration& worker);
+    // Repeated after a reconnect. kInvalid for memory that has no meaning in another process (an address).
+    Result<void> register_worker(const WorkerRegistration& worker, const RegisterOptions& options = {});
     Result<void> unregister_instance(std::string_view instance_id);
     Result<SaveOutcome> save(const SaveRequest& request);
     Result<QueryOutcome> query(const QueryRequest& request);

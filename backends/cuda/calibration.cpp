@@ -9,8 +9,8 @@
 namespace cuda_backend {
 namespace {
 
-constexpr std::uint64_t kHostBytes = kBatches.back();
-constexpr std::uint64_t kGpuBytes = 2 * kHostBytes;
+// Twice the largest batch on both sides, so that pages can be scattered.
+constexpr std::uint64_t kSideBytes = 2 * kBatches.back();
 constexpr std::uint64_t kMostCopies = 512;  // of paths that queue copies one by one: beyond, the rate stays what it is
 constexpr int kRepetitions = 2;
 constexpr std::uint64_t kMostInFlight = 8;
@@ -33,18 +33,18 @@ public:
     bool open() {
         pega_channel_params params{};
         params.size = sizeof params;
-        return allocate(PEGA_MEMORY_GPU, kGpuBytes, &gpu_) && allocate(PEGA_MEMORY_HOST, kHostBytes, &host_) &&
+        return allocate(PEGA_MEMORY_GPU, kSideBytes, &gpu_) && allocate(PEGA_MEMORY_HOST, kSideBytes, &host_) &&
                kChannelTable.open(&device_, &params, &channel_) == PEGA_OK;
     }
 
     // Bytes per second of the best repetition; zero when the copies fail.
-    double rate(bool to_gpu, std::uint64_t fragment, std::uint64_t bytes) {
+    double rate(bool to_gpu, bool scattered, std::uint64_t fragment, std::uint64_t bytes) {
         const std::uint64_t count = bytes / fragment;
-        std::vector<std::uint64_t> places(kGpuBytes / fragment);
+        std::vector<std::uint64_t> places(kSideBytes / fragment);
         std::iota(places.begin(), places.end(), 0);
+        std::vector<std::uint64_t> pages = places;
         std::shuffle(places.begin(), places.end(), random_);
-        std::vector<std::uint64_t> pages(count);
-        std::iota(pages.begin(), pages.end(), 0);
+        if (scattered) std::shuffle(pages.begin(), pages.end(), random_);
         pega_span span{gpu_, host_, 0, fragment, 0, 0, fragment, 0, fragment, 1, 0};
         pega_batch batch{};
         batch.size = sizeof batch;
@@ -135,7 +135,7 @@ bool measure_paths(pega_device& device, PathTable& table) {
                     std::uint64_t bytes = std::max(kBatches[b], kFragments[f]);
                     if (one_by_one) bytes = std::min(bytes, kMostCopies * kFragments[f]);
                     double& rate = out.at(to_gpu, path, f, b);
-                    rate = can_measure(device, path) ? bench.rate(to_gpu, kFragments[f], bytes) : 0;
+                    rate = can_measure(device, path) ? bench.rate(to_gpu, path != Path::kStaged, kFragments[f], bytes) : 0;
                     ok = ok && (path != Path::kLoop || rate > 0);
                 }
             }
@@ -155,11 +155,10 @@ void calibrate(pega_device& device) {
     if (device.settings.calibrate == Calibrate::kAuto && !path.empty() && read_calibration(path, identity, device.table))
         return;
     if (!measure_paths(device, device.table)) {
-        pegaflow::backend::log(
-            device.host, PEGA_LOG_WARNING, "cuda",
-            "GPU %d was not calibrated (64 MiB of pinned and 128 MiB of GPU memory are needed); copy paths are "
-            "chosen by built-in estimates",
-            device.index);
+        pegaflow::backend::log(device.host, PEGA_LOG_WARNING, "cuda",
+                               "GPU %d was not calibrated (128 MiB of pinned and of GPU memory are needed); copy paths are "
+                               "chosen by built-in estimates",
+                               device.index);
         return;
     }
     if (!path.empty() && !write_calibration(path, identity, device.table)) {

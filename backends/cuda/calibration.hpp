@@ -14,7 +14,7 @@
 namespace cuda_backend {
 
 // Gives an opened device its table: the kept one, or a new one, or the built-in one when it cannot be measured (reason logged).
-// Takes about a second when it measures, 64 MiB of pinned memory and 128 MiB of GPU memory. The context is current.
+// Takes some seconds when it measures, and 128 MiB of pinned and of GPU memory. The context is current.
 void calibrate(pega_device& device);
 
 // Measures. False when memory is short or a copy fails; `table` is then as it was.

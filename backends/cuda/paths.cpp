@@ -7,12 +7,10 @@
 namespace cuda_backend {
 namespace {
 
-// Kernels take multiprocessors, and beside a busy model they wait for them: they must be that much faster. Staged copies need
-// them for a third of the time.
-constexpr double handicap(Path path) noexcept {
-    if (path == Path::kBulk || path == Path::kVector) return 0.98;
-    return path == Path::kStaged ? 0.985 : 1.0;
-}
+// Kernels take multiprocessors, and beside a busy model they wait for them: they must be that much faster than the copy engine.
+constexpr double kKernelHandicap = 0.965;
+
+constexpr bool is_kernel(Path path) noexcept { return path != Path::kLoop && path != Path::kBatch; }
 
 // Where a value stands between the elements of a sorted list: the element before it, and how far towards the next.
 template <std::size_t kCount>
@@ -80,7 +78,7 @@ Path PathTable::choose(const Workload& workload, unsigned usable) const noexcept
     for (std::size_t i = 0; i < kPaths; ++i) {
         if ((usable & (1U << i)) == 0) continue;
         const Path path = static_cast<Path>(i);
-        const double rate = expect(path, workload) * handicap(path);
+        const double rate = expect(path, workload) * (is_kernel(path) ? kKernelHandicap : 1.0);
         if (rate <= best_rate) continue;
         best = path;
         best_rate = rate;

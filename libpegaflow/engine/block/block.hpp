@@ -63,6 +63,7 @@ struct Block {
     std::int64_t birth_ns = 0;
     std::vector<std::uint32_t> digests;  // one a page
     std::atomic<bool> digested{false};
+    std::atomic<bool> offered{false};  // a slower tier has it, or is about to
     // Links of the eviction policy.
     Block* newer = nullptr;
     Block* older = nullptr;

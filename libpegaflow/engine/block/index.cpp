@@ -130,6 +130,15 @@ bool BlockIndex::contains(std::uint64_t scope, std::uint32_t group, std::string_
     return at != kNotThere && shard.slots[at].block->state == BlockState::kResident;
 }
 
+BlockRef BlockIndex::peek(std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
+    const std::uint64_t table = table_hash(scope, group, hash);
+    const Shard& shard = shard_of(table);
+    const std::lock_guard lock(shard.mutex);
+    const std::size_t at = find(shard, table, scope, group, hash);
+    return at != kNotThere && shard.slots[at].block->state == BlockState::kResident ? BlockRef(shard.slots[at].block)
+                                                                                    : BlockRef();
+}
+
 bool BlockIndex::needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard_number) const {
     const std::uint64_t table = table_hash(scope, group, hash);
     const Shard& shard = shard_of(table);
@@ -138,10 +147,10 @@ bool BlockIndex::needs_page(std::uint64_t scope, std::uint32_t group, std::strin
     return at == kNotThere || shard.slots[at].block->pages[shard_number].offset == kNoPage;
 }
 
-bool BlockIndex::make_resident(Shard& shard, Block& block) {
+bool BlockIndex::make_resident(Shard& shard, Block& block, bool wanted) {
     block.fill.reset();
     admission_.record(block.hash);
-    if (pressure_.load(std::memory_order_relaxed)) {
+    if (pressure_.load(std::memory_order_relaxed) && !wanted) {
         const Block* victim = shard.policy->victim(idle_and_unpinned);
         if (victim != nullptr && !admission_.admit(block.hash, victim->hash)) return false;
     }
@@ -246,12 +255,12 @@ void BlockIndex::unclaim(const FillClaim& claim, std::uint32_t shard_number) {
     if (empty) take_out(shard, block);
 }
 
-bool BlockIndex::insert_resident(BlockRef block, bool* admitted) {
+bool BlockIndex::insert_resident(BlockRef block, bool* admitted, bool wanted) {
     Shard& shard = shard_of(block->hash);
     const std::lock_guard lock(shard.mutex);
     *admitted = false;
     if (find(shard, block->hash, block->key.scope, block->key.group, block->key.hash()) != kNotThere) return false;
-    *admitted = make_resident(shard, *block);
+    *admitted = make_resident(shard, *block, wanted);
     if (!*admitted) return true;
     block->refs.fetch_add(1, std::memory_order_relaxed);
     insert(shard, block.get());

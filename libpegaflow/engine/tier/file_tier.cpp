@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tier/file_tier.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/crc32c.hpp"
+#include "base/log.hpp"
+#include "engine/tier/recovery.hpp"
+#include "pegaflow/bytes.hpp"
+
+namespace pegaflow::engine::tier {
+namespace {
+
+constexpr unsigned kScanThreads = 8;
+constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 30;
+constexpr std::uint32_t kFailuresUntilOffline = 8;
+constexpr auto kOfflineTime = std::chrono::seconds(5);
+constexpr auto kCloseStep = std::chrono::milliseconds(1);
+constexpr std::size_t kProblemLines = 8;  // of a recovery, in the log; the offline check shows all
+
+std::uint64_t queue_bytes(const TierOptions& options, std::uint64_t pool_bytes) {
+    return options.write_queue_bytes != 0 ? options.write_queue_bytes : std::min(pool_bytes / 8, kMostQueueBytes);
+}
+
+}  // namespace
+
+class FileTier::Read final : public TierRead {
+public:
+    Read(FileTier& owner, Location where, BlockRef target)
+        : tier(owner), location(std::move(where)), block(std::move(target)) {}
+    ~Read() override { tier.catalog_.unpin(location); }
+    Result<void> finish() override;
+
+    std::uint64_t bytes() const {
+        std::uint64_t sum = 0;
+        for (const StoredPage& page : location.pages) sum += page.bytes();
+        return sum;
+    }
+
+    FileTier& tier;
+    const Location location;
+    const BlockRef block;
+    const Clock::time_point begun = Clock::now();
+    Result<void> result;
+};
+
+Result<void> FileTier::Read::finish() {
+    PEGA_TRY(result);
+    block->digests.clear();
+    for (std::size_t i = 0; i < location.pages.size(); ++i) {
+        const Page& page = block->pages[i];
+        const std::uint32_t digest = base::crc32c(tier.parts_.host.pool_base() + page.offset, page.bytes);
+        if (digest != location.pages[i].digest) {
+            ++tier.counters_.mismatches;
+            ++tier.counters_.quarantined;
+            tier.catalog_.quarantine(location);
+            base::log_error("tier", "{}: a block of {} bytes at {} does not have its digest (page {}); it is not used any more",
+                            tier.stores_[location.container]->info.path, bytes(), location.offset, i);
+            return fail(Code::kCorrupt, "the bytes of a stored block are not what was written");
+        }
+        block->digests.push_back(digest);
+    }
+    block->digested.store(true, std::memory_order_release);
+    ++tier.counters_.read_blocks;
+    tier.counters_.read_bytes += bytes();
+    return {};
+}
+
+FileTier::FileTier(const TierOptions& options, Parts parts)
+    : options_(options),
+      parts_(std::move(parts)),
+      catalog_(parts_.scopes),
+      queue_(queue_bytes(options, parts_.pool_bytes)),
+      budget_(options.write_bytes_per_day, Clock::now()) {
+    writer_options_.discard = options.discard;
+}
+
+FileTier::~FileTier() { close(Clock::now()); }
+
+Result<std::unique_ptr<FileTier>> FileTier::open(const TierOptions& options, Parts parts) {
+    if (options.segment_bytes < kMinSegmentBytes || options.segment_bytes > kMaxSegmentBytes ||
+        options.segment_bytes % kBlockBytes != 0) {
+        return fail(Code::kInvalid, fmt::format("a segment of {} is not possible, expected {} to {} in steps of {}",
+                                                format_size(options.segment_bytes), format_size(kMinSegmentBytes),
+                                                format_size(kMaxSegmentBytes), format_size(kBlockBytes)));
+    }
+    std::unique_ptr<FileTier> tier(new FileTier(options, std::move(parts)));
+    auto device = find_file_device(tier->parts_.fabric, options.backend);
+    if (device) {
+        const pega_cost& cost = (*device)->capabilities().cost[0];
+        tier->cost_ = CostModel(cost.latency_ns, cost.bytes_per_second);
+    }
+    for (const std::string& path : options.paths) {
+        auto store = std::make_unique<Store>();
+        store->info.path = path;
+        if (device) {
+            tier->open_store(*store, **device, options.capacity_bytes / options.paths.size());
+        } else {
+            store->info.state = "failed";
+            store->info.problem = device.error().message;
+            base::log_error("tier", "{} is not used: {}", path, store->info.problem);
+        }
+        tier->stores_.push_back(std::move(store));
+    }
+    return tier;
+}
+
+void FileTier::open_store(Store& store, Device& device, std::uint64_t capacity) {
+    auto opened = try_open(store, device, capacity);
+    if (opened) return;
+    base::log_error("tier", "{} is not used: {}", store.info.path, opened.error().message);
+    store.info.state = "failed";
+    store.info.problem = opened.error().message;
+    store.writer.reset();
+    store.io.reset();
+    store.container.reset();
+}
+
+Result<void> FileTier::try_open(Store& store, Device& device, std::uint64_t capacity) {
+    const auto begin = Clock::now();
+    PEGA_ASSIGN(store.container, Container::open(store.info.path, capacity, options_.segment_bytes));
+    PEGA_ASSIGN(const Region* const pool, parts_.pool_region(device));
+    PEGA_ASSIGN(store.io,
+                FabricIo::open(*store.container, device, *pool, Writer::staging_bytes(writer_options_), options_.io_time));
+    const auto read = [&](std::uint64_t offset, std::span<std::byte> out) { return store.container->read(offset, out); };
+    std::vector<FoundSegment> found = scan_container(read, store.container->superblock(), kScanThreads);
+    start_writer(store, found);
+    store.info.recovery_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    const Usage usage = catalog_.usage(store.number);
+    base::log_info("tier", "{}: {} of {} in {} segments; found {} blocks ({}) in {:.3f} s", store.container->path(),
+                   format_size(usage.used_bytes), format_size(usage.capacity_bytes), usage.segments,
+                   store.info.recovered_blocks, format_size(usage.live_bytes), store.info.recovery_seconds);
+    store.info.state = "ok";
+    return {};
+}
+
+void FileTier::start_writer(Store& store, std::vector<FoundSegment>& found) {
+    std::optional<std::uint64_t> open;
+    std::uint64_t lifetime = 0;
+    std::size_t problems = 0;
+    for (const FoundSegment& segment : found) {
+        lifetime = std::max(lifetime, segment.header.written_before + segment.data_end);
+        counters_.recovery_dropped += segment.dropped_records;
+        for (const std::string& problem : segment.problems) {
+            if (problems++ < kProblemLines) base::log_warning("tier", "{}: {}", store.info.path, problem);
+        }
+    }
+    counters_.recovery_problems += problems;
+    store.number = catalog_.add_container(store.container->superblock(), found, &open);
+    store.info.recovered_blocks = catalog_.usage(store.number).blocks;
+    counters_.recovered_blocks += store.info.recovered_blocks;
+    store.writer = std::make_unique<Writer>(Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_},
+                                            store.container->superblock(), store.number, writer_options_,
+                                            open ? &found[*open] : nullptr, lifetime);
+    largest_block_ = std::max(largest_block_, store.writer->largest_block());
+}
+
+FileTier::Store& FileTier::store_of(std::uint32_t container) {
+    return **std::find_if(stores_.begin(), stores_.end(),
+                          [container](const auto& s) { return s->writer && s->number == container; });
+}
+
+bool FileTier::writable() const {
+    return std::any_of(stores_.begin(), stores_.end(), [](const auto& s) { return s->writer && s->writer->problem().empty(); });
+}
+
+void FileTier::offer(BlockRef block) {
+    if (block->offered.exchange(true, std::memory_order_relaxed)) return;
+    const auto refuse = [&](Count& counter) {
+        ++counter;
+        block->offered.store(false, std::memory_order_relaxed);
+    };
+    if (catalog_.contains(block->key)) {
+        ++counters_.known_blocks;
+        return;
+    }
+    const std::uint64_t bytes = block->footprint();
+    if (bytes > largest_block_ || block->pages.size() > UINT16_MAX) return refuse(counters_.too_large_blocks);
+    if (!writable()) return refuse(counters_.failed_blocks);
+    if (!queue_.has_room(bytes)) return refuse(counters_.queue_full_blocks);
+    {
+        const std::lock_guard lock(mutex_);
+        if (!budget_.take(bytes, Clock::now())) return refuse(counters_.budget_blocks);
+    }
+    queue_.push(std::move(block));
+}
+
+bool FileTier::shed() {
+    BlockRef block;
+    if (!queue_.drop_one(&block)) return false;
+    block->offered.store(false, std::memory_order_relaxed);
+    ++counters_.shed_blocks;
+    return true;
+}
+
+std::unique_ptr<TierRead> FileTier::read(const BlockKey& key, std::span<const std::uint64_t> page_bytes, BlockRef* block,
+                                         std::function<void()> landed) {
+    auto location = catalog_.pin(key);
+    if (!location) return nullptr;
+    const bool same = std::equal(page_bytes.begin(), page_bytes.end(), location->pages.begin(), location->pages.end(),
+                                 [](std::uint64_t bytes, const StoredPage& page) { return bytes == page.bytes(); });
+    BlockRef target = same ? parts_.host.make_block(key, page_bytes) : BlockRef();
+    if (!target) {
+        catalog_.unpin(*location);
+        return nullptr;
+    }
+    auto read = std::make_unique<Read>(*this, std::move(*location), target);
+    std::vector<DataIo::Piece> pieces;
+    std::uint64_t at = read->location.offset;
+    for (const Page& page : target->pages) {
+        pieces.push_back({page.offset, at, page.bytes});
+        at += page.bytes;
+    }
+    {
+        const std::lock_guard lock(mutex_);
+        cost_.started(read->begun);
+    }
+    target->offered.store(true, std::memory_order_relaxed);
+    *block = std::move(target);
+    Read* raw = read.get();
+    store_of(read->location.container)
+        .io->submit(DataIo::Op::kRead, DataIo::Memory::kPool, pieces,
+                    [this, raw, landed = std::move(landed)](Result<void> result) {
+                        read_ended(*raw, result);
+                        raw->result = std::move(result);
+                        landed();
+                    });
+    return read;
+}
+
+void FileTier::read_ended(const Read& read, const Result<void>& result) {
+    const auto now = Clock::now();
+    const std::lock_guard lock(mutex_);
+    cost_.ended(read.bytes(), read.begun, now);
+    Store& store = store_of(read.location.container);
+    if (result) {
+        store.failures_in_a_row = 0;
+        return;
+    }
+    ++counters_.read_failures;
+    if (++store.failures_in_a_row < kFailuresUntilOffline || !store.read_problem.empty()) return;
+    store.read_problem = result.error().message;
+    store.try_again = now + kOfflineTime;
+    catalog_.set_readable(store.number, false);
+    base::log_error("tier", "{}: {} reads in a row failed ({}); its blocks are misses until it answers again", store.info.path,
+                    store.failures_in_a_row, store.read_problem);
+}
+
+double FileTier::estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const {
+    const std::lock_guard lock(mutex_);
+    return cost_.seconds(bytes, ahead);
+}
+
+void FileTier::tick(Clock::time_point now) {
+    for (const auto& store : stores_) {
+        if (store->io) store->io->expire(now);
+    }
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& store : stores_) {
+            if (store->read_problem.empty() || now < store->try_again) continue;
+            store->read_problem.clear();
+            store->failures_in_a_row = kFailuresUntilOffline - 1;  // one more failure, and it is offline again
+            catalog_.set_readable(store->number, true);
+        }
+    }
+    // What no writer will take must not stay pinned.
+    if (!writable()) {
+        while (shed()) {
+        }
+    }
+}
+
+Result<void> FileTier::flush(Clock::time_point deadline) {
+    if (queue_.wait_empty(deadline)) return {};
+    return fail(Code::kDeadlineExceeded, fmt::format("{} blocks still wait to be stored", queue_.blocks()));
+}
+
+void FileTier::close(Clock::time_point deadline) {
+    if (std::exchange(closed_, true)) return;
+    queue_.stop();
+    for (const auto& store : stores_) {
+        if (store->writer) store->writer->request_stop(deadline);
+    }
+    const auto ended = [](const auto& store) { return !store->writer || store->writer->ended(); };
+    while (!std::all_of(stores_.begin(), stores_.end(), ended)) {
+        // A transfer that hangs must not keep the process.
+        const auto now = Clock::now();
+        for (const auto& store : stores_) {
+            if (store->io) store->io->expire(now, now >= deadline);
+        }
+        std::this_thread::sleep_for(kCloseStep);
+    }
+    while (shed()) {
+    }
+    for (const auto& store : stores_) {
+        store->io.reset();
+        store->container.reset();
+    }
+}
+
+}  // namespace pegaflow::engine::tier

@@ -12,7 +12,7 @@ std::vector<CheckResult> run(const Options& options) {
     current_options = options;
     try {
         const Module module(options);
-        for (const auto& part : {batch_checks(), life_checks(), peer_checks()}) {
+        for (const auto& part : {batch_checks(), life_checks(), peer_checks(), durable_checks()}) {
             for (const Check& check : part) {
                 if (std::string(check.name).find(options.only) == std::string::npos) continue;
                 CheckResult result{check.name, Outcome::kPassed, ""};

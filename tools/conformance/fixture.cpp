@@ -158,7 +158,11 @@ Memory::~Memory() {
 void Fixture::drop(Memory& memory) noexcept {
     memory.owner = nullptr;
     // A check that failed may leave a batch in flight: then the region stays, and the device's close waits for it.
-    if (m.region->unregister(memory.region) == PEGA_OK) std::erase(regions_, memory.region);
+    if (m.region->unregister(memory.region) == PEGA_OK) {
+        std::erase(regions_, memory.region);
+    } else {
+        orphans_.push_back(std::move(memory.host));
+    }
 }
 
 std::vector<std::uint8_t> Fixture::read_back(Memory& memory) {

@@ -82,7 +82,7 @@ bool Prefetcher::start(const Name& name, Wish wish) {
 void Prefetcher::let_in() {
     for (const auto& request : requests_) {
         if (request->in || request->over) continue;
-        if (reserved_bytes_ != 0 && reserved_bytes_ + request->bytes > options_.max_bytes) return;
+        if (reserved_bytes_ != 0 && reserved_bytes_ + request->bytes > options_.max_bytes) break;
         request->in = true;
         reserved_bytes_ += request->bytes;
         for (std::size_t i = 0; i < request->wish.keys.size(); ++i) join(*request, i);

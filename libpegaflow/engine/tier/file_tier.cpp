@@ -18,6 +18,8 @@ constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 30;
 constexpr std::uint32_t kFailuresUntilOffline = 8;
 constexpr auto kOfflineTime = std::chrono::seconds(5);
 constexpr auto kCloseStep = std::chrono::milliseconds(1);
+constexpr std::size_t kMostDeferred = 1 << 16;
+constexpr auto kFlushStep = std::chrono::milliseconds(20);
 constexpr std::size_t kProblemLines = 8;  // of a recovery, in the log; the offline check shows all
 
 std::uint64_t queue_bytes(const TierOptions& options, std::uint64_t pool_bytes) {
@@ -151,9 +153,9 @@ void FileTier::start_writer(Store& store, std::vector<FoundSegment>& found) {
     store.number = catalog_.add_container(store.container->superblock(), found, &open);
     store.info.recovered_blocks = catalog_.usage(store.number).blocks;
     counters_.recovered_blocks += store.info.recovered_blocks;
-    store.writer = std::make_unique<Writer>(Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_},
-                                            store.container->superblock(), store.number, writer_options_,
-                                            open ? &found[*open] : nullptr, lifetime);
+    store.writer = std::make_unique<Writer>(
+        Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_, [this] { offer_deferred(); }},
+        store.container->superblock(), store.number, writer_options_, open ? &found[*open] : nullptr, lifetime);
     largest_block_ = std::max(largest_block_, store.writer->largest_block());
 }
 
@@ -167,24 +169,45 @@ bool FileTier::writable() const {
 }
 
 void FileTier::offer(BlockRef block) {
-    if (block->offered.exchange(true, std::memory_order_relaxed)) return;
+    if (block->offered.exchange(true, std::memory_order_relaxed) || take(block) != Taken::kQueueFull) return;
+    // It stays `offered`: its turn comes when the queue has room, if the pool still has it then.
+    const std::lock_guard lock(deferred_mutex_);
+    deferred_.push_back(block->key);
+    if (deferred_.size() <= kMostDeferred) return;
+    deferred_.pop_front();
+    ++counters_.queue_full_blocks;
+}
+
+FileTier::Taken FileTier::take(const BlockRef& block) {
     const auto refuse = [&](Count& counter) {
         ++counter;
         block->offered.store(false, std::memory_order_relaxed);
+        return Taken::kNo;
     };
     if (catalog_.contains(block->key)) {
         ++counters_.known_blocks;
-        return;
+        return Taken::kYes;
     }
     const std::uint64_t bytes = block->footprint();
     if (bytes > largest_block_ || block->pages.size() > UINT16_MAX) return refuse(counters_.too_large_blocks);
     if (!writable()) return refuse(counters_.failed_blocks);
-    if (!queue_.has_room(bytes)) return refuse(counters_.queue_full_blocks);
+    if (!queue_.has_room(bytes)) return Taken::kQueueFull;
     {
         const std::lock_guard lock(mutex_);
         if (!budget_.take(bytes, Clock::now())) return refuse(counters_.budget_blocks);
     }
-    queue_.push(std::move(block));
+    queue_.push(block);
+    return Taken::kYes;
+}
+
+void FileTier::offer_deferred() {
+    const std::lock_guard lock(deferred_mutex_);
+    while (!deferred_.empty()) {
+        const BlockRef block = parts_.host.resident(deferred_.front());
+        if (!block) ++counters_.queue_full_blocks;
+        if (block && take(block) == Taken::kQueueFull) return;
+        deferred_.pop_front();
+    }
 }
 
 bool FileTier::shed() {
@@ -274,12 +297,20 @@ void FileTier::tick(Clock::time_point now) {
 }
 
 Result<void> FileTier::flush(Clock::time_point deadline) {
-    if (queue_.wait_empty(deadline)) return {};
-    return fail(Code::kDeadlineExceeded, fmt::format("{} blocks still wait to be stored", queue_.blocks()));
+    for (;;) {
+        offer_deferred();
+        const bool empty = queue_.wait_empty(std::min(deadline, Clock::now() + kFlushStep));
+        const std::lock_guard lock(deferred_mutex_);
+        if (empty && deferred_.empty()) return {};
+        if (Clock::now() < deadline) continue;
+        return fail(Code::kDeadlineExceeded,
+                    fmt::format("{} blocks still wait to be stored", queue_.blocks() + deferred_.size()));
+    }
 }
 
 void FileTier::close(Clock::time_point deadline) {
     if (std::exchange(closed_, true)) return;
+    [[maybe_unused]] const auto flushed = flush(std::max(deadline, Clock::now()));
     queue_.stop();
     for (const auto& store : stores_) {
         if (store->writer) store->writer->request_stop(deadline);

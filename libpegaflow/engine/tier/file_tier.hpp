@@ -2,6 +2,7 @@
 // file_tier.hpp - blocks on files and block devices, kept over restarts: containers, their writers, and one catalog.
 #pragma once
 
+#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -67,6 +68,9 @@ private:
     Store& store_of(std::uint32_t container);
     void read_ended(const Read& read, const Result<void>& result);
     bool writable() const;
+    enum class Taken { kYes, kNo, kQueueFull };
+    Taken take(const BlockRef& block);
+    void offer_deferred();
 
     const TierOptions options_;
     Parts parts_;
@@ -76,6 +80,9 @@ private:
     WriterOptions writer_options_;
     std::uint64_t largest_block_ = 0;
     std::vector<std::unique_ptr<Store>> stores_;
+    mutable std::mutex deferred_mutex_;
+    // Blocks for which the queue had no room: named, not pinned. Guarded by deferred_mutex_.
+    std::deque<BlockKey> deferred_;
     mutable std::mutex mutex_;
     WriteBudget budget_;    // guarded by mutex_
     CostModel cost_{0, 0};  // guarded by mutex_

@@ -117,6 +117,7 @@ void Writer::run() {
 void Writer::gather() {
     if (pending_.size() > rewriting_) return;  // there is something new already
     const bool patient = flights_.empty() && pending_.empty();
+    if (p_.refill) p_.refill();
     for (BlockRef& block : p_.queue.take(options_.extent_bytes, kEnoughBytes, options_.linger, patient))
         pending_.push_back({std::move(block), 0, false});
 }

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -48,6 +49,7 @@ public:
         WriteQueue& queue;
         TierHost& host;
         Counters& counters;
+        std::function<void()> refill;  // called before the queue is taken from: more may have room now
     };
     // All parts outlive it. `open` is the segment to go on with, or null.
     Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,

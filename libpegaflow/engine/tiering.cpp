@@ -116,6 +116,13 @@ Result<void> Engine::flush_to_tier(Clock::time_point deadline) {
     return s.tier ? s.tier->flush(deadline) : Result<void>();
 }
 
+bool Engine::stored(std::string_view instance_id, std::string_view hash, std::uint32_t group) const {
+    const auto pass = state_->gate.enter();
+    const auto instance = state_->instance(instance_id);
+    return pass && state_->tier && instance && (*instance)->sealed.load(std::memory_order_acquire) && !hash.empty() &&
+           hash.size() <= kMaxHashBytes && state_->tier->contains(BlockKey((*instance)->scope, group, hash));
+}
+
 std::vector<TierDeviceInfo> Engine::tier_devices() const {
     const auto pass = state_->gate.enter();
     if (!pass || !state_->tier) return {};

@@ -13,6 +13,7 @@
 #include <unordered_set>
 
 #include "engine/block/index.hpp"
+#include "tools/pegaflow/replay_tier.hpp"
 #include "tools/pegaflow/verb.hpp"
 
 namespace pegaflow::cli {
@@ -31,6 +32,8 @@ struct Arguments {
     bool json = false;
     std::vector<double> capacities = {5, 10, 25, 50};
     std::vector<std::string> policies = {"none", "tiny_lfu"};
+    std::vector<double> ssd = {50};  // capacities of an SSD tier below the memory
+    double ssd_memory = 10;
 };
 
 class NoPages final : public engine::PageOwner {
@@ -166,6 +169,44 @@ Result<LookupCost> lookup_cost(const Trace& trace) {
                       micros[micros.size() * 99 / 100]};
 }
 
+// Memory and an SSD tier: hits of both, and what the device had to write for it.
+Result<boost::json::array> bench_tiers(const Arguments& arguments, const Trace& trace, std::uint64_t distinct,
+                                       std::ostream* text) {
+    boost::json::array rows;
+    const auto part = [&](double percent) { return static_cast<std::uint64_t>(static_cast<double>(distinct) * percent / 100); };
+    const auto share = [&](std::uint64_t hits) {
+        return 100.0 * static_cast<double>(hits) / static_cast<double>(trace.blocks);
+    };
+    if (text != nullptr && !arguments.ssd.empty()) {
+        *text << fmt::format("{:<10} {:>9} {:>9} {:>9} {:>8} {:>10} {:>10} {:>8}\n", "tiers", "memory", "ssd", "memory %",
+                             "ssd %", "stored", "rewritten", "WA");
+    }
+    for (const double ssd : arguments.ssd) {
+        TierReplayOptions options;
+        options.memory_blocks = part(arguments.ssd_memory);
+        options.ssd_blocks = part(ssd);
+        PEGA_ASSIGN(const TierReplay r, replay_tier(trace.requests, trace.hashes, options));
+        rows.push_back(boost::json::object{{"memory_pct", arguments.ssd_memory},
+                                           {"ssd_pct", ssd},
+                                           {"memory_hit_pct", share(r.memory_hits)},
+                                           {"ssd_hit_pct", share(r.ssd_hits)},
+                                           {"stored_blocks", r.stored_blocks},
+                                           {"rewritten_blocks", r.rewritten_blocks},
+                                           {"evicted_blocks", r.evicted_blocks},
+                                           {"segments", r.segments},
+                                           {"evicted_segments", r.evicted_segments},
+                                           {"block_bytes", r.block_bytes},
+                                           {"rewritten_bytes", r.rewritten_bytes},
+                                           {"table_bytes", r.table_bytes},
+                                           {"write_amplification", r.write_amplification()}});
+        if (text == nullptr) continue;
+        *text << fmt::format("{:<10} {:>7.0f} % {:>7.0f} % {:>9.2f} {:>8.2f} {:>10} {:>10} {:>8.4f}\n", "lru",
+                             arguments.ssd_memory, ssd, share(r.memory_hits), share(r.ssd_hits), r.stored_blocks,
+                             r.rewritten_blocks, r.write_amplification());
+    }
+    return rows;
+}
+
 Result<void> bench(const Arguments& arguments, Context& context) {
     PEGA_ASSIGN(const Trace trace, read_trace(arguments.trace));
     std::unordered_set<std::uint32_t> distinct;
@@ -200,10 +241,12 @@ Result<void> bench(const Arguments& arguments, Context& context) {
             }
         }
     }
+    PEGA_ASSIGN(boost::json::array tiers, bench_tiers(arguments, trace, distinct.size(), arguments.json ? nullptr : &out));
     if (arguments.json) {
         out << boost::json::serialize(boost::json::object{
                    {"schema", "pegaflow.bench"},
                    {"path", "engine"},
+                   {"tiers", std::move(tiers)},
                    {"trace", arguments.trace},
                    {"requests", trace.requests.size()},
                    {"blocks", trace.blocks},
@@ -230,8 +273,13 @@ void add_bench_engine(CLI::App& bench_verb, Context& context) {
     verb.add_option("--trace", arguments->trace, "JSONL file, one request a line with hash_ids")->required();
     verb.add_option("--capacity", arguments->capacities, "Capacities in percent of the distinct blocks")->capture_default_str();
     verb.add_option("--admission", arguments->policies, "Admission policies")->capture_default_str();
+    verb.add_option("--ssd", arguments->ssd, "Capacities of an SSD tier in percent of the distinct blocks; 0 for none")
+        ->capture_default_str();
+    verb.add_option("--ssd-memory", arguments->ssd_memory, "Capacity of the memory above it, in percent")
+        ->capture_default_str();
     verb.add_flag("--json", arguments->json);
     verb.callback([arguments, &context] {
+        std::erase(arguments->ssd, 0.0);
         if (const auto done = bench(*arguments, context); !done) context.fail(done.error());
     });
 }

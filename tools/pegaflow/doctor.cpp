@@ -153,14 +153,18 @@ void check_devices(const std::vector<std::string>& search_path, std::vector<Find
 void add_doctor(CLI::App& app, Context& context) {
     struct Arguments {
         bool json = false;
-        std::vector<std::string> search_path;
+        bool quick = false;
+        std::vector<std::string> search_path, ssd;
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App& verb =
         *app.add_subcommand("doctor", "Examine this machine: devices, limits, problems, link peaks, and what to do");
     verb.add_flag("--json", arguments->json, "Print JSON");
     verb.add_option("--search-path", arguments->search_path, "Further directories with back ends");
+    verb.add_option("--ssd", arguments->ssd, "Check caches on SSD instead: directories, container files or block devices");
+    verb.add_flag("--quick", arguments->quick, "With --ssd: tables only, no pages");
     verb.callback([arguments, &context] {
+        if (!arguments->ssd.empty()) return doctor_ssd(arguments->ssd, !arguments->quick, arguments->json, context);
         std::vector<Finding> findings;
         check_memory(findings);
         check_io(findings);

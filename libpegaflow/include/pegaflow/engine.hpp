@@ -283,6 +283,9 @@ public:
     // True when the block is resident: for tests and tools, no lease and no effect on recency.
     bool contains(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;
 
+    // True when the tier has the block on its device: it outlives this process.
+    bool stored(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;
+
     EngineStats stats() const;
     // Refuses new work, waits for what runs (cancelled at `deadline`), frees everything. Idempotent.
     void close(std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max());

@@ -67,9 +67,7 @@ public:
         scopes_.number_of("trace", "layout");
         super_.segment_bytes = options.segment_bytes;
         super_.segment_count = std::max<std::uint64_t>(4, options.ssd_blocks * options.block_bytes / options.segment_bytes);
-        std::vector<tier::FoundSegment> nothing;
-        std::optional<std::uint64_t> open;
-        catalog_.add_container(super_, nothing, &open);
+        catalog_.add_container(super_);
         writer_ =
             std::make_unique<tier::Writer>(tier::Writer::Parts{device_, catalog_, scopes_, queue_, host_, counters_, nullptr},
                                            super_, 0, tier::WriterOptions{}, nullptr, 0);

@@ -11,34 +11,41 @@ const Catalog::Store& Catalog::store_of(std::uint32_t segment) const {
     return *it;
 }
 
-std::uint32_t Catalog::add_container(const Superblock& superblock, std::span<FoundSegment> found,
-                                     std::optional<std::uint64_t>* open) {
+std::uint32_t Catalog::add_container(const Superblock& superblock) {
     const std::unique_lock lock(mutex_);
     const std::uint32_t first =
         stores_.empty() ? 0 : stores_.back().first + static_cast<std::uint32_t>(stores_.back().segments.count());
     stores_.push_back({superblock, SegmentMap(superblock.segment_count), first, 0, true});
-    Store& store = stores_.back();
     index_.resize(first + static_cast<std::uint32_t>(superblock.segment_count));
-    std::vector<FoundSegment*> by_age;
-    for (FoundSegment& segment : found) by_age.push_back(&segment);
-    // In the order in which they were written: of two records with one key the later one counts.
-    std::sort(by_age.begin(), by_age.end(), [](auto* a, auto* b) { return a->header.sequence < b->header.sequence; });
-    for (FoundSegment* segment : by_age) {
-        store.last_sequence = std::max(store.last_sequence, segment->header.sequence);
-        if (segment->kind == FoundSegment::Kind::kEmpty) continue;
-        if (segment->kind == FoundSegment::Kind::kForeign) {
-            store.segments.restore(segment->slot, segment->header.sequence, SegmentState::kForeign);
-            continue;
-        }
-        const bool resume = segment->kind == FoundSegment::Kind::kOpen && segment == by_age.back();
-        store.segments.restore(segment->slot, segment->header.sequence, resume ? SegmentState::kOpen : SegmentState::kSealed);
-        if (resume) *open = segment->slot;
-        for (const Record& r : segment->records) {
-            index_.insert(BlockKey(scopes_.number_of(r.name_space, r.fingerprint), r.group, r.hash),
-                          first + static_cast<std::uint32_t>(segment->slot), r.offset, r.pages);
-        }
-    }
     return static_cast<std::uint32_t>(stores_.size() - 1);
+}
+
+void Catalog::add_found(std::uint32_t container, const FoundSegment& found) {
+    using Kind = FoundSegment::Kind;
+    const std::unique_lock lock(mutex_);
+    Store& store = stores_[container];
+    const std::uint64_t sequence = found.header.sequence;
+    store.last_sequence = std::max(store.last_sequence, sequence);
+    if (found.kind == Kind::kEmpty) return;
+    store.segments.restore(found.slot, sequence, found.kind == Kind::kForeign ? SegmentState::kForeign : SegmentState::kSealed);
+    const std::uint32_t segment = store.first + static_cast<std::uint32_t>(found.slot);
+    for (const Record& r : found.records) {
+        const BlockKey key(scopes_.number_of(r.name_space, r.fingerprint), r.group, r.hash);
+        const auto there = index_.find(key.scope, key.group, key.hash());
+        if (there && &store_of(there->segment) == &store && store.segments.sequence(there->segment - store.first) > sequence)
+            continue;
+        index_.insert(key, segment, r.offset, r.pages);
+    }
+}
+
+void Catalog::resume(std::uint32_t container, std::uint64_t slot) {
+    const std::unique_lock lock(mutex_);
+    stores_[container].segments.reopen(slot);
+}
+
+std::uint64_t Catalog::last_sequence(std::uint32_t container) const {
+    const std::shared_lock lock(mutex_);
+    return stores_[container].last_sequence;
 }
 
 bool Catalog::contains(const BlockKey& key) const {

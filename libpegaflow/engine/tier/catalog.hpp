@@ -53,9 +53,13 @@ class Catalog {
 public:
     explicit Catalog(ScopeTable& scopes) : scopes_(scopes) {}
 
-    // Set-up, before anything else. Returns the container's number. The newest segment that was not sealed is put in `open`.
-    std::uint32_t add_container(const Superblock& superblock, std::span<FoundSegment> found,
-                                std::optional<std::uint64_t>* open);
+    // Adds a container and returns its number; then what was found in it, in any order: of two records with one key the one of
+    // the later segment counts. Segments that were not sealed count as sealed until `resume`.
+    std::uint32_t add_container(const Superblock& superblock);
+    void add_found(std::uint32_t container, const FoundSegment& found);
+    // The writer goes on with this segment, which must be the one that was begun last.
+    void resume(std::uint32_t container, std::uint64_t slot);
+    std::uint64_t last_sequence(std::uint32_t container) const;
 
     // True when the block could be read. [any]
     bool contains(const BlockKey& key) const;

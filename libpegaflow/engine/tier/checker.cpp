@@ -31,7 +31,8 @@ public:
     void run() {
         check_superblocks();
         const ReadBytes read = [this](std::uint64_t offset, std::span<std::byte> out) { return container_.read(offset, out); };
-        found_ = scan_container(read, container_.superblock(), options_.threads, {.verify_open = false, .walk_sealed = true});
+        scan_container(read, container_.superblock(), options_.threads, {.verify_open = false, .walk_sealed = true},
+                       [this](FoundSegment found) { found_.push_back(std::move(found)); });
         for (const FoundSegment& segment : found_) count(segment);
         count_blocks();
         if (options_.pages) check_pages();

@@ -78,7 +78,8 @@ Result<std::unique_ptr<Container>> Container::open(const std::string& path, std:
         if (::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode))
             return fail(Code::kInvalid, fmt::format("{} is a file, expected a directory or a block device", path));
     }
-    PEGA_TRY(c->open_file(path, O_RDWR, is_directory(path)));
+    // O_EXCL on a block device: nobody may have mounted it.
+    PEGA_TRY(c->open_file(path, O_RDWR | (is_directory(path) ? 0 : O_EXCL), is_directory(path)));
     if (::flock(c->fd_, LOCK_EX | LOCK_NB) != 0)
         return fail(Code::kNotReady, fmt::format("{} is in use by another process", c->path_), errno);
     PEGA_ASSIGN(const std::uint64_t length, c->size());

@@ -126,9 +126,7 @@ Result<void> FileTier::try_open(Store& store, Device& device, std::uint64_t capa
     PEGA_ASSIGN(const Region* const pool, parts_.pool_region(device));
     PEGA_ASSIGN(store.io,
                 FabricIo::open(*store.container, device, *pool, Writer::staging_bytes(writer_options_), options_.io_time));
-    const auto read = [&](std::uint64_t offset, std::span<std::byte> out) { return store.container->read(offset, out); };
-    std::vector<FoundSegment> found = scan_container(read, store.container->superblock(), kScanThreads);
-    start_writer(store, found);
+    recover(store);
     store.info.recovery_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     const Usage usage = catalog_.usage(store.number);
     base::log_info("tier", "{}: {} of {} in {} segments; found {} blocks ({}) in {:.3f} s", store.container->path(),
@@ -138,24 +136,31 @@ Result<void> FileTier::try_open(Store& store, Device& device, std::uint64_t capa
     return {};
 }
 
-void FileTier::start_writer(Store& store, std::vector<FoundSegment>& found) {
-    std::optional<std::uint64_t> open;
+void FileTier::recover(Store& store) {
+    const auto read = [&](std::uint64_t offset, std::span<std::byte> out) { return store.container->read(offset, out); };
+    const Superblock& superblock = store.container->superblock();
+    store.number = catalog_.add_container(superblock);
+    std::optional<FoundSegment> open;  // the newest that was not sealed
     std::uint64_t lifetime = 0;
     std::size_t problems = 0;
-    for (const FoundSegment& segment : found) {
-        lifetime = std::max(lifetime, segment.header.written_before + segment.data_end);
-        counters_.recovery_dropped += segment.dropped_records;
-        for (const std::string& problem : segment.problems) {
+    scan_container(read, superblock, kScanThreads, {}, [&](FoundSegment found) {
+        lifetime = std::max(lifetime, found.header.written_before + found.data_end);
+        counters_.recovery_dropped += found.dropped_records;
+        for (const std::string& problem : found.problems) {
             if (problems++ < kProblemLines) base::log_warning("tier", "{}: {}", store.info.path, problem);
         }
-    }
+        catalog_.add_found(store.number, found);
+        if (found.kind != FoundSegment::Kind::kOpen) return;
+        if (!open || open->header.sequence < found.header.sequence) open = std::move(found);
+    });
+    if (open && open->header.sequence != catalog_.last_sequence(store.number)) open.reset();
+    if (open) catalog_.resume(store.number, open->slot);
     counters_.recovery_problems += problems;
-    store.number = catalog_.add_container(store.container->superblock(), found, &open);
     store.info.recovered_blocks = catalog_.usage(store.number).blocks;
     counters_.recovered_blocks += store.info.recovered_blocks;
     store.writer = std::make_unique<Writer>(
         Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_, [this] { offer_deferred(); }},
-        store.container->superblock(), store.number, writer_options_, open ? &found[*open] : nullptr, lifetime);
+        superblock, store.number, writer_options_, open ? &*open : nullptr, lifetime);
     largest_block_ = std::max(largest_block_, store.writer->largest_block());
 }
 

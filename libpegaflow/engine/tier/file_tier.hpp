@@ -64,7 +64,7 @@ private:
     FileTier(const TierOptions& options, Parts parts);
     void open_store(Store& store, Device& device, std::uint64_t capacity);
     Result<void> try_open(Store& store, Device& device, std::uint64_t capacity);
-    void start_writer(Store& store, std::vector<FoundSegment>& found);
+    void recover(Store& store);
     Store& store_of(std::uint32_t container);
     void read_ended(const Read& read, const Result<void>& result);
     bool writable() const;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <mutex>
 #include <thread>
 
 #include "base/crc32c.hpp"
@@ -75,7 +76,7 @@ private:
     // True when the segment was sealed and its table is whole.
     Result<bool> read_table() {
         const std::uint64_t size = superblock_.segment_bytes;
-        std::vector<std::byte>& tail = keep(std::min(kTailBytes, size));
+        std::vector<std::byte> tail(std::min(kTailBytes, size));
         PEGA_TRY(read(size - tail.size(), tail));
         auto trailer = decode_segment_trailer(std::span(tail).last(kBlockBytes));
         if (!trailer) {
@@ -90,13 +91,12 @@ private:
             problem("its trailer has impossible numbers");
             return false;
         }
-        std::span<const std::byte> table;
+        std::vector<std::byte>& table = keep(t.table_bytes);
         if (t.table_at >= size - tail.size()) {
-            table = std::span<const std::byte>(tail).subspan(t.table_at - (size - tail.size()), t.table_bytes);
+            const auto from = tail.begin() + static_cast<std::ptrdiff_t>(t.table_at - (size - tail.size()));
+            std::copy_n(from, t.table_bytes, table.begin());
         } else {
-            std::vector<std::byte>& whole = keep(t.table_bytes);
-            PEGA_TRY(read(t.table_at, whole));
-            table = whole;
+            PEGA_TRY(read(t.table_at, table));
         }
         if (base::crc32c(table.data(), table.size()) != t.table_digest) {
             problem("the checksum of its table does not fit; its extents are read instead");
@@ -185,29 +185,28 @@ Result<FoundSegment> scan_segment(const ReadBytes& read, const Superblock& super
     return SegmentScan(read, superblock, slot, options).run();
 }
 
-std::vector<FoundSegment> scan_container(const ReadBytes& read, const Superblock& superblock, unsigned threads,
-                                         const ScanOptions& options) {
-    std::vector<FoundSegment> out(superblock.segment_count);
+void scan_container(const ReadBytes& read, const Superblock& superblock, unsigned threads, const ScanOptions& options,
+                    const std::function<void(FoundSegment)>& visit) {
     std::atomic<std::uint64_t> next{0};
+    std::mutex visiting;
     const auto work = [&] {
-        for (;;) {
-            const std::uint64_t slot = next.fetch_add(1);
-            if (slot >= out.size()) return;
+        for (std::uint64_t slot = next.fetch_add(1); slot < superblock.segment_count; slot = next.fetch_add(1)) {
             auto found = scan_segment(read, superblock, slot, options);
-            if (found) {
-                out[slot] = std::move(*found);
-                continue;
+            if (!found) {
+                FoundSegment unreadable;
+                unreadable.kind = FoundSegment::Kind::kForeign;
+                unreadable.slot = slot;
+                unreadable.problems.push_back(fmt::format("segment {}: {}", slot, found.error().message));
+                found = std::move(unreadable);
             }
-            out[slot].kind = FoundSegment::Kind::kForeign;
-            out[slot].slot = slot;
-            out[slot].problems.push_back(fmt::format("segment {}: {}", slot, found.error().message));
+            const std::lock_guard lock(visiting);
+            visit(std::move(*found));
         }
     };
     std::vector<std::thread> pool;
     for (unsigned i = 1; i < threads; ++i) pool.emplace_back(work);
     work();
     for (std::thread& thread : pool) thread.join();
-    return out;
 }
 
 }  // namespace pegaflow::engine::tier

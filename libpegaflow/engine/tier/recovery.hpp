@@ -42,8 +42,9 @@ struct ScanOptions {
 // Reads one segment. Fails only when reading fails; everything else is a finding. [any]
 Result<FoundSegment> scan_segment(const ReadBytes& read, const Superblock& superblock, std::uint64_t slot,
                                   const ScanOptions& options = {});
-// All of them, with several threads; in the order of their slots. A segment that cannot be read is kForeign, with the problem.
-std::vector<FoundSegment> scan_container(const ReadBytes& read, const Superblock& superblock, unsigned threads,
-                                         const ScanOptions& options = {});
+// All of them, with several threads, in no order. `visit` is called for one at a time and may keep what it gets. A segment that
+// cannot be read is kForeign, with the problem.
+void scan_container(const ReadBytes& read, const Superblock& superblock, unsigned threads, const ScanOptions& options,
+                    const std::function<void(FoundSegment)>& visit);
 
 }  // namespace pegaflow::engine::tier

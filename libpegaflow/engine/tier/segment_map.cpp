@@ -35,6 +35,11 @@ void SegmentMap::seal(std::uint64_t slot) {
     sealed_.emplace(segment.sequence, slot);
 }
 
+void SegmentMap::reopen(std::uint64_t slot) {
+    segments_[slot].state = SegmentState::kOpen;
+    sealed_.erase(segments_[slot].sequence);
+}
+
 std::optional<std::uint64_t> SegmentMap::oldest() const {
     if (sealed_.empty()) return std::nullopt;
     return sealed_.begin()->second;

@@ -36,6 +36,7 @@ public:
     void restore(std::uint64_t slot, std::uint64_t sequence, SegmentState state);
     std::uint64_t free() const noexcept { return free_.size(); }
     void seal(std::uint64_t slot);
+    void reopen(std::uint64_t slot);  // a sealed one
     // The sealed segment that was begun first.
     std::optional<std::uint64_t> oldest() const;
     // An open segment that got no space goes out of use; `retry_space` makes such segments free again.

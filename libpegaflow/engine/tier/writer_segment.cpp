@@ -155,6 +155,12 @@ BlockRef Writer::read_back(const HotRecord& hot) {
 
 void Writer::finish_retiring() {
     const std::uint64_t slot = *std::exchange(retiring_, std::nullopt);
+    std::vector<BlockKey> keys;
+    static_cast<void>(p_.catalog.live_records(container_, slot, keys));
+    for (const BlockKey& key : keys) {
+        // What the pool still has may come again when it is used again.
+        if (const BlockRef block = p_.host.resident(key)) block->offered.store(false, std::memory_order_relaxed);
+    }
     std::uint64_t blocks = 0;
     const bool free = p_.catalog.release(container_, slot, &blocks);
     ++p_.counters.evicted_segments;

@@ -162,14 +162,20 @@ inline Superblock small_superblock(std::uint64_t segments) {
 // A writer over the device, with a catalog filled from what lies there.
 struct Bench {
     Bench(FakeDevice& d, FakeHost& h, WriterOptions options = {}) : device(d), host(h) {
-        found = scan_container(device.reader(), device.superblock, 1);
-        std::optional<std::uint64_t> open;
-        container = catalog.add_container(device.superblock, found, &open);
-        for (const auto& segment : found) dropped += segment.dropped_records;
+        container = catalog.add_container(device.superblock);
+        std::optional<FoundSegment> open;
+        scan_container(device.reader(), device.superblock, 2, {}, [&](FoundSegment found) {
+            catalog.add_found(container, found);
+            dropped += found.dropped_records;
+            if (found.kind != FoundSegment::Kind::kOpen) return;
+            if (!open || open->header.sequence < found.header.sequence) open = std::move(found);
+        });
+        if (open && open->header.sequence != catalog.last_sequence(container)) open.reset();
+        if (open) catalog.resume(container, open->slot);
         options.linger = std::chrono::milliseconds(1);
         options.first_pause = options.longest_pause = std::chrono::milliseconds(5);
-        writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters}, device.superblock,
-                                          container, options, open ? &found[*open] : nullptr, 0);
+        writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr},
+                                          device.superblock, container, options, open ? &*open : nullptr, 0);
     }
     ~Bench() { stop(); }
     void stop() {
@@ -229,7 +235,6 @@ struct Bench {
     Catalog catalog{scopes};
     WriteQueue queue{1 << 20};
     Counters counters;
-    std::vector<FoundSegment> found;
     std::uint64_t dropped = 0, shed = 0;
     std::uint32_t container = 0;
     std::unique_ptr<Writer> writer;

@@ -47,11 +47,14 @@ public:
         char line[256] = {};
         for (std::size_t i = 0; i + 1 < sizeof line && ::read(out[0], &line[i], 1) == 1 && line[i] != '\n'; ++i) {
         }
-        ::close(out[0]);
+        output_ = out[0];  // open as long as the process: it says when it stops
         std::sscanf(line, "pegaflow %*s serving: grpc port %d admin port %d", &port_, &admin_);
         EXPECT_NE(admin_, 0) << line;
     }
-    ~ServerProcess() { stop(SIGKILL); }
+    ~ServerProcess() {
+        stop(SIGKILL);
+        ::close(output_);
+    }
     int stop(int signal) {
         if (pid_ <= 0) return 0;
         ::kill(pid_, signal);
@@ -78,7 +81,7 @@ public:
 
 private:
     pid_t pid_ = 0;
-    int port_ = 0, admin_ = 0;
+    int port_ = 0, admin_ = 0, output_ = -1;
 };
 
 class Worker {
@@ -173,7 +176,7 @@ protected:
         fs::remove_all(dir_, error);
     }
     void restart_keeps_blocks(int signal) {
-        constexpr std::uint64_t kBlocks = 600;  // more than twice the pool
+        constexpr std::uint64_t kBlocks = 400;  // the pool holds 256
         Worker worker;
         {
             ServerProcess server(dir_ + "/cache", dir_ + "/log");

@@ -303,6 +303,7 @@ void FileTier::tick(Clock::time_point now) {
 
 Result<void> FileTier::flush(Clock::time_point deadline) {
     for (;;) {
+        tick(Clock::now());  // at the end of the engine nobody else does
         offer_deferred();
         const bool empty = queue_.wait_empty(std::min(deadline, Clock::now() + kFlushStep));
         const std::lock_guard lock(deferred_mutex_);

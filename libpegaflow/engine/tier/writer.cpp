@@ -95,8 +95,15 @@ void Writer::drop(std::vector<Item>& items, Count& counter) {
     p_.queue.done(taken);
 }
 
+void Writer::drop_pending(Count& counter) {
+    std::vector<Item> lost(std::make_move_iterator(pending_.begin()), std::make_move_iterator(pending_.end()));
+    pending_.clear();
+    drop(lost, counter);
+}
+
 void Writer::run() {
     for (;;) {
+        if (paused_until_ > Clock::now()) drop_pending(p_.counters.failed_blocks);  // nobody waits for a device that fails
         {
             std::unique_lock lock(mutex_);
             if (paused_until_ > Clock::now()) changed_.wait_until(lock, paused_until_, [this] { return stop_; });
@@ -108,9 +115,7 @@ void Writer::run() {
         if (!flights_.empty()) finish_flights();
     }
     while (!flights_.empty()) finish_flights();
-    std::vector<Item> left(std::make_move_iterator(pending_.begin()), std::make_move_iterator(pending_.end()));
-    pending_.clear();
-    drop(left, p_.counters.shed_blocks);
+    drop_pending(p_.counters.shed_blocks);
     ended_.store(true, std::memory_order_release);
 }
 
@@ -124,9 +129,7 @@ void Writer::gather() {
 
 bool Writer::start_extent() {
     if (!open_ && !begin_segment()) {
-        std::vector<Item> lost(std::make_move_iterator(pending_.begin()), std::make_move_iterator(pending_.end()));
-        pending_.clear();
-        drop(lost, p_.counters.no_space_blocks);
+        drop_pending(p_.counters.no_space_blocks);
         return true;
     }
     auto flight = std::make_unique<Flight>();

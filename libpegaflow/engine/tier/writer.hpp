@@ -93,6 +93,7 @@ private:
     void store(Flight& flight);
     void give_up_segment(const Error& error);
     void drop(std::vector<Item>& items, Count& counter);
+    void drop_pending(Count& counter);
     Record record_of(const Block& block) const;
 
     // writer_segment.cpp
@@ -120,8 +121,8 @@ private:
     std::vector<std::uint32_t> free_staging_;
     std::optional<std::uint64_t> retiring_;
     std::size_t rewriting_ = 0;  // items of the retiring segment that are not stored yet
-    Clock::time_point paused_until_{};
     std::chrono::nanoseconds next_pause_;
+    Clock::time_point paused_until_{};
     Clock::time_point retry_space_at_ = Clock::time_point::max();
 
     std::atomic<std::uint64_t> lifetime_bytes_;

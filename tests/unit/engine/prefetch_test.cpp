@@ -175,7 +175,7 @@ TEST_F(PrefetchTest, ABlockThatTwoWantIsReadOnceAndAtTheEarlierPlace) {
     wait_over("first");
     wait_over("second");
     EXPECT_EQ(fetched_, 2U);
-    EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "d", "c", "b"}));
+    EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "d", "b", "c"})) << "d is the front of the second prefix";
 }
 
 TEST_F(PrefetchTest, APrefixEndsAtItsFirstGap) {

@@ -29,8 +29,16 @@ void Catalog::add_found(std::uint32_t container, const FoundSegment& found) {
     if (found.kind == Kind::kEmpty) return;
     store.segments.restore(found.slot, sequence, found.kind == Kind::kForeign ? SegmentState::kForeign : SegmentState::kSealed);
     const std::uint32_t segment = store.first + static_cast<std::uint32_t>(found.slot);
+    index_.reserve(segment, found.records.size());
+    const Record* last = nullptr;
+    std::uint64_t scope = 0;
     for (const Record& r : found.records) {
-        const BlockKey key(scopes_.number_of(r.name_space, r.fingerprint), r.group, r.hash);
+        // Most records have the scope of the one before; their texts are the same bytes then.
+        if (last == nullptr || last->name_space.data() != r.name_space.data() ||
+            last->fingerprint.data() != r.fingerprint.data())
+            scope = scopes_.number_of(r.name_space, r.fingerprint);
+        last = &r;
+        const BlockKey key(scope, r.group, r.hash);
         const auto there = index_.find(key.scope, key.group, key.hash());
         if (there && &store_of(there->segment) == &store && store.segments.sequence(there->segment - store.first) > sequence)
             continue;

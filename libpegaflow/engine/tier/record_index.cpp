@@ -9,7 +9,9 @@ namespace {
 constexpr std::size_t kNotThere = SIZE_MAX;
 constexpr std::uint8_t kMaxHeat = 7;
 
+// The mark takes the lowest bit, so a slot's home follows from the others.
 constexpr std::uint64_t marked(std::uint64_t hash) noexcept { return hash | 1; }
+constexpr std::size_t home_of(std::uint64_t hash, std::size_t mask) noexcept { return (hash >> 1) & mask; }
 
 }  // namespace
 
@@ -29,6 +31,11 @@ std::uint32_t SegmentRecords::add(const BlockKey& key, std::uint64_t offset, std
     live_bytes += bytes(number);
     ++live_blocks;
     return number;
+}
+
+void SegmentRecords::reserve(std::size_t records) {
+    entries_.reserve(records);
+    pages_.reserve(records);
 }
 
 std::string_view SegmentRecords::hash(std::uint32_t record) const {
@@ -52,10 +59,10 @@ std::uint64_t SegmentRecords::bytes(std::uint32_t record) const {
 }
 
 std::size_t RecordIndex::slot_of(std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
-    const std::uint64_t table = table_hash(scope, group, hash);
+    const std::uint64_t wanted = marked(table_hash(scope, group, hash));
     const std::size_t mask = slots_.size() - 1;
-    for (std::size_t at = table & mask; slots_[at].hash != 0; at = (at + 1) & mask) {
-        if (slots_[at].hash != marked(table)) continue;
+    for (std::size_t at = home_of(wanted, mask); slots_[at].hash != 0; at = (at + 1) & mask) {
+        if (slots_[at].hash != wanted) continue;
         const SegmentRecords& records = segments_[slots_[at].id.segment];
         const SegmentRecords::Entry& entry = records.entry(slots_[at].id.record);
         if (entry.scope == scope && entry.group == group && records.hash(slots_[at].id.record) == hash) return at;
@@ -72,10 +79,7 @@ std::size_t RecordIndex::slot_of(RecordId id) const {
 
 void RecordIndex::put(const Slot& slot) {
     const std::size_t mask = slots_.size() - 1;
-    // The mark took the lowest bit, so a slot's home is told by the key, never by the mark; both agree but for that bit.
-    const SegmentRecords& records = segments_[slot.id.segment];
-    const SegmentRecords::Entry& entry = records.entry(slot.id.record);
-    std::size_t at = table_hash(entry.scope, entry.group, records.hash(slot.id.record)) & mask;
+    std::size_t at = home_of(slot.hash, mask);
     while (slots_[at].hash != 0) at = (at + 1) & mask;
     slots_[at] = slot;
 }
@@ -92,9 +96,7 @@ void RecordIndex::remove(std::size_t at) {
     const std::size_t mask = slots_.size() - 1;
     std::size_t hole = at;
     for (std::size_t next = (at + 1) & mask; slots_[next].hash != 0; next = (next + 1) & mask) {
-        const SegmentRecords& records = segments_[slots_[next].id.segment];
-        const SegmentRecords::Entry& entry = records.entry(slots_[next].id.record);
-        const std::size_t home = table_hash(entry.scope, entry.group, records.hash(slots_[next].id.record)) & mask;
+        const std::size_t home = home_of(slots_[next].hash, mask);
         if (((next - home) & mask) >= ((next - hole) & mask)) {
             slots_[hole] = slots_[next];
             hole = next;

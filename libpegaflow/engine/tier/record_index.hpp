@@ -39,6 +39,7 @@ public:
     };
 
     std::uint32_t add(const BlockKey& key, std::uint64_t offset, std::span<const StoredPage> pages);
+    void reserve(std::size_t records);
     std::size_t size() const noexcept { return entries_.size(); }
     Entry& entry(std::uint32_t record) { return entries_[record]; }
     const Entry& entry(std::uint32_t record) const { return entries_[record]; }
@@ -59,6 +60,8 @@ public:
     // Room for segments 0 to `count` - 1; those that are there stay.
     void resize(std::uint32_t count) { segments_.resize(count); }
     const SegmentRecords& segment(std::uint32_t number) const { return segments_[number]; }
+    // Room for so many records of a segment.
+    void reserve(std::uint32_t segment, std::size_t records) { segments_[segment].reserve(records); }
 
     // Adds a record. When the key is there already, the newer one takes its place and the older one is dead.
     RecordId insert(const BlockKey& key, std::uint32_t segment, std::uint64_t offset, std::span<const StoredPage> pages);

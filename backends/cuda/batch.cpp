@@ -1,61 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "batch.hpp"
 
-#include <algorithm>
-
 namespace cuda_backend {
-namespace {
-
-using pegaflow::backend::in_range;
-using pegaflow::backend::side_in_range;
-using pegaflow::backend::span_at;
-
-bool usable(const pega_region* region, const pega_device* device, bool written) noexcept {
-    return region != nullptr && region->device == device && !(written && (region->flags & PEGA_REGION_READ_ONLY) != 0);
-}
-
-}  // namespace
-
-pega_status Batch::check(const pega_batch& from) const noexcept {
-    const pega_device* device = channel->device;
-    const bool reads = from.op == PEGA_OP_READ;
-    if (from.format == PEGA_FORMAT_FLAT) {
-        if (!usable(from.local_region, device, reads) || !usable(from.remote_region, device, !reads)) return PEGA_INVALID;
-        if (from.flat_count != 0 &&
-            (from.local_offsets == nullptr || from.remote_offsets == nullptr || from.lengths == nullptr)) {
-            return PEGA_INVALID;
-        }
-        for (std::uint64_t i = 0; i < from.flat_count; ++i) {
-            if (!in_range(from.local_offsets[i], from.lengths[i], from.local_region->length) ||
-                !in_range(from.remote_offsets[i], from.lengths[i], from.remote_region->length)) {
-                return PEGA_INVALID;
-            }
-        }
-        return PEGA_OK;
-    }
-    if (from.format != PEGA_FORMAT_SPANS) return PEGA_INVALID;
-    if (from.span_count != 0 && (from.spans == nullptr || from.span_size < sizeof(pega_span))) return PEGA_INVALID;
-    if (from.index_count != 0 && (from.local_index == nullptr || from.remote_index == nullptr)) return PEGA_INVALID;
-    std::uint64_t max_local = 0;
-    std::uint64_t max_remote = 0;
-    for (std::uint64_t i = 0; i < from.index_count; ++i) {
-        max_local = std::max(max_local, from.local_index[i]);
-        max_remote = std::max(max_remote, from.remote_index[i]);
-    }
-    for (std::uint64_t i = 0; i < from.span_count; ++i) {
-        const pega_span& s = span_at(from, i);
-        if (!usable(s.local_region, device, reads) || !usable(s.remote_region, device, !reads) || s.segments == 0)
-            return PEGA_INVALID;
-        if (from.index_count == 0) continue;
-        if (!side_in_range({s.local_base, s.local_stride, s.local_segment_stride}, max_local, s.segments, s.page_bytes,
-                           s.local_region->length) ||
-            !side_in_range({s.remote_base, s.remote_stride, s.remote_segment_stride}, max_remote, s.segments, s.page_bytes,
-                           s.remote_region->length)) {
-            return PEGA_INVALID;
-        }
-    }
-    return PEGA_OK;
-}
 
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     channel = owner;
@@ -74,19 +20,13 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
             return PEGA_UNSUPPORTED;
         }
     }
-    if (const pega_status checked = check(from); checked != PEGA_OK) return checked;
+    if (const pega_status built = plan.build(from, owner->device); built != PEGA_OK) return built;
+    route = owner->copier.prepare(plan, plan.bytes / plan.groups.size());
     batch = from;
     batch.options = nullptr;
-    pairs.clear();
-    if (from.format == PEGA_FORMAT_SPANS) {
-        pairs.reserve(from.index_count);
-        for (std::uint64_t i = 0; i < from.index_count; ++i) pairs.emplace_back(from.local_index[i], from.remote_index[i]);
-        // Two pages of one place land in the caller's order only if nothing is moved: sorting keeps equal places in order.
-        if (!std::is_sorted(pairs.begin(), pairs.end()))
-            std::stable_sort(pairs.begin(), pairs.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-    }
     started = finished_queueing = cancel = false;
-    cursor_span = cursor_page = bytes = marked = 0;
+    cursor = {};
+    bytes = 0;
     end = nullptr;
     status = PEGA_OK;
     native_code = 0;
@@ -103,76 +43,34 @@ void Batch::pin_regions(std::int64_t by) noexcept {
         return;
     }
     for (std::uint64_t i = 0; i < batch.span_count; ++i) {
-        pin(span_at(batch, i).local_region);
-        pin(span_at(batch, i).remote_region);
+        pin(pegaflow::backend::span_at(batch, i).local_region);
+        pin(pegaflow::backend::span_at(batch, i).remote_region);
     }
 }
 
-std::uint64_t Batch::pages_of(std::uint64_t span) const noexcept {
-    return batch.format == PEGA_FORMAT_FLAT ? batch.flat_count : pairs.size() * span_at(batch, span).segments;
-}
-
-// Pages are numbered segment by segment, so that the pages of neighbouring blocks follow each other.
-Batch::Page Batch::page(std::uint64_t span, std::uint64_t number) const noexcept {
-    if (batch.format == PEGA_FORMAT_FLAT) {
-        return {batch.local_region->base + batch.local_offsets[number],
-                batch.remote_region->base + batch.remote_offsets[number], batch.lengths[number]};
-    }
-    const pega_span& s = span_at(batch, span);
-    const std::uint64_t segment = number / pairs.size();
-    const auto& [local, remote] = pairs[number % pairs.size()];
-    return {s.local_region->base + s.local_base + local * s.local_stride + segment * s.local_segment_stride,
-            s.remote_region->base + s.remote_base + remote * s.remote_stride + segment * s.remote_segment_stride, s.page_bytes};
-}
-
-void Batch::fail(Result result) noexcept {
-    if (status != PEGA_OK) return;
-    status = to_status(result);
-    native_code = result;
-}
-
-void Batch::mark_if_due() {
-    if (batch.mark_every == 0 || batch.format == PEGA_FORMAT_FLAT || cursor_span < marked + batch.mark_every ||
-        cursor_span >= span_count())
-        return;
+// Puts an event behind the group that has just been queued.
+void Batch::mark() {
+    if (batch.mark_every == 0 || batch.format == PEGA_FORMAT_FLAT || all_queued()) return;
     pega_device& device = *channel->device;
     Event event = device.take_event();
     if (event == nullptr) return;  // progress is told later, or with the end
-    if (device.driver->cuEventRecord(event, channel->stream) != kSuccess) return device.spare_events.push_back(event);
-    marked = cursor_span;
-    marks.emplace_back(cursor_span, event);
+    if (device.driver->cuEventRecord(event, route.end) != kSuccess) return device.spare_events.push_back(event);
+    marks.emplace_back(plan.groups[cursor.group - 1].spans_after, event);
 }
 
-void Batch::queue_copies(std::uint64_t limit) {
-    const Driver& driver = *channel->device->driver;
-    const bool reads = batch.op == PEGA_OP_READ;
-    Page run{0, 0, 0};
-    const auto flush = [&] {
-        if (run.length == 0) return;
-        const Result result =
-            driver.cuMemcpyAsync(reads ? run.local : run.remote, reads ? run.remote : run.local, run.length, channel->stream);
-        if (result != kSuccess) return fail(result);
-        bytes += run.length;
-        run.length = 0;
-    };
-    for (std::uint64_t copies = 0; cursor_span < span_count() && copies < limit && status == PEGA_OK;) {
-        if (cursor_page >= pages_of(cursor_span)) {
-            flush();
-            cursor_page = 0;
-            ++cursor_span;
-            mark_if_due();
-            continue;
+void Batch::queue_steps(int limit) {
+    const unsigned multiprocessors = channel->device->multiprocessors(plan);
+    for (int step = 0; step < limit && !all_queued(); ++step) {
+        const std::uint32_t group = cursor.group;
+        const Result result = channel->copier.step(plan, route, multiprocessors, cursor, bytes);
+        if (result == kNotReady) return;
+        if (result != kSuccess) {
+            status = to_status(result);
+            native_code = result;
+            return;
         }
-        const Page next = page(cursor_span, cursor_page++);
-        if (run.length != 0 && run.local + run.length == next.local && run.remote + run.length == next.remote) {
-            run.length += next.length;
-            continue;
-        }
-        flush();
-        run = next;
-        ++copies;
+        if (cursor.group != group) mark();
     }
-    flush();
 }
 
 }  // namespace cuda_backend

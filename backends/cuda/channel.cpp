@@ -11,7 +11,8 @@ namespace {
 
 constexpr std::uint32_t kDefaultDepth = 64;
 constexpr std::uint32_t kMaxDepth = 4096;
-constexpr std::uint64_t kCopiesATurn = 256;  // so that one large batch does not keep others from being seen
+constexpr int kStepsASubmit = 2;  // the poller goes on, so that the submitter is soon back
+constexpr int kStepsATurn = 16;   // so that one large batch does not keep others from being seen
 
 void report(pega_device& device, const Batch& batch, std::uint32_t flags, std::uint64_t landed) {
     pega_completion record{};
@@ -37,7 +38,7 @@ void start(pega_device& device, Batch& batch) {
         return;
     }
     if (batch.wait == nullptr) return;
-    const Result result = device.driver->cuStreamWaitEvent(batch.channel->stream, batch.wait, 0);
+    const Result result = batch.channel->copier.wait(batch.wait);
     if (result == kSuccess) return;
     batch.status = to_status(result);
     batch.native_code = result;
@@ -47,11 +48,12 @@ void start(pega_device& device, Batch& batch) {
 void close_batch(pega_device& device, Batch& batch) {
     batch.finished_queueing = true;
     const Driver& driver = *device.driver;
-    if (batch.status == PEGA_OK && batch.record != nullptr) driver.cuEventRecord(batch.record, batch.channel->stream);
+    if (batch.status == PEGA_OK && batch.record != nullptr) driver.cuEventRecord(batch.record, batch.route.end);
     batch.end = device.take_event();
-    if (batch.end != nullptr && driver.cuEventRecord(batch.end, batch.channel->stream) == kSuccess) return;
-    // Without an event there is only one way to know that the hardware has let go.
-    driver.cuStreamSynchronize(batch.channel->stream);
+    const bool ordered = batch.status == PEGA_OK || batch.status == PEGA_CANCELED;
+    if (ordered && batch.end != nullptr && driver.cuEventRecord(batch.end, batch.route.end) == kSuccess) return;
+    // Without an event, or after half a step, there is only one way to know that the hardware has let go.
+    batch.channel->copier.synchronize();
     if (batch.end != nullptr) device.spare_events.push_back(batch.end);
     batch.end = nullptr;
 }
@@ -80,7 +82,8 @@ pega_status open(pega_device* device, const pega_channel_params* params, pega_ch
     channel->device = device;
     channel->depth = params->queue_depth != 0 ? params->queue_depth : kDefaultDepth;
     const Current current(*device->driver, device->context);
-    const Result result = device->driver->cuStreamCreateWithPriority(&channel->stream, kStreamNonBlocking, 0);
+    const Result result =
+        channel->copier.open({device->driver, &device->kernels, &device->settings, &device->table}, params->priority == 2);
     if (result != kSuccess) return to_status(result);
     for (std::uint32_t i = 0; i < channel->depth; ++i) {
         channel->slots.push_back(std::make_unique<Batch>());
@@ -106,6 +109,7 @@ pega_status submit(pega_channel* channel, const pega_batch* batch) {
         channel->free.pop_back();
         ++channel->in_flight;
     }
+    const Current current(*device.driver, device.context);
     const pega_status status = slot->accept(channel, *batch);
     if (status == PEGA_OK) slot->pin_regions(1);
     const std::lock_guard lock(device.mutex);
@@ -116,8 +120,7 @@ pega_status submit(pega_channel* channel, const pega_batch* batch) {
     }
     if (channel->closed) slot->cancel = true;
     channel->queue.push_back(slot);
-    const Current current(*device.driver, device.context);
-    advance(device, *channel);
+    advance(device, *channel, kStepsASubmit);
     return PEGA_OK;
 }
 
@@ -130,9 +133,9 @@ pega_status close(pega_channel* channel, std::uint64_t deadline_ns) {
             const std::lock_guard lock(device.mutex);
             channel->closed = true;
             for (Batch* batch : channel->queue) batch->cancel = true;
-            advance(device, *channel);
+            advance(device, *channel, kStepsATurn);
             if (channel->in_flight == 0) {
-                device.driver->cuStreamDestroy_v2(channel->stream);
+                channel->copier.close();
                 std::erase_if(device.channels, [&](const auto& c) { return c.get() == channel; });
                 return PEGA_OK;
             }
@@ -155,17 +158,17 @@ pega_status cancel(pega_channel* channel, std::uint64_t user_data) {
 
 }  // namespace
 
-void advance(pega_device& device, pega_channel& channel) {
+void advance(pega_device& device, pega_channel& channel, int steps) {
     for (std::size_t i = 0; i < channel.queue.size();) {
         Batch& batch = *channel.queue[i];
         if (!batch.started) start(device, batch);
         if (!batch.finished_queueing) {
-            if (batch.cancel && batch.status == PEGA_OK && batch.cursor_span < batch.span_count()) {
+            if (batch.cancel && batch.status == PEGA_OK && !batch.all_queued()) {
                 batch.status = PEGA_CANCELED;
                 batch.native_code = 0;
             }
-            if (batch.status == PEGA_OK) batch.queue_copies(kCopiesATurn);
-            if (batch.status == PEGA_OK && batch.cursor_span < batch.span_count()) return;  // the rest at the next turn
+            if (batch.status == PEGA_OK) batch.queue_steps(steps);
+            if (batch.status == PEGA_OK && !batch.all_queued()) return;  // the rest at the next turn
             close_batch(device, batch);
         }
         while (!batch.marks.empty() && device.driver->cuEventQuery(batch.marks.front().second) == kSuccess) {

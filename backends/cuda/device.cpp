@@ -4,9 +4,11 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 
 #include "batch.hpp"
+#include "calibration.hpp"
 
 cuda_backend::Event pega_device::take_event() {
     if (!spare_events.empty()) {
@@ -18,8 +20,24 @@ cuda_backend::Event pega_device::take_event() {
     return driver->cuEventCreate(&event, cuda_backend::kEventDisableTiming) == cuda_backend::kSuccess ? event : nullptr;
 }
 
+unsigned pega_device::multiprocessors(const cuda_backend::Plan& plan) const noexcept {
+    if (!plan.b_is_host) return settings.peer_multiprocessors;
+    unsigned side_by_side = 0;
+    for (const auto& channel : channels) {
+        unsigned streams = 0;
+        for (const cuda_backend::Batch* batch : channel->queue) {
+            if (!batch->route.kernels()) continue;
+            streams = batch->route.path == cuda_backend::Path::kStaged ? std::max(streams, 1U) : std::min(streams + 1, 2U);
+        }
+        side_by_side += streams;
+    }
+    return std::max(settings.max_multiprocessors / std::max(side_by_side, 1U), 1U);
+}
+
 namespace cuda_backend {
 namespace {
+
+constexpr int kStepsATurn = 16;  // so that one large batch does not keep others from being seen
 
 std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capacity) {
     if (capacity == 0) return 0;
@@ -28,7 +46,7 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
     for (const auto& channel : device->channels) busy = busy || !channel->queue.empty();
     if (busy) {
         const Current current(*device->driver, device->context);
-        for (const auto& channel : device->channels) advance(*device, *channel);
+        for (const auto& channel : device->channels) advance(*device, *channel, kStepsATurn);
     }
     const std::uint32_t stride = out->size;
     std::uint32_t count = 0;
@@ -91,11 +109,23 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
     if (driver->cuDeviceGet(&device->device, device->index) != kSuccess) return PEGA_INVALID;
     const Result result = driver->cuDevicePrimaryCtxRetain(&device->context, device->device);
     if (result != kSuccess) return to_status(result);
+    if (const pega_status read = Settings::read(host, params->options, params->option_count, device->settings);
+        read != PEGA_OK) {
+        driver->cuDevicePrimaryCtxRelease_v2(device->device);
+        return read;
+    }
     device->event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (device->event_fd < 0) {
         driver->cuDevicePrimaryCtxRelease_v2(device->device);
         return PEGA_NO_MEMORY;
     }
+    const Current current(*driver, device->context);
+    device->kernels.load(*driver, device->device);
+    if (!device->kernels.usable(Path::kVector)) {
+        pegaflow::backend::log(host, PEGA_LOG_WARNING, "cuda", "GPU %d copies without kernels, so small pages are slow: %s",
+                               device->index, device->kernels.problem());
+    }
+    calibrate(*device);
     *out = device.release();
     return PEGA_OK;
 }
@@ -107,6 +137,7 @@ void close_device(pega_device* device) {
         const Current current(*device->driver, device->context);
         for (const auto& region : device->regions) release(*device, *region);
         for (Event event : device->spare_events) device->driver->cuEventDestroy_v2(event);
+        device->kernels.unload(*device->driver);
     }
     ::close(device->event_fd);
     device->driver->cuDevicePrimaryCtxRelease_v2(device->device);

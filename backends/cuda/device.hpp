@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// device.hpp - the objects of the cuda back end: one device a GPU, one stream a channel, everything moved by poll.
+// device.hpp - the objects of the cuda back end: one device a GPU, a pair of streams a channel, everything moved by poll.
 //
 // One mutex of the device guards its channels and batches; it is held while copies are queued, never while one is waited for.
 #pragma once
@@ -14,7 +14,9 @@
 #include <unordered_map>
 #include <vector>
 
+#include "copier.hpp"
 #include "driver.hpp"
+#include "host_memory.hpp"
 #include "pegaflow/abi/ext/cancel.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
@@ -37,10 +39,11 @@ struct pega_region {
     pega_device* device = nullptr;
     std::uint32_t kind = PEGA_MEMORY_GPU;
     std::uint32_t flags = 0;
-    cuda_backend::DevicePointer base = 0;  // unified addressing: also of host memory
+    cuda_backend::DevicePointer base = 0;  // as the GPU addresses it, host memory too
     std::uint64_t length = 0;
     cuda_backend::DevicePointer allocated = 0;  // GPU memory that is ours
-    void* host_allocated = nullptr;             // pinned host memory that is ours
+    void* host_address = nullptr;               // of host memory
+    cuda_backend::HostMemory host_allocated;    // pinned host memory that is ours
     void* host_registered = nullptr;            // host memory that we pinned
     std::string ipc_handle;                     // of an opened allocation
     std::atomic<std::uint64_t> in_flight{0};
@@ -54,8 +57,8 @@ struct pega_event {
 
 struct pega_channel {
     pega_device* device = nullptr;
-    cuda_backend::Stream stream = nullptr;
     std::uint32_t depth = 0;
+    cuda_backend::Copier copier;  // queues under the device's mutex
     // Guarded by the device's mutex:
     bool closed = false;
     std::uint32_t in_flight = 0;
@@ -71,6 +74,10 @@ struct pega_device {
     cuda_backend::Device device = 0;
     cuda_backend::Context context = nullptr;
     int event_fd = -1;
+    // Set when the device is opened, then only read:
+    cuda_backend::Settings settings;
+    cuda_backend::Kernels kernels;
+    cuda_backend::PathTable table;
 
     std::mutex mutex;
     std::vector<std::unique_ptr<pega_channel>> channels;     // guarded by mutex
@@ -82,6 +89,8 @@ struct pega_device {
     std::mutex notify_mutex;
     std::unordered_map<std::uint32_t, std::uint64_t> arrived;  // guarded by notify_mutex
 
+    // What one kernel may take now, so that those that run beside each other keep to the limit in sum. The mutex is held.
+    unsigned multiprocessors(const cuda_backend::Plan& plan) const noexcept;
     cuda_backend::Event take_event();  // the mutex is held, the context current; null when there is none to be had
 };
 
@@ -94,12 +103,15 @@ extern const pega_ext_cancel kCancelTable;
 extern const pega_ext_notify kNotifyTable;
 extern const pega_ext_stream kStreamTable;
 
+constexpr const char* kVersion = "1.6";
+
 pega_status to_status(Result result) noexcept;
 std::string uuid_text(const Uuid& uuid);
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out);
 void close_device(pega_device* device);
-// Queues copies of the channel's batches and reports those that have ended. The mutex is held, the context current.
-void advance(pega_device& device, pega_channel& channel);
+// Queues at most `steps` parts of each of the channel's batches and reports those that have ended. The mutex is held, the
+// context current.
+void advance(pega_device& device, pega_channel& channel, int steps);
 // Lets go of what a region holds. The mutex is held, the context current.
 void release(pega_device& device, pega_region& region);
 

@@ -67,7 +67,19 @@ Loaded load() {
     PEGA_RESOLVE(cuEventQuery);
     PEGA_RESOLVE(cuMemcpyAsync);
     PEGA_RESOLVE(cuGetErrorString);
+    PEGA_RESOLVE(cuDriverGetVersion);
+    PEGA_RESOLVE(cuCtxGetStreamPriorityRange);
+    PEGA_RESOLVE(cuMemHostGetDevicePointer_v2);
+    PEGA_RESOLVE(cuModuleLoadData);
+    PEGA_RESOLVE(cuModuleUnload);
+    PEGA_RESOLVE(cuModuleGetFunction);
+    PEGA_RESOLVE(cuFuncSetAttribute);
+    PEGA_RESOLVE(cuLaunchKernel);
+    PEGA_RESOLVE(cuDeviceCanAccessPeer);
 #undef PEGA_RESOLVE
+    std::string optional;
+    if (!resolve(library, "cuMemcpyBatchAsync_v2", d.cuMemcpyBatchAsync_v2, optional))
+        resolve(library, "cuMemcpyBatchAsync", d.cuMemcpyBatchAsync, optional);
     if (!all) return out;
     if (const Result result = d.cuInit(0); result != kSuccess) {
         const char* text = nullptr;
@@ -80,6 +92,16 @@ Loaded load() {
 }
 
 }  // namespace
+
+Result Driver::copy_batch(DevicePointer* targets, DevicePointer* sources, std::size_t* lengths, std::size_t count,
+                          Stream stream) const noexcept {
+    CopyAttributes attributes{kSourceOrderStream, {0, 0}, {0, 0}, kCopyOverlapsCompute};
+    std::size_t first = 0;
+    if (cuMemcpyBatchAsync_v2 != nullptr)
+        return cuMemcpyBatchAsync_v2(targets, sources, lengths, count, &attributes, &first, 1, stream);
+    std::size_t failed = 0;
+    return cuMemcpyBatchAsync(targets, sources, lengths, count, &attributes, &first, 1, &failed, stream);
+}
 
 const Driver* Driver::get(std::string* why) {
     // Never closed: the driver does not support being unloaded.

@@ -17,6 +17,8 @@ using DevicePointer = unsigned long long;
 using Context = void*;
 using Stream = void*;
 using Event = void*;
+using Module = void*;
+using Function = void*;
 
 constexpr Result kSuccess = 0;
 constexpr Result kOutOfMemory = 2;
@@ -28,6 +30,8 @@ constexpr unsigned kEventInterprocess = 4;
 constexpr unsigned kHostPortable = 1;
 constexpr unsigned kIpcLazyEnablePeerAccess = 1;
 constexpr int kPointerDeviceOrdinal = 9;
+constexpr int kAttributeMultiprocessors = 16, kAttributeMajor = 75, kAttributeMinor = 76, kAttributeSharedOptIn = 97;
+constexpr int kFunctionMaxDynamicShared = 8;
 constexpr int kAttributePciBus = 33, kAttributePciDevice = 34, kAttributePciDomain = 50;
 
 struct IpcHandle {  // CUipcMemHandle, CUipcEventHandle
@@ -36,6 +40,14 @@ struct IpcHandle {  // CUipcMemHandle, CUipcEventHandle
 struct Uuid {
     unsigned char bytes[16];
 };
+
+struct CopyAttributes {  // CUmemcpyAttributes: source order, two location hints (type, id), flags
+    int source_order;
+    int source_hint[2], target_hint[2];
+    unsigned flags;
+};
+constexpr int kSourceOrderStream = 1;
+constexpr unsigned kCopyOverlapsCompute = 1;
 
 struct Driver {
     Result (*cuInit)(unsigned) = nullptr;
@@ -72,6 +84,26 @@ struct Driver {
     Result (*cuEventQuery)(Event) = nullptr;
     Result (*cuMemcpyAsync)(DevicePointer, DevicePointer, std::size_t, Stream) = nullptr;
     Result (*cuGetErrorString)(Result, const char**) = nullptr;
+    Result (*cuDriverGetVersion)(int*) = nullptr;
+    Result (*cuCtxGetStreamPriorityRange)(int*, int*) = nullptr;
+    Result (*cuMemHostGetDevicePointer_v2)(DevicePointer*, void*, unsigned) = nullptr;
+    Result (*cuModuleLoadData)(Module*, const void*) = nullptr;
+    Result (*cuModuleUnload)(Module) = nullptr;
+    Result (*cuModuleGetFunction)(Function*, Module, const char*) = nullptr;
+    Result (*cuFuncSetAttribute)(Function, int, int) = nullptr;
+    Result (*cuLaunchKernel)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream, void**,
+                             void**) = nullptr;
+    Result (*cuDeviceCanAccessPeer)(int*, Device, Device) = nullptr;
+
+    // Batched copies, in drivers since 12.8; null where they are missing. The first form is that of 13.0.
+    Result (*cuMemcpyBatchAsync_v2)(DevicePointer*, DevicePointer*, std::size_t*, std::size_t, CopyAttributes*, std::size_t*,
+                                    std::size_t, Stream) = nullptr;
+    Result (*cuMemcpyBatchAsync)(DevicePointer*, DevicePointer*, std::size_t*, std::size_t, CopyAttributes*, std::size_t*,
+                                 std::size_t, std::size_t*, Stream) = nullptr;
+    bool has_batched_copies() const noexcept { return cuMemcpyBatchAsync_v2 != nullptr || cuMemcpyBatchAsync != nullptr; }
+    // One call of whichever form there is. Stream order is kept on the source side.
+    Result copy_batch(DevicePointer* targets, DevicePointer* sources, std::size_t* lengths, std::size_t count,
+                      Stream stream) const noexcept;
 
     // The process's driver, opened once and kept; null with the reason when there is none. [any]
     static const Driver* get(std::string* why);

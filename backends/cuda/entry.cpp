@@ -107,4 +107,5 @@ const void* get(const char* id) {
 }  // namespace
 }  // namespace cuda_backend
 
-const pega_entry pegaflow_entry = {sizeof(pega_entry), PEGA_ABI_MAJOR, PEGA_ABI_MINOR, "cuda", "1.0", &cuda_backend::get};
+const pega_entry pegaflow_entry = {sizeof(pega_entry),     PEGA_ABI_MAJOR,    PEGA_ABI_MINOR, "cuda",
+                                   cuda_backend::kVersion, &cuda_backend::get};

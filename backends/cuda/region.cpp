@@ -83,19 +83,23 @@ pega_status take_gpu(pega_device& device, pega_region& region, const pega_memory
     return result == kSuccess && ordinal == device.index ? PEGA_OK : PEGA_INVALID;
 }
 
+pega_status address_on_gpu(const Driver& driver, pega_region& region, void* address) {
+    region.host_address = address;
+    return to_status(driver.cuMemHostGetDevicePointer_v2(&region.base, address, 0));
+}
+
 pega_status take_host(const pega_device& device, pega_region& region, const pega_memory& memory) {
     const Driver& driver = *device.driver;
     if (memory.source == PEGA_SOURCE_ALLOCATE) {
-        const Result result = driver.cuMemHostAlloc(&region.host_allocated, region.length, kHostPortable);
-        region.base = reinterpret_cast<DevicePointer>(region.host_allocated);
-        return to_status(result);
+        const Result result = HostMemory::allocate(driver, region.length, &region.host_allocated);
+        return result == kSuccess ? address_on_gpu(driver, region, region.host_allocated.address()) : to_status(result);
     }
     if (memory.source != PEGA_SOURCE_ADDRESS) return PEGA_UNSUPPORTED;
     if (memory.address == nullptr) return PEGA_INVALID;
-    region.base = reinterpret_cast<DevicePointer>(memory.address);
     const Result result = driver.cuMemHostRegister_v2(memory.address, region.length, kHostPortable);
     if (result == kSuccess) region.host_registered = memory.address;
-    return result == kHostMemoryAlreadyRegistered ? PEGA_OK : to_status(result);
+    if (result != kSuccess && result != kHostMemoryAlreadyRegistered) return to_status(result);
+    return address_on_gpu(driver, region, memory.address);
 }
 
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
@@ -108,9 +112,10 @@ pega_status register_memory(pega_device* device, const pega_memory* memory, pega
     region->flags = memory->flags;
     region->length = memory->length;
     const Current current(*device->driver, device->context);
+    // Pinning gigabytes takes long; batches go on meanwhile.
+    pega_status status = memory->kind == PEGA_MEMORY_HOST ? take_host(*device, *region, *memory) : PEGA_OK;
     const std::lock_guard lock(device->mutex);
-    const pega_status status =
-        memory->kind == PEGA_MEMORY_GPU ? take_gpu(*device, *region, *memory) : take_host(*device, *region, *memory);
+    if (memory->kind == PEGA_MEMORY_GPU) status = take_gpu(*device, *region, *memory);
     if (status != PEGA_OK) {
         release(*device, *region);
         return status;
@@ -136,7 +141,7 @@ pega_status info(pega_region* region, pega_region_info* out) {
     info.size = out->size;
     info.kind = region->kind;
     info.length = region->length;
-    info.address = reinterpret_cast<void*>(region->base);
+    info.address = region->kind == PEGA_MEMORY_HOST ? region->host_address : reinterpret_cast<void*>(region->base);
     pegaflow::backend::copy_out(out, info);
     return PEGA_OK;
 }
@@ -186,10 +191,10 @@ pega_status import_descriptor(pega_device* device, const void* bytes, std::uint6
 void release(pega_device& device, pega_region& region) {
     const Driver& driver = *device.driver;
     if (region.allocated != 0) driver.cuMemFree_v2(region.allocated);
-    if (region.host_allocated != nullptr) driver.cuMemFreeHost(region.host_allocated);
+    region.host_allocated.release(driver);
     if (region.host_registered != nullptr) driver.cuMemHostUnregister(region.host_registered);
     region.allocated = 0;
-    region.host_allocated = region.host_registered = nullptr;
+    region.host_registered = nullptr;
     const auto open = device.opened.find(region.ipc_handle);
     if (region.ipc_handle.empty() || open == device.opened.end()) return;
     region.ipc_handle.clear();

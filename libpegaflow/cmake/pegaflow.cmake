@@ -59,7 +59,7 @@ endfunction()
 function(pega_loadable target)
   cmake_parse_arguments(M "" "" "SOURCES;DEPS" ${ARGN})
   add_library(${target} MODULE ${M_SOURCES})
-  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -fvisibility=hidden -fvisibility-inlines-hidden)
+  target_compile_options(${target} PRIVATE -Wall -Wextra -Wshadow -fvisibility=hidden $<$<COMPILE_LANGUAGE:CXX>:-fvisibility-inlines-hidden>)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/libpegaflow/include ${CMAKE_CURRENT_SOURCE_DIR})
   target_link_libraries(${target} PRIVATE Threads::Threads ${CMAKE_DL_LIBS} ${M_DEPS})
   target_link_options(${target} PRIVATE

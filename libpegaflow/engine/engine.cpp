@@ -9,6 +9,7 @@
 
 #include "base/crc32c.hpp"
 #include "base/log.hpp"
+#include "engine/policy/plugin_policy.hpp"
 #include "engine/state.hpp"
 
 namespace pegaflow {
@@ -68,14 +69,6 @@ Result<std::shared_ptr<Instance>> Engine::State::instance(std::string_view id) c
     return it->second;
 }
 
-Result<const Region*> Engine::State::pool_region(Device& device) {
-    const std::lock_guard lock(regions_mutex);
-    const auto it = pool_regions.find(&device);
-    if (it != pool_regions.end()) return &it->second;
-    PEGA_ASSIGN(Region region, device.register_address(pool->base(), pool->capacity()));
-    return &pool_regions.emplace(&device, std::move(region)).first->second;
-}
-
 Result<Device*> Engine::State::device_for(const MemoryDescription& memory) {
     if (memory.kind == PEGA_MEMORY_GPU) {
         PEGA_ASSIGN(Device* const gpu, fabric.device_by_uuid(memory.device_uuid));
@@ -90,12 +83,26 @@ Result<Device*> Engine::State::device_for(const MemoryDescription& memory) {
                 fmt::format("no loaded back end moves bytes between memory of kind {} and host memory", memory.kind));
 }
 
-std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node,
+std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, Worker& worker,
                                             std::vector<std::uint64_t>& out) {
-    std::uint64_t got = pool->allocate_many(bytes, count, node, out);
+    return allocate_pages(bytes, count, worker.device().info().numa_node, &worker.pool(), out);
+}
+
+std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
+                                            std::vector<std::uint64_t>& out) {
+    const auto usable = [&](std::size_t slice) { return slices->has(slice); };
+    const auto allocate = [&](std::uint64_t wanted) {
+        return pool->allocate_many(bytes, wanted, node, out, slices == nullptr ? engine::Pool::Usable() : usable);
+    };
+    const auto more_slices = [&] { return slices != nullptr && slices->get_next(); };
+    std::uint64_t got = allocate(count);
     while (got < count) {
         index->set_pressure(true);
         BlockRef victim = index->evict_one();
+        if (!victim && more_slices()) {  // the device does not reach all of the pool yet
+            got += allocate(count - got);
+            continue;
+        }
         // A block that waits for its digest cannot go yet, but soon.
         if (!victim && wait_for_digest()) continue;
         if (!victim) victim = index->evict_one();  // the last digest may have come in between
@@ -105,7 +112,9 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
         ++counters.evictions;
         counters.evicted_bytes += victim->footprint();
         victim = {};
-        got += pool->allocate_many(bytes, count - got, node, out);
+        const std::uint64_t more = allocate(count - got);
+        // What went may lie where the device does not reach.
+        got += more != 0 || !more_slices() ? more : allocate(count - got);
     }
     return got;
 }
@@ -176,7 +185,8 @@ void Engine::State::run_watch() {
         for (const auto& operation : operations.expired(now)) operation->cancel();
         if (tier) tier->tick(now);
         if (prefetcher) prefetcher->tick(now);
-        if (pool->used() < pool->capacity() / 10 * 9) index->set_pressure(false);
+        index->erase_doomed([](const BlockRef&) {});
+        if (pool->used() < pool->ready_bytes() / 10 * 9) index->set_pressure(false);
         if (now - swept >= sweep_interval && index->incomplete() != 0) {
             swept = now;
             counters.incomplete_dropped +=
@@ -219,8 +229,8 @@ void Engine::State::close(Clock::time_point deadline) {
     prefetcher.reset();
     tier.reset();
     index.reset();
-    const std::lock_guard lock(regions_mutex);
-    pool_regions.clear();
+    admission.reset();
+    pool_regions.reset();
     pool.reset();
 }
 
@@ -233,10 +243,13 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     const EngineOptions& o = state->options;
     if (o.max_queued_transfers == 0) return fail(Code::kInvalid, "max_queued_transfers is 0, expected at least 1");
     if (o.lease_time <= o.lease_time.zero()) return fail(Code::kInvalid, "lease_time must be positive");
-    PEGA_ASSIGN(const auto eviction, engine::make_eviction_policy(o.eviction_policy));
     const std::uint64_t block_bytes = o.block_bytes_hint != 0 ? o.block_bytes_hint : engine::kDefaultBlockBytes;
-    PEGA_ASSIGN(state->admission, engine::make_admission_policy(o.admission_policy, o.pool_bytes / block_bytes + 1));
-    PEGA_ASSIGN(state->pool, engine::Pool::create({o.pool_bytes, o.hugepages, o.pool_file, o.numa_affinity}));
+    const engine::PolicyScale scale{o.pool_bytes / block_bytes + 1, engine::BlockIndex::kShards};
+    PEGA_ASSIGN(const auto eviction, engine::find_eviction_policy(fabric, o.eviction_policy, scale));
+    PEGA_ASSIGN(state->admission, engine::find_admission_policy(fabric, o.admission_policy, scale));
+    PEGA_ASSIGN(state->pool,
+                engine::Pool::create({o.pool_bytes, o.hugepages, o.pool_file, o.numa_affinity, o.pool_slice_bytes}));
+    state->pool_regions = std::make_unique<engine::PoolRegions>(*state->pool);
     state->index = std::make_unique<engine::BlockIndex>(eviction, *state->admission, *state->pool);
     if (!o.tier.paths.empty()) PEGA_TRY(state->open_tier());
     state->digest_thread = std::thread([raw = state.get()] { raw->run_digests(); });
@@ -345,10 +358,9 @@ MemoryCleanup Engine::cleanup_memory() {
     const auto pass = s.gate.enter();
     if (!pass) return out;
     const std::uint64_t before = s.pool->used();
-    s.index->erase_all([&](BlockRef block) {
+    out.still_referenced_blocks = s.index->erase_all([&](const BlockRef& block) {
         ++out.evicted_blocks;
         out.evicted_bytes += block->footprint();
-        if (block->refs.load(std::memory_order_acquire) > 1) ++out.still_referenced_blocks;
     });
     const std::uint64_t after = s.pool->used();
     out.reclaimed_bytes = before > after ? before - after : 0;

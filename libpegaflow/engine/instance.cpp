@@ -74,7 +74,7 @@ Result<void> Worker::open_layers() {
     return {};
 }
 
-Result<std::unique_ptr<Worker>> Worker::open(const WorkerRegistration& registration, Device& device, const Region& pool,
+Result<std::unique_ptr<Worker>> Worker::open(const WorkerRegistration& registration, Device& device, DeviceSlices& pool,
                                              std::uint32_t max_queued) {
     std::unique_ptr<Worker> worker(new Worker(registration, device, pool));
     PEGA_TRY(worker->open_layers());

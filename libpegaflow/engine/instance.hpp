@@ -13,6 +13,7 @@
 #include "base/gate.hpp"
 #include "engine/block/layout.hpp"
 #include "engine/lane.hpp"
+#include "engine/pool/pool_regions.hpp"
 #include "pegaflow/abi/ext/stream.h"
 #include "pegaflow/engine.hpp"
 #include "pegaflow/transfer.hpp"
@@ -28,14 +29,14 @@ struct WorkerLayer {
 
 class Worker {
 public:
-    // Opens the worker's memory and two lanes on its device. `pool` is the pool's region on the same device and outlives it.
-    static Result<std::unique_ptr<Worker>> open(const WorkerRegistration& registration, Device& device, const Region& pool,
+    // Opens the worker's memory and two lanes on its device. `pool` are the pool's regions on the same device and outlive it.
+    static Result<std::unique_ptr<Worker>> open(const WorkerRegistration& registration, Device& device, DeviceSlices& pool,
                                                 std::uint32_t max_queued);
     ~Worker() { close(); }
 
     const WorkerRegistration& registration() const noexcept { return registration_; }
     Device& device() const noexcept { return device_; }
-    const Region& pool() const noexcept { return pool_; }
+    DeviceSlices& pool() const noexcept { return pool_; }
     const WorkerLayer* layer(std::string_view name) const;
     std::uint64_t region_bytes() const;
     // Enters for the time of one save or load. Empty when the worker is closing. [any]
@@ -52,13 +53,13 @@ public:
     void close();
 
 private:
-    Worker(const WorkerRegistration& registration, Device& device, const Region& pool)
+    Worker(const WorkerRegistration& registration, Device& device, DeviceSlices& pool)
         : registration_(registration), device_(device), pool_(pool) {}
     Result<void> open_layers();
 
     WorkerRegistration registration_;
     Device& device_;
-    const Region& pool_;
+    DeviceSlices& pool_;
     std::map<std::string, WorkerLayer, std::less<>> layers_;
     std::unique_ptr<Lane> saves_, loads_;
     base::Gate gate_;

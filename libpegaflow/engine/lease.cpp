@@ -19,8 +19,9 @@ LeaseId LeaseTable::create(std::string instance_id, std::vector<BlockRef> blocks
         const ssize_t count = ::getrandom(id.data() + filled, id.size() - filled, 0);
         if (count > 0) filled += static_cast<std::size_t>(count);
     }
+    auto leased = std::make_shared<const std::vector<BlockRef>>(std::move(blocks));
     const std::lock_guard lock(mutex_);
-    leases_.emplace(id, Lease{std::move(instance_id), std::move(blocks), shares, {}, expiry});
+    leases_.emplace(id, Lease{std::move(instance_id), std::move(leased), shares, {}, expiry});
     by_expiry_.emplace(expiry, id);
     return id;
 }
@@ -38,14 +39,14 @@ Result<LeaseTable::Map::iterator> LeaseTable::find(const LeaseId& id, std::strin
     return it;
 }
 
-Result<std::vector<BlockRef>> LeaseTable::peek(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) const {
+Result<LeasedBlocks> LeaseTable::peek(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) const {
     const std::lock_guard lock(mutex_);
     PEGA_ASSIGN(const auto it, const_cast<LeaseTable*>(this)->find(id, instance_id, device_id));
     return it->second.blocks;
 }
 
 Result<void> LeaseTable::consume(std::span<const LeaseId> ids, std::string_view instance_id, std::int32_t device_id) {
-    std::vector<BlockRef> blocks;  // freed after the lock
+    std::vector<LeasedBlocks> blocks;  // freed after the lock
     const std::lock_guard lock(mutex_);
     for (const LeaseId& id : ids) PEGA_TRY(find(id, instance_id, device_id));
     for (const LeaseId& id : ids) {
@@ -57,8 +58,8 @@ Result<void> LeaseTable::consume(std::span<const LeaseId> ids, std::string_view 
     return {};
 }
 
-void LeaseTable::erase(Map::iterator lease, std::vector<BlockRef>& blocks) {
-    for (BlockRef& block : lease->second.blocks) blocks.push_back(std::move(block));
+void LeaseTable::erase(Map::iterator lease, std::vector<LeasedBlocks>& blocks) {
+    blocks.push_back(std::move(lease->second.blocks));
     by_expiry_.erase({lease->second.expiry, lease->first});
     leases_.erase(lease);
 }
@@ -74,7 +75,7 @@ Result<void> LeaseTable::renew(const LeaseId& id, Clock::time_point expiry) {
 }
 
 Result<void> LeaseTable::release(const LeaseId& id) {
-    std::vector<BlockRef> blocks;
+    std::vector<LeasedBlocks> blocks;
     const std::lock_guard lock(mutex_);
     const auto it = leases_.find(id);
     if (it == leases_.end()) return fail(Code::kNotFound, kUnknown);
@@ -85,7 +86,7 @@ Result<void> LeaseTable::release(const LeaseId& id) {
 }
 
 std::uint64_t LeaseTable::drop_instance(std::string_view instance_id) {
-    std::vector<BlockRef> blocks;
+    std::vector<LeasedBlocks> blocks;
     const std::lock_guard lock(mutex_);
     std::uint64_t dropped = 0;
     for (auto it = leases_.begin(); it != leases_.end();) {
@@ -100,7 +101,7 @@ std::uint64_t LeaseTable::drop_instance(std::string_view instance_id) {
 }
 
 std::uint64_t LeaseTable::expire(Clock::time_point now) {
-    std::vector<BlockRef> blocks;
+    std::vector<LeasedBlocks> blocks;
     const std::lock_guard lock(mutex_);
     std::uint64_t expired = 0;
     while (!by_expiry_.empty() && by_expiry_.begin()->first <= now) {

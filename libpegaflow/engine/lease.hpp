@@ -18,13 +18,16 @@
 
 namespace pegaflow::engine {
 
+// Owned by the lease and by the loads that read them: a thousand references are never copied, and go outside the table's mutex.
+using LeasedBlocks = std::shared_ptr<const std::vector<BlockRef>>;
+
 class LeaseTable {
 public:
     using Clock = std::chrono::steady_clock;
 
     struct Lease {
         std::string instance_id;
-        std::vector<BlockRef> blocks;
+        LeasedBlocks blocks;
         std::uint32_t shares = 0;
         std::set<std::int32_t> consumed_by;  // device ids
         Clock::time_point expiry;
@@ -34,7 +37,7 @@ public:
     LeaseId create(std::string instance_id, std::vector<BlockRef> blocks, std::uint32_t shares, Clock::time_point expiry);
     // The blocks of a lease as a worker would get them; nothing is consumed. kNotFound (unknown, expired, share gone), kInvalid
     // (another instance's). [any]
-    Result<std::vector<BlockRef>> peek(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) const;
+    Result<LeasedBlocks> peek(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) const;
     // Takes the worker's share of each lease, or of none; the last share of a lease ends it. As peek. [any]
     Result<void> consume(std::span<const LeaseId> ids, std::string_view instance_id, std::int32_t device_id);
     Result<void> consume(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) {
@@ -51,7 +54,8 @@ public:
 private:
     using Map = std::map<LeaseId, Lease>;
     Result<Map::iterator> find(const LeaseId& id, std::string_view instance_id, std::int32_t device_id);
-    void erase(Map::iterator lease, std::vector<BlockRef>& blocks);
+    // `blocks` gets what must go after the mutex.
+    void erase(Map::iterator lease, std::vector<LeasedBlocks>& blocks);
 
     mutable std::mutex mutex_;
     Map leases_;                                                 // guarded by mutex_

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loading: check everything, take the worker's shares of the leases, then one batch a layer group, reporting layers as they
+// Loading: check everything, take the worker's shares of the leases, then one batch a layer group
+// and slice of the pool, reporting layers as they
 // land.
 #include <fmt/format.h>
 
@@ -11,14 +12,34 @@
 namespace pegaflow::engine {
 namespace {
 
+// Blocks of a group whose pages lie in one slice of the pool.
+struct LoadBatch {
+    std::size_t slice = 0;
+    std::vector<std::uint64_t> local_index, remote_index;
+    Transfer transfer;
+    std::uint64_t landed = 0;  // layers; written by the progress thread of the device alone
+};
+
 struct LoadGroup {
     std::uint32_t group = 0;
     std::uint32_t shard = 0;
     std::vector<const WorkerLayer*> layers;
-    std::vector<std::uint64_t> offsets;  // of the layers in the page
-    std::vector<std::uint64_t> local_index, remote_index;
-    Transfer transfer;
-    std::uint64_t landed = 0;  // layers; written before the first submit, then by the progress thread of the device alone
+    std::vector<std::uint64_t> offsets;               // of the layers in the page
+    std::vector<std::unique_ptr<LoadBatch>> batches;  // none: nothing to move
+
+    // Leading layers that are there for all blocks.
+    std::uint64_t landed() const {
+        std::uint64_t least = layers.size();
+        for (const auto& batch : batches) least = std::min(least, batch->landed);
+        return least;
+    }
+    LoadBatch& batch_in(std::size_t slice) {
+        const auto it = std::find_if(batches.begin(), batches.end(), [&](const auto& b) { return b->slice == slice; });
+        if (it != batches.end()) return **it;
+        batches.push_back(std::make_unique<LoadBatch>());
+        batches.back()->slice = slice;
+        return *batches.back();
+    }
 };
 
 class LoadOperation final : public Operation {
@@ -33,13 +54,13 @@ public:
 
     void cancel() override {
         for (const auto& group : groups) {
-            if (!group->local_index.empty()) worker.loads().cancel(group->transfer);
+            for (const auto& batch : group->batches) worker.loads().cancel(batch->transfer);
         }
     }
-    void layers_landed(LoadGroup& group, std::uint64_t layers);
+    void layers_landed(LoadBatch& batch, std::uint64_t layers);
     // Tells how many leading layers are there when that is news.
     void report();
-    void group_done(LoadGroup& group, pega_status status, std::uint64_t bytes);
+    void batch_done(const LoadGroup& group, LoadBatch& batch, pega_status status, std::uint64_t bytes);
     void release_share();
 
     Engine::State& state;
@@ -48,7 +69,7 @@ public:
     LoadCallbacks callbacks;
     const Clock::time_point started = Clock::now();
     std::vector<std::unique_ptr<LoadGroup>> groups;
-    std::vector<BlockRef> blocks;  // pinned until no byte moves
+    std::vector<LeasedBlocks> blocks;  // pinned until no byte moves
     std::atomic<std::size_t> remaining{1};
     std::atomic<pega_status> failure{PEGA_OK};
     std::atomic<std::uint64_t> bytes{0};
@@ -59,8 +80,8 @@ private:
     std::uint64_t reported_ = 0;  // batches of a device report on one thread
 };
 
-void LoadOperation::layers_landed(LoadGroup& group, std::uint64_t layers) {
-    group.landed = layers;
+void LoadOperation::layers_landed(LoadBatch& batch, std::uint64_t layers) {
+    batch.landed = layers;
     report();
 }
 
@@ -68,16 +89,17 @@ void LoadOperation::report() {
     if (!callbacks.on_layers) return;
     std::uint64_t leading = 0;
     for (const auto& g : groups) {
-        leading += g->landed;
-        if (g->landed < g->layers.size()) break;
+        const std::uint64_t landed = g->landed();
+        leading += landed;
+        if (landed < g->layers.size()) break;
     }
     if (leading > reported_) callbacks.on_layers(reported_ = leading);
 }
 
-void LoadOperation::group_done(LoadGroup& group, pega_status status, std::uint64_t moved) {
+void LoadOperation::batch_done(const LoadGroup& group, LoadBatch& batch, pega_status status, std::uint64_t moved) {
     bytes.fetch_add(moved, std::memory_order_relaxed);
     if (status == PEGA_OK) {
-        layers_landed(group, group.layers.size());
+        layers_landed(batch, group.layers.size());
     } else {
         failure.store(status, std::memory_order_relaxed);
     }
@@ -138,7 +160,8 @@ Result<void> make_groups(LoadOperation& op, const Instance& instance, const Load
 }
 
 // Pairs the blocks of one lease with their destinations.
-Result<void> place_lease(LoadOperation& op, const Instance& instance, const LeaseLoad& load, std::vector<BlockRef> blocks) {
+Result<void> place_lease(LoadOperation& op, const Instance& instance, const LeaseLoad& load, LeasedBlocks leased) {
+    const std::vector<BlockRef>& blocks = *leased;
     if (load.block_ids_by_group.size() != op.groups.size()) {
         return fail(Code::kInvalid, fmt::format("load group count {} does not match layer group count {}",
                                                 load.block_ids_by_group.size(), op.groups.size()));
@@ -169,29 +192,33 @@ Result<void> place_lease(LoadOperation& op, const Instance& instance, const Leas
                             fmt::format("destination block {} of group {} is out of range, its layers have {} blocks",
                                         targets[i], g, limit));
             }
-            group.local_index.push_back(targets[i]);
-            group.remote_index.push_back(block.pages[group.shard].offset);
+            const std::uint64_t offset = block.pages[group.shard].offset;
+            LoadBatch& batch = group.batch_in(op.state.pool->slice_of(offset));
+            batch.local_index.push_back(targets[i]);
+            batch.remote_index.push_back(offset - op.state.pool->slice(batch.slice).offset);
         }
     }
-    op.blocks.insert(op.blocks.end(), std::make_move_iterator(blocks.begin()), std::make_move_iterator(blocks.end()));
+    op.blocks.push_back(std::move(leased));
     return {};
 }
 
-void build_transfer(LoadGroup& group, const std::shared_ptr<LoadOperation>& op, const LoadRequest& request, pega_event* event) {
-    group.transfer.clear()
+Result<void> build_transfer(LoadOperation& op, const LoadGroup& group, LoadBatch& batch, const LoadRequest& request,
+                            pega_event* event) {
+    PEGA_ASSIGN(const Region* const pool, op.worker.pool().get(batch.slice));
+    batch.transfer.clear()
         .read()
-        .indices(group.local_index, group.remote_index)
+        .indices(batch.local_index, batch.remote_index)
         .mark_every(1)
         .deadline(request.deadline)
         .priority(2);
-    if (event != nullptr) group.transfer.wait_event(event);
+    if (event != nullptr) batch.transfer.wait_event(event);
     for (std::size_t i = 0; i < group.layers.size(); ++i) {
         const LayerGeometry& g = group.layers[i]->geometry;
-        group.transfer.span({group.layers[i]->region->handle(), op->worker.pool().handle(), group.layers[i]->base,
-                             g.block_stride, g.segment_stride, group.offsets[i], 1, g.segment_bytes, g.segment_bytes,
-                             g.segments, 0});
+        batch.transfer.span({group.layers[i]->region->handle(), pool->handle(), group.layers[i]->base, g.block_stride,
+                             g.segment_stride, group.offsets[i], 1, g.segment_bytes, g.segment_bytes, g.segments, 0});
     }
-    group.transfer.on_mark([raw = op.get(), &group](std::uint64_t landed) { raw->layers_landed(group, landed); });
+    batch.transfer.on_mark([&op, &batch](std::uint64_t landed) { op.layers_landed(batch, landed); });
+    return {};
 }
 
 Result<void> check(LoadOperation& op, const Instance& instance, const LoadRequest& request) {
@@ -203,9 +230,11 @@ Result<void> check(LoadOperation& op, const Instance& instance, const LoadReques
         PEGA_TRY(place_lease(op, instance, load, std::move(blocks)));
     }
     if (op.state.options.verify_on_load) {
-        for (const BlockRef& block : op.blocks) {
-            if (!op.state.verify(*block))
-                return fail(Code::kCorrupt, "storage error: a block does not have its digest any more; it was dropped");
+        for (const LeasedBlocks& leased : op.blocks) {
+            for (const BlockRef& block : *leased) {
+                if (!op.state.verify(*block))
+                    return fail(Code::kCorrupt, "storage error: a block does not have its digest any more; it was dropped");
+            }
         }
     }
     return {};
@@ -217,12 +246,11 @@ Result<void> launch(const std::shared_ptr<LoadOperation>& op, const Instance& in
         PEGA_ASSIGN(event, op->worker.event(request.wait_event));
     }
     PEGA_TRY(check(*op, instance, request));
-    std::vector<LoadGroup*> moving;
+    std::vector<std::pair<const LoadGroup*, LoadBatch*>> moving;
     for (const auto& group : op->groups) {
-        if (group->local_index.empty()) {
-            group->landed = group->layers.size();
-        } else {
-            moving.push_back(group.get());
+        for (const auto& batch : group->batches) {
+            PEGA_TRY(build_transfer(*op, *group, *batch, request, event));
+            moving.emplace_back(group.get(), batch.get());
         }
     }
     Lane& lane = op->worker.loads();
@@ -237,10 +265,11 @@ Result<void> launch(const std::shared_ptr<LoadOperation>& op, const Instance& in
     if (moving.empty()) op->report();
     op->remaining.store(moving.size() + 1, std::memory_order_relaxed);
     for (std::size_t i = 0; i < moving.size(); ++i) {
-        build_transfer(*moving[i], op, request, event);
-        auto started = lane.submit(moving[i]->transfer, [op, raw = moving[i]](pega_status status, std::uint64_t bytes) {
-            op->group_done(*raw, status, bytes);
-        });
+        const auto [group, batch] = moving[i];
+        auto started =
+            lane.submit(batch->transfer, [op, group = group, batch = batch](pega_status status, std::uint64_t bytes) {
+                op->batch_done(*group, *batch, status, bytes);
+            });
         if (started) continue;
         // The shares are gone, and some batches may run already: the load has begun, and ends as failed when they have ended.
         lane.unreserve(moving.size() - i);

@@ -98,7 +98,7 @@ Result<void> seal(Engine::State& state, Instance& instance) {
 Result<void> join(Engine::State& state, Instance& instance, const WorkerRegistration& worker) {
     PEGA_TRY(check_fits(instance, worker));
     PEGA_ASSIGN(Device* const device, common_device(state, worker));
-    PEGA_ASSIGN(const Region* const pool, state.pool_region(*device));
+    PEGA_ASSIGN(engine::DeviceSlices* const pool, state.pool_regions->open(*device));
     PEGA_ASSIGN(auto opened, Worker::open(worker, *device, *pool, state.options.max_queued_transfers));
     instance.workers.emplace(worker.device_id, std::move(opened));
     if (instance.workers.size() < instance.world_size) return {};
@@ -209,7 +209,8 @@ EngineStats Engine::stats() const {
     const engine::Counters& c = s.counters;
     EngineStats out;
     if (pass) {
-        out.pool_capacity_bytes = out.pool_ready_bytes = s.pool->capacity();
+        out.pool_capacity_bytes = s.pool->capacity();
+        out.pool_ready_bytes = s.pool_regions->ready_bytes();
         out.pool_used_bytes = s.pool->used();
         out.pool_largest_free_bytes = s.pool->largest_free();
         out.resident_blocks = s.index->resident();

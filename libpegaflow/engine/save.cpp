@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <ranges>
 
 #include "engine/state.hpp"
 
@@ -20,9 +21,10 @@ struct SaveList {
     std::vector<std::uint32_t> numbers;  // of the layers, in the shard
 };
 
-// Blocks of a list whose claims cover the same layers: one batch.
+// Blocks of a list whose claims cover the same layers and whose pages lie in one slice of the pool: one batch.
 struct SavePart {
     const SaveList* list = nullptr;
+    std::size_t slice = 0;  // of the pool
     std::vector<FillClaim> claims;
     std::vector<std::uint64_t> local_index, remote_index;
     Transfer transfer;
@@ -66,7 +68,9 @@ void SaveOperation::part_done(SavePart& part, pega_status status, std::uint64_t 
     bytes.fetch_add(moved, std::memory_order_relaxed);
     std::vector<BlockRef> complete;
     std::uint64_t rejected = 0;
-    for (const FillClaim& claim : part.claims) {
+    // From the end of the prefix to its start: what comes last counts as the newest, and a block must go before those it
+    // continues.
+    for (const FillClaim& claim : std::views::reverse(part.claims)) {
         if (status != PEGA_OK) {
             state.index->unclaim(claim, part.list->shard);
             continue;
@@ -180,18 +184,17 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
     const GroupShape& shape = instance.layout.shapes[list.group];
     const GroupShape::Shard& shard = shape.shards[list.shard];
     const std::vector<std::uint64_t> wanted = layer_bits(list, shard.layers);
-    const int node = op.worker.device().info().numa_node;
     const std::int64_t now = op.started.time_since_epoch().count();
     std::uint64_t missing = 0;
     for (const std::string_view hash : list.hashes)
         missing += state.index->needs_page(instance.scope, list.group, hash, list.shard) ? 1 : 0;
     std::vector<std::uint64_t> pages;
-    const std::uint64_t got = state.allocate_pages(shard.page_bytes, missing, node, pages);
+    const std::uint64_t got = state.allocate_pages(shard.page_bytes, missing, op.worker, pages);
     bool short_of_pages = got < missing;
     for (std::size_t i = 0; i < list.hashes.size() && !short_of_pages; ++i) {
         const BlockKey key(instance.scope, list.group, list.hashes[i]);
         if (pages.empty() && state.index->needs_page(instance.scope, list.group, list.hashes[i], list.shard)) {
-            short_of_pages = state.allocate_pages(shard.page_bytes, 1, node, pages) == 0;  // evicted since it was counted
+            short_of_pages = state.allocate_pages(shard.page_bytes, 1, op.worker, pages) == 0;  // evicted since it was counted
             if (short_of_pages) break;
         }
         FillClaim claim = state.index->claim(key, shape, list.shard, wanted, pages.empty() ? kNoPage : pages.back(), now);
@@ -201,15 +204,19 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
             continue;
         }
         ++op.outcome.saved_blocks;
-        auto part = std::find_if(op.parts.begin(), op.parts.end(),
-                                 [&](const auto& p) { return p->list == &list && p->claims.front().layers == claim.layers; });
+        const std::uint64_t offset = claim.block->pages[list.shard].offset;
+        const std::size_t slice = state.pool->slice_of(offset);
+        auto part = std::find_if(op.parts.begin(), op.parts.end(), [&](const auto& p) {
+            return p->list == &list && p->slice == slice && p->claims.front().layers == claim.layers;
+        });
         if (part == op.parts.end()) {
             part = op.parts.insert(op.parts.end(), std::make_unique<SavePart>());
             (*part)->list = &list;
+            (*part)->slice = slice;
             (*part)->claims.reserve(list.hashes.size());
         }
         (*part)->local_index.push_back(list.block_ids[i]);
-        (*part)->remote_index.push_back(claim.block->pages[list.shard].offset);
+        (*part)->remote_index.push_back(offset - state.pool->slice(slice).offset);
         (*part)->claims.push_back(std::move(claim));
     }
     for (const std::uint64_t page : pages) state.pool->free_page(page, shard.page_bytes);
@@ -222,8 +229,9 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
                     missing, shard.page_bytes, state.pool->used(), state.pool->capacity()));
 }
 
-void build_transfer(SavePart& part, const Instance& instance, const Worker& worker, const SaveRequest& request,
-                    pega_event* event) {
+Result<void> build_transfer(SavePart& part, const Instance& instance, const Worker& worker, const SaveRequest& request,
+                            pega_event* event) {
+    PEGA_ASSIGN(const Region* const pool, worker.pool().get(part.slice));
     const SaveList& list = *part.list;
     const Shard& shard = instance.layout.groups[list.group][list.shard];
     part.transfer.clear().write().indices(part.local_index, part.remote_index).deadline(request.deadline);
@@ -232,9 +240,10 @@ void build_transfer(SavePart& part, const Instance& instance, const Worker& work
         const std::uint32_t number = list.numbers[i];
         if ((part.claims.front().layers[number / 64] >> (number % 64) & 1) == 0) continue;
         const LayerGeometry& g = list.layers[i]->geometry;
-        part.transfer.span({list.layers[i]->region->handle(), worker.pool().handle(), list.layers[i]->base, g.block_stride,
+        part.transfer.span({list.layers[i]->region->handle(), pool->handle(), list.layers[i]->base, g.block_stride,
                             g.segment_stride, shard.layers[number].offset, 1, g.segment_bytes, g.segment_bytes, g.segments, 0});
     }
+    return {};
 }
 
 // Claims, builds and submits; an error means that nothing of it remains.
@@ -254,7 +263,8 @@ Result<void> launch(const std::shared_ptr<SaveOperation>& op, const Instance& in
     op->remaining.store(op->parts.size() + 1, std::memory_order_relaxed);
     for (const auto& part : op->parts) {
         if (!result) break;
-        build_transfer(*part, instance, op->worker, request, event);
+        result = build_transfer(*part, instance, op->worker, request, event);
+        if (!result) break;
         result = op->worker.saves().submit(part->transfer, [op, raw = part.get()](pega_status status, std::uint64_t bytes) {
             op->part_done(*raw, status, bytes);
         });

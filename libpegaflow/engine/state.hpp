@@ -20,6 +20,7 @@
 #include "engine/instance.hpp"
 #include "engine/lease.hpp"
 #include "engine/pool/pool.hpp"
+#include "engine/pool/pool_regions.hpp"
 #include "engine/prefetch.hpp"
 #include "engine/tier/tier.hpp"
 #include "pegaflow/engine.hpp"
@@ -85,15 +86,13 @@ struct Engine::State final : engine::TierHost {
     Fabric& fabric;
     EngineObserver observer;
     std::unique_ptr<engine::Pool> pool;
+    std::unique_ptr<engine::PoolRegions> pool_regions;
     std::unique_ptr<engine::AdmissionPolicy> admission;
     std::unique_ptr<engine::BlockIndex> index;
     engine::LeaseTable leases;
     engine::OperationTable operations;
     engine::Counters counters;
     base::Gate gate;
-
-    std::mutex regions_mutex;
-    std::map<Device*, Region> pool_regions;  // guarded by regions_mutex; entries stay until close
 
     mutable std::shared_mutex instances_mutex;
     std::map<std::string, std::shared_ptr<engine::Instance>, std::less<>> instances;  // guarded by instances_mutex
@@ -114,10 +113,14 @@ struct Engine::State final : engine::TierHost {
     bool closed = false;  // guarded by close_mutex
 
     Result<std::shared_ptr<engine::Instance>> instance(std::string_view id) const;
-    Result<const Region*> pool_region(Device& device);
     Result<Device*> device_for(const MemoryDescription& memory);
-    // Pages for blocks, evicting what must go. Fewer than asked means that the pool is full of pinned blocks. [any]
-    std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, std::vector<std::uint64_t>& out);
+    // Pages for blocks, evicting what must go, where the worker's device reaches them. Fewer than asked means that the pool is
+    // full of pinned blocks. [any]
+    std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, engine::Worker& worker,
+                                 std::vector<std::uint64_t>& out);
+    // The same on a node, in slices that a device has (null = in any).
+    std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
+                                 std::vector<std::uint64_t>& out);
     // Counts blocks that became resident and queues them for their digests. [any]
     void blocks_complete(std::vector<engine::BlockRef> blocks, std::uint64_t rejected);
     // Waits until another digest is there, so that its block can be evicted. False when none is under way. [any]

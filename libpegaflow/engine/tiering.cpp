@@ -37,9 +37,7 @@ Result<void> Engine::State::open_tier() {
         return fail(Code::kInvalid, fmt::format("{} tier threads, expected 1 to 64", o.threads));
     if (o.io_time <= o.io_time.zero() || o.prefetch_time <= o.prefetch_time.zero() || o.idle_time <= o.idle_time.zero())
         return fail(Code::kInvalid, "the times of a tier must be positive");
-    PEGA_ASSIGN(tier,
-                engine::tier::FileTier::open(
-                    o, {fabric, scopes, *this, [this](Device& device) { return pool_region(device); }, pool->capacity()}));
+    PEGA_ASSIGN(tier, engine::tier::FileTier::open(o, {fabric, scopes, *this, *pool, *pool_regions}));
     Prefetcher::Options p;
     p.max_bytes = o.prefetch_bytes != 0 ? o.prefetch_bytes : pool->capacity() / 4;
     p.bytes_in_flight = o.read_bytes_in_flight;
@@ -62,7 +60,7 @@ BlockRef Engine::State::make_block(const BlockKey& key, std::span<const std::uin
     std::vector<std::uint64_t> page;
     for (const std::uint64_t bytes : page_bytes) {
         page.clear();
-        if (allocate_pages(bytes, 1, PEGA_NUMA_ANY, page) == 0) return {};
+        if (allocate_pages(bytes, 1, PEGA_NUMA_ANY, nullptr, page) == 0) return {};
         block->pages.push_back({page.front(), bytes});
     }
     return block;

@@ -13,6 +13,19 @@
 
 namespace pegaflow::rpc {
 
+bool LoadStateName::linked() const noexcept {
+    const int fd = ::shm_open(("/" + name).c_str(), O_RDONLY | O_CLOEXEC, 0);
+    if (fd < 0) return false;
+    struct stat info{};
+    const bool same = ::fstat(fd, &info) == 0 && info.st_dev == device && info.st_ino == inode;
+    ::close(fd);
+    return same;
+}
+
+void LoadStateName::unlink() const noexcept {
+    if (linked()) ::shm_unlink(("/" + name).c_str());
+}
+
 Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {
     const auto refuse = [&](std::string why) { return fail(Code::kInternal, fmt::format("LoadState: \"{}\": {}", name, why)); };
     if (name.empty() || name.size() > 255 || name.find('/') != std::string::npos)
@@ -27,6 +40,7 @@ Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {
     ::close(fd);
     if (mapping == MAP_FAILED) return refuse(fmt::format("it has {} bytes, expected {}", length, kLoadStateBytes));
     AttachedLoadState out(mapping, length, nullptr);
+    out.name_ = {name, info.st_dev, info.st_ino};
     std::uint64_t offset = 0;
     std::memcpy(&offset, mapping, sizeof offset);
     if (offset % alignof(LoadStateRecord) != 0 || offset > length - sizeof(LoadStateRecord)) {
@@ -43,12 +57,16 @@ Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {
 }
 
 AttachedLoadState::AttachedLoadState(AttachedLoadState&& other) noexcept
-    : mapping_(std::exchange(other.mapping_, nullptr)), length_(other.length_), record_(other.record_) {}
+    : mapping_(std::exchange(other.mapping_, nullptr)),
+      length_(other.length_),
+      record_(other.record_),
+      name_(std::move(other.name_)) {}
 
 AttachedLoadState& AttachedLoadState::operator=(AttachedLoadState&& other) noexcept {
     std::swap(mapping_, other.mapping_);
     std::swap(length_, other.length_);
     std::swap(record_, other.record_);
+    std::swap(name_, other.name_);
     return *this;
 }
 

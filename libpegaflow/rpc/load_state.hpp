@@ -26,6 +26,17 @@ struct LoadStateRecord {
     std::atomic<std::int64_t> state;
 };
 
+// What an object was called when it was attached. Its creator removes the name; this is for creators that died.
+struct LoadStateName {
+    std::string name;
+    std::uint64_t device = 0, inode = 0;  // of the object, so that another one of the same name stays
+
+    // True while the name stands for the object. [any]
+    bool linked() const noexcept;
+    // Removes the name while it stands for the object; whoever has it mapped keeps it. [any]
+    void unlink() const noexcept;
+};
+
 // An attached object; the mapping goes with it, the name stays its creator's. Move-only.
 class AttachedLoadState {
 public:
@@ -35,6 +46,7 @@ public:
     AttachedLoadState& operator=(AttachedLoadState&& other) noexcept;
     ~AttachedLoadState();
 
+    const LoadStateName& name() const noexcept { return name_; }
     // Publishes the outcome; the first one stays. [any]
     void finish(std::int64_t state) noexcept;
 
@@ -44,6 +56,7 @@ private:
     void* mapping_;
     std::size_t length_;
     LoadStateRecord* record_;
+    LoadStateName name_;
 };
 
 }  // namespace pegaflow::rpc

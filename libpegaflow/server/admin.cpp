@@ -69,17 +69,19 @@ Reply health(const Engine& engine) {
     const bool pool = s.pool_capacity_bytes != 0;
     bool ssd_ok = true;
     json::value ssd = ssd_health(engine, &ssd_ok);
-    json::object body{
-        {"status", !pool    ? "unhealthy"
-                   : ssd_ok ? "ok"
-                            : "degraded"},
-        {"ssd", std::move(ssd)},
-        {"pool", json::object{{"ok", pool}, {"capacity_bytes", s.pool_capacity_bytes}, {"used_bytes", s.pool_used_bytes}}},
-        {"transfers", json::object{{"saves_in_flight", s.saves_in_flight},
-                                   {"loads_in_flight", s.loads_in_flight},
-                                   {"save_failures", s.save_failures},
-                                   {"load_failures", s.load_failures}}},
-        {"instances", s.instances}};
+    json::object body{{"status", !pool    ? "unhealthy"
+                                 : ssd_ok ? "ok"
+                                          : "degraded"},
+                      {"ssd", std::move(ssd)},
+                      {"pool", json::object{{"ok", pool},
+                                            {"capacity_bytes", s.pool_capacity_bytes},
+                                            {"ready_bytes", s.pool_ready_bytes},
+                                            {"used_bytes", s.pool_used_bytes}}},
+                      {"transfers", json::object{{"saves_in_flight", s.saves_in_flight},
+                                                 {"loads_in_flight", s.loads_in_flight},
+                                                 {"save_failures", s.save_failures},
+                                                 {"load_failures", s.load_failures}}},
+                      {"instances", s.instances}};
     json::array devices;
     for (const InstanceInfo& instance : engine.instances()) {
         for (const WorkerInfo& worker : instance.workers)

@@ -21,7 +21,7 @@ unexpected<Error> bad(std::string_view value, std::string_view expected) {
 
 using Member = std::function<std::string&(Config&)>;
 
-Option text_option(std::string key, std::string help, std::string type, std::function<std::string&(Config&)> member) {
+Option text_option(std::string key, std::string help, std::string type, const std::function<std::string&(Config&)>& member) {
     return {std::move(key),
             std::move(type),
             std::move(help),
@@ -34,7 +34,7 @@ Option text_option(std::string key, std::string help, std::string type, std::fun
 }
 
 Option choice_option(std::string key, std::string help, std::vector<std::string> choices,
-                     std::function<std::string&(Config&)> member) {
+                     const std::function<std::string&(Config&)>& member) {
     const std::string type = fmt::format("one of {}", fmt::join(choices, ", "));
     return {std::move(key),
             type,
@@ -48,7 +48,7 @@ Option choice_option(std::string key, std::string help, std::vector<std::string>
             }};
 }
 
-Option address_option(std::string key, std::string help, std::function<std::string&(Config&)> member) {
+Option address_option(std::string key, std::string help, const std::function<std::string&(Config&)>& member) {
     constexpr const char* kType = "address:port, as 127.0.0.1:50055 or [::1]:50055";
     return {std::move(key),
             kType,
@@ -67,7 +67,7 @@ Option address_option(std::string key, std::string help, std::function<std::stri
             }};
 }
 
-Option bool_option(std::string key, std::string help, std::function<bool&(Config&)> member) {
+Option bool_option(std::string key, std::string help, const std::function<bool&(Config&)>& member) {
     return {std::move(key),
             "true or false",
             std::move(help),
@@ -80,7 +80,8 @@ Option bool_option(std::string key, std::string help, std::function<bool&(Config
             }};
 }
 
-Option size_option(std::string key, std::string help, std::uint64_t least, std::function<std::uint64_t&(Config&)> member) {
+Option size_option(std::string key, std::string help, std::uint64_t least,
+                   const std::function<std::uint64_t&(Config&)>& member) {
     const std::string type = least == 0 ? "a size" : fmt::format("a size of at least {}", format_size(least));
     return {std::move(key),
             type,
@@ -97,7 +98,7 @@ Option size_option(std::string key, std::string help, std::uint64_t least, std::
 
 template <class T>
 Option integer_option(std::string key, std::string help, std::uint64_t least, std::uint64_t most,
-                      std::function<T&(Config&)> member) {
+                      const std::function<T&(Config&)>& member) {
     const std::string type = fmt::format("an integer from {} to {}", least, most);
     return {std::move(key),
             type,
@@ -113,7 +114,7 @@ Option integer_option(std::string key, std::string help, std::uint64_t least, st
             }};
 }
 
-Option duration_option(std::string key, std::string help, std::function<std::chrono::nanoseconds&(Config&)> member) {
+Option duration_option(std::string key, std::string help, const std::function<std::chrono::nanoseconds&(Config&)>& member) {
     constexpr const char* kType = "a duration such as 500ms, 30s, 15m or 1h";
     return {std::move(key),
             kType,
@@ -134,7 +135,7 @@ Option duration_option(std::string key, std::string help, std::function<std::chr
 }
 
 // Comma separated on the command line, an array in the file.
-Option list_option(std::string key, std::string help, std::function<std::vector<std::string>&(Config&)> member) {
+Option list_option(std::string key, std::string help, const std::function<std::vector<std::string>&(Config&)>& member) {
     return {std::move(key),
             "a list of texts",
             std::move(help),
@@ -231,7 +232,13 @@ std::vector<Option> make_options() {
                                 [](Config& c) -> std::string& { return c.log_level; }));
     out.push_back(size_option("pool.size", "Host memory for cached blocks, over all NUMA nodes.", 4096,
                               [](Config& c) -> std::uint64_t& { return c.engine.pool_bytes; }));
-    out.push_back(size_option("pool.block-size-hint", "Typical bytes of one block; sizes the admission policy. 0 = 2 MiB.", 0,
+    out.push_back(
+        size_option("pool.slice",
+                    "The pool becomes ready in slices of this size, the first one before the server answers. No block "
+                    "can be larger. 0 = all at once.",
+                    0, [](Config& c) -> std::uint64_t& { return c.engine.pool_slice_bytes; }));
+    out.push_back(size_option("pool.block-size-hint",
+                              "Typical bytes of one block; sizes the history of the eviction policy. 0 = 2 MiB.", 0,
                               [](Config& c) -> std::uint64_t& { return c.engine.block_bytes_hint; }));
     out.push_back(bool_option("pool.hugepages", "Back the pool with huge pages set aside by vm.nr_hugepages.",
                               [](Config& c) -> bool& { return c.engine.hugepages; }));
@@ -239,10 +246,14 @@ std::vector<Option> make_options() {
                               "a path", [](Config& c) -> std::string& { return c.engine.pool_file; }));
     out.push_back(bool_option("pool.numa-affinity", "Divide the pool among the NUMA nodes and place blocks near their device.",
                               [](Config& c) -> bool& { return c.engine.numa_affinity; }));
-    out.push_back(choice_option("cache.eviction", "Which block goes first when the pool is full.", {"lru"},
-                                [](Config& c) -> std::string& { return c.engine.eviction_policy; }));
-    out.push_back(choice_option("cache.admission", "Whether a new block may push an old one out.", {"none", "tiny_lfu"},
-                                [](Config& c) -> std::string& { return c.engine.admission_policy; }));
+    out.push_back(text_option("cache.eviction",
+                              "Which block goes first when the pool is full. tiny_lfu lets blocks that are used often stay "
+                              "unused longer; lru looks at the last use alone.",
+                              "tiny_lfu, lru, or the name of a policy plug-in",
+                              [](Config& c) -> std::string& { return c.engine.eviction_policy; }));
+    out.push_back(text_option("cache.admission", "Whether a new block may push an old one out; none lets every one.",
+                              "none, or the name of a policy plug-in",
+                              [](Config& c) -> std::string& { return c.engine.admission_policy; }));
     out.push_back(bool_option("cache.digests", "Compute a CRC32C of each sealed page in the background.",
                               [](Config& c) -> bool& { return c.engine.digests; }));
     out.push_back(bool_option("cache.verify-on-load", "Check the digests of resident blocks before every load.",

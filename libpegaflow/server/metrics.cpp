@@ -166,6 +166,7 @@ std::string Metrics::expose(const Engine& engine) const {
         families.push_back(family(name, help, MetricType::Counter, static_cast<double>(value)));
     };
     gauge("pegaflow_pool_capacity_bytes", "Bytes of the pool.", s.pool_capacity_bytes);
+    gauge("pegaflow_pool_ready_bytes", "Bytes of the pool that are in memory and registered.", s.pool_ready_bytes);
     gauge("pegaflow_pool_used_bytes", "Bytes of the pool that hold pages.", s.pool_used_bytes);
     gauge("pegaflow_pool_largest_free_bytes", "The longest free range of the pool.", s.pool_largest_free_bytes);
     counter("pegaflow_pool_alloc_failures_total", "Saves that found no page after eviction.", s.pool_alloc_failures);

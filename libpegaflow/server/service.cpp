@@ -7,17 +7,16 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstring>
-#include <map>
 #include <mutex>
 #include <thread>
 
-#include "base/log.hpp"
 #include "engine.grpc.pb.h"
 #include "pegaflow/abi/region.h"
 #include "rpc/load_state.hpp"
 #include "rpc/status.hpp"
 #include "server/grpc_server.hpp"
 #include "server/pickle.hpp"
+#include "server/sessions.hpp"
 
 namespace pegaflow::server {
 namespace {
@@ -134,34 +133,6 @@ private:
     const GrpcOptions& options_;
     const char* method_;
     Clock::time_point started_ = Clock::now();
-};
-
-// Which stream owns an instance: the newest. The end of the owner's stream ends the instance.
-class Sessions {
-public:
-    explicit Sessions(Engine& engine) : engine_(engine) {}
-
-    std::uint64_t open(const std::string& instance) {
-        const std::lock_guard lock(mutex_);
-        return owners_[instance] = ++last_;
-    }
-    // From the thread that cleans up: unregistering waits for copies.
-    void ended(const std::string& instance, std::uint64_t token) {
-        {
-            const std::lock_guard lock(mutex_);
-            const auto it = owners_.find(instance);
-            if (it == owners_.end() || it->second != token) return;
-            owners_.erase(it);
-        }
-        const auto result = engine_.unregister_instance(instance);
-        base::log_info("server", "the session of instance {} ended{}", instance, result ? ", its memory was released" : "");
-    }
-
-private:
-    Engine& engine_;
-    std::mutex mutex_;
-    std::uint64_t last_ = 0;                       // guarded by mutex_
-    std::map<std::string, std::uint64_t> owners_;  // guarded by mutex_
 };
 
 // Runs short tasks one after another on a thread of its own.
@@ -397,6 +368,7 @@ Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire:
     auto attached = rpc::AttachedLoadState::attach(request.load_state_shm());
     if (!attached) return fail(std::move(attached).error());
     auto state = std::make_shared<rpc::AttachedLoadState>(std::move(*attached));
+    sessions_.reports_into(request.instance_id(), state->name());
     std::vector<std::vector<std::string_view>> names;
     for (const wire::LoadGroup& group : request.groups()) names.push_back(views(group.layer_names()));
     const std::vector<std::span<const std::string_view>> groups(names.begin(), names.end());
@@ -423,9 +395,10 @@ Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire:
     load.loads = loads;
     load.wait_event = request.wait_event();
     auto started = engine_.load_async(
-        load, {nullptr, [state](Result<void> result) { state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError); }});
+        load, {nullptr, [state](const Result<void>& result) { state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError); }});
     if (started) return {};
     state->finish(rpc::kLoadError);
+    sessions_.not_begun(request.instance_id(), state->name());
     return fail(std::move(started).error());
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The conformance suite, run on each back end by name, and on each wrapped in the interposers.
+// The conformance suites, run on each back end by name, on each wrapped in the interposers, and on policies.
 #include "tools/conformance/conformance.hpp"
 
 #include <cstdlib>
@@ -50,19 +50,23 @@ TEST_P(Conformance, Passes) {
 constexpr const char* kHost = "pegaflow-backend-host.so";
 constexpr const char* kNvme = "pegaflow-backend-nvme.so";
 
-INSTANTIATE_TEST_SUITE_P(BackEnds, Conformance,
-                         ::testing::Values(Subject{"host", kHost, {}, {}}, Subject{"host_one_thread", kHost, {"threads=1"}, {}},
-                                           Subject{"cuda", "pegaflow-backend-cuda.so", {}, {}}, Subject{"nvme", kNvme, {}, {}},
+INSTANTIATE_TEST_SUITE_P(
+    Modules, Conformance,
+    ::testing::Values(Subject{"host", kHost, {}, {}}, Subject{"host_one_thread", kHost, {"threads=1"}, {}},
+                      Subject{"cuda", "pegaflow-backend-cuda.so", {}, {}},
+                      Subject{"nvme", kNvme, {}, {}},
                                            Subject{"nvme_deferred", kNvme, {"ring=deferred"}, {}},
                                            Subject{"nvme_small_ring", kNvme, {"ring=deferred", "depth=3", "io_bytes=4096"}, {}},
                                            Subject{"nvme_plain", kNvme, {"fixed=off", "depth_bytes=8192"}, {}},
                                            Subject{"nvme_page_cache", kNvme, {"direct=off"}, {}},
                                            Subject{"fault_over_nvme", "pegaflow-plugin-fault.so", {"inner=nvme"}, {kNvme}},
                                            Subject{"trace_over_nvme", "pegaflow-plugin-trace.so", {"inner=nvme"}, {kNvme}},
-                                           Subject{"template", "pegaflow-backend-template.so", {}, {}},
-                                           Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},
-                                           Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}}),
-                         [](const auto& subject) { return std::string(subject.param.name); });
+                      Subject{"template", "pegaflow-backend-template.so", {}, {}},
+                      Subject{"template_policy", "pegaflow-plugin-template_policy.so", {}, {}},
+                      Subject{"template_policy_patient", "pegaflow-plugin-template_policy.so", {"chances=3"}, {}},
+                      Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},
+                      Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}}),
+    [](const auto& subject) { return std::string(subject.param.name); });
 
 }  // namespace
 }  // namespace pegaflow::conformance

@@ -12,6 +12,12 @@ std::vector<CheckResult> run(const Options& options) {
     current_options = options;
     try {
         const Module module(options);
+        if (module.backend == nullptr) {
+            const PolicySubject subject{static_cast<const pega_eviction_table*>(module.entry->get(PEGA_EVICTION_TABLE)),
+                                        static_cast<const pega_admission_table*>(module.entry->get(PEGA_ADMISSION_TABLE)),
+                                        &module.host, module.options};
+            return run(subject, options.seed, options.only);
+        }
         for (const auto& part : {batch_checks(), life_checks(), peer_checks(), durable_checks()}) {
             for (const Check& check : part) {
                 if (std::string(check.name).find(options.only) == std::string::npos) continue;

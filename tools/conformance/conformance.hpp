@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// conformance.hpp - the one suite that every back end passes, run on a module file, ours or a stranger's, through the C ABI
-// alone.
+// conformance.hpp - the suites that every back end and every policy passes, run on a module file, ours or a stranger's, through
+// the C ABI alone.
 #pragma once
 
 #include <cstdint>
 #include <string>
 #include <vector>
+
+#include "pegaflow/abi/policy.h"
 
 namespace pegaflow::conformance {
 
@@ -25,7 +27,18 @@ struct CheckResult {
     std::string text;  // what was wrong, or why it was skipped
 };
 
-// Runs the suite; each check opens the first device afresh. [serial]
+// Runs the suites of what the module offers: those of policies, or that of back ends, where each check opens the first device
+// afresh. [serial]
 std::vector<CheckResult> run(const Options& options);
+
+// Policies by their tables; null = not offered.
+struct PolicySubject {
+    const pega_eviction_table* eviction = nullptr;
+    const pega_admission_table* admission = nullptr;
+    const pega_host* host = nullptr;
+    std::vector<pega_option> options;  // for create
+};
+// Runs the suites of policies. [serial]
+std::vector<CheckResult> run(const PolicySubject& subject, std::uint64_t seed = 1, const std::string& only = "");
 
 }  // namespace pegaflow::conformance

@@ -52,9 +52,11 @@ Module::Module(const Options& given) {
         by_name_[companion->name] = companion;
     }
     entry = load(given.path);
+    // A module without any of these may be a policy.
+    const bool policy = entry->get(PEGA_EVICTION_TABLE) != nullptr || entry->get(PEGA_ADMISSION_TABLE) != nullptr;
     const auto table = [&](const char* id) {
         const void* found = entry->get(id);
-        if (found == nullptr) throw Failed(fmt::format("no table {}", id));
+        if (found == nullptr && !policy) throw Failed(fmt::format("no table {}", id));
         return found;
     };
     backend = static_cast<const pega_backend_table*>(table(PEGA_BACKEND_TABLE));

@@ -17,6 +17,7 @@
 
 #include "base/crc32c.hpp"
 #include "engine/pool/pool.hpp"
+#include "engine/pool/pool_regions.hpp"
 #include "engine/tier/file_tier.hpp"
 #include "pegaflow/bytes.hpp"
 #include "pegaflow/transfer.hpp"
@@ -85,14 +86,14 @@ struct TierBench::State {
     std::unique_ptr<Fabric> fabric;
     Host host;
     ScopeTable scopes;
-    std::map<Device*, Region> regions;
+    std::unique_ptr<PoolRegions> regions;
     std::unique_ptr<tier::FileTier> files;
     std::map<std::uint64_t, std::uint64_t> next;  // by block size: the next number that was not written
 
     ~State() {
         if (files) files->close(Clock::now());
         files.reset();
-        regions.clear();
+        regions.reset();
         fabric.reset();
         std::error_code error;
         if (!directory.empty()) std::filesystem::remove_all(directory, error);
@@ -239,13 +240,8 @@ Result<std::unique_ptr<TierBench>> TierBench::open(const Arguments& arguments) {
     options.capacity_bytes = bytes + 6 * kSegmentBytes;
     options.segment_bytes = kSegmentBytes;
     options.write_queue_bytes = std::uint64_t{256} << 20;
-    const auto region = [raw = s.get()](Device& device) -> Result<const Region*> {
-        const auto it = raw->regions.find(&device);
-        if (it != raw->regions.end()) return &it->second;
-        PEGA_ASSIGN(Region made, device.register_address(raw->host.pool->base(), raw->host.pool->capacity()));
-        return &raw->regions.emplace(&device, std::move(made)).first->second;
-    };
-    PEGA_ASSIGN(s->files, tier::FileTier::open(options, {*s->fabric, s->scopes, s->host, region, s->host.pool->capacity()}));
+    s->regions = std::make_unique<PoolRegions>(*s->host.pool);
+    PEGA_ASSIGN(s->files, tier::FileTier::open(options, {*s->fabric, s->scopes, s->host, *s->host.pool, *s->regions}));
     for (const TierDeviceInfo& device : s->files->devices()) {
         if (device.state != "ok") return fail(Code::kInvalid, device.path + ": " + device.problem);
     }

@@ -6,6 +6,7 @@
 #include <iostream>
 #include <memory>
 
+#include "pegaflow/abi/policy.h"
 #include "pegaflow/bytes.hpp"
 #include "pegaflow/transfer.hpp"
 #include "tools/conformance/conformance.hpp"
@@ -33,6 +34,15 @@ std::string capabilities_text(const pega_capabilities& c) {
                        format_size(c.cost[0].bytes_per_second));
 }
 
+void list_policies(Fabric& fabric, const std::string& name, Context& context) {
+    const auto entry = fabric.module(name);
+    if (!entry) return;
+    if ((*entry)->get(PEGA_EVICTION_TABLE) != nullptr)
+        context.out << "  eviction policy: cache.eviction = \"" << name << "\"\n";
+    if ((*entry)->get(PEGA_ADMISSION_TABLE) != nullptr)
+        context.out << "  admission policy: cache.admission = \"" << name << "\"\n";
+}
+
 void list(const std::vector<std::string>& search_path, Context& context) {
     auto fabric = Fabric::open({.search_path = search_path});
     if (!fabric) return context.fail(fabric.error());
@@ -40,6 +50,7 @@ void list(const std::vector<std::string>& search_path, Context& context) {
     for (const ModuleReport& module : (*fabric)->modules()) {
         context.out << fmt::format("{} {} ({})\n", module.name.empty() ? "?" : module.name, module.version, module.path);
         if (!module.problem.empty()) context.out << fmt::format("  not usable: {}\n", module.problem);
+        if (module.problem.empty() && module.devices.empty()) list_policies(**fabric, module.name, context);
         for (const DeviceInfo& device : module.devices) {
             context.out << fmt::format("  {}  {}{}{}\n", device.name, device.text, device.uuid.empty() ? "" : "  ",
                                        device.uuid);
@@ -75,8 +86,8 @@ void add_plugins(CLI::App& app, Context& context) {
     auto arguments = std::make_shared<Arguments>();
     CLI::App& verb = *app.add_subcommand("plugins", "List back ends and plug-ins; check one against the conformance suite");
     verb.add_option("--search-path", arguments->search_path, "Further directories to search");
-    verb.add_option("--check", arguments->check.path, "Run the conformance suite on this back end file");
-    verb.add_option("--option", arguments->check.options, "key=value for the checked back end; may be repeated");
+    verb.add_option("--check", arguments->check.path, "Run the conformance suite on this back end or policy file");
+    verb.add_option("--option", arguments->check.options, "key=value for the checked module; may be repeated");
     verb.add_option("--seed", arguments->check.seed, "Seed of the random batches");
     verb.add_option("--only", arguments->check.only, "Run only checks whose name contains this");
     verb.callback([arguments, &context] {

@@ -61,7 +61,7 @@ private:
 
 class Replay {
 public:
-    Replay(const TierReplayOptions& options, const BlockIndex::PolicyFactory& eviction, AdmissionPolicy& admission)
+    Replay(const TierReplayOptions& options, const EvictionFactory& eviction, AdmissionPolicy& admission)
         : options_(options), host_(index_pointer_, options.block_bytes), index_(eviction, admission, host_) {
         index_pointer_ = &index_;
         scopes_.number_of("trace", "layout");
@@ -145,18 +145,17 @@ private:
 
 }  // namespace
 
-Result<TierReplay> replay_tier(const std::vector<std::vector<std::uint32_t>>& requests, const std::vector<std::string>& hashes,
-                               const TierReplayOptions& options) {
+Result<TierReplay> replay_tier(const std::vector<std::vector<std::uint32_t>>& requests,
+                               const std::function<std::string(std::uint32_t)>& hash, const TierReplayOptions& options) {
     if (options.memory_blocks == 0 || options.ssd_blocks == 0)
         return fail(Code::kInvalid, "a replay with an SSD needs room for at least one block on each tier");
-    PEGA_ASSIGN(const auto eviction, make_eviction_policy("lru"));
-    PEGA_ASSIGN(const auto admission, make_admission_policy("none", 1));
+    PEGA_ASSIGN(const auto eviction, make_eviction_policy("lru", options.memory_blocks));
+    PEGA_ASSIGN(const auto admission, make_admission_policy("none"));
     Replay replay(options, eviction, *admission);
-    std::vector<std::string_view> views;
     for (const auto& request : requests) {
-        views.clear();
-        for (const std::uint32_t id : request) views.push_back(hashes[id]);
-        replay.request(views);
+        std::vector<std::string> hashes;
+        for (const std::uint32_t number : request) hashes.push_back(hash(number));
+        replay.request({hashes.begin(), hashes.end()});
     }
     return replay.outcome();
 }

@@ -183,4 +183,14 @@ Result<Device*> Fabric::route(std::string_view local_device, std::uint32_t remot
 
 Result<const pega_entry*> Fabric::module(std::string_view name) { return state_->registry->find(name); }
 
+std::vector<pega_option> Fabric::module_options(std::string_view name) const {
+    std::vector<pega_option> out;
+    const auto it = state_->options.options.find(std::string(name));
+    if (it == state_->options.options.end()) return out;
+    for (const auto& [key, value] : it->second) out.push_back({key.c_str(), value.c_str()});
+    return out;
+}
+
+const pega_host* Fabric::host() const noexcept { return state_->registry->host(); }
+
 }  // namespace pegaflow

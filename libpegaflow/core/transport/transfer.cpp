@@ -2,10 +2,18 @@
 #include "core/transport/transfer.hpp"
 
 #include <fmt/format.h>
+#include <algorithm>
+#include <thread>
 
 #include <cassert>
 
 namespace pegaflow {
+namespace {
+
+constexpr std::chrono::microseconds kWaitAwake{200};
+
+}  // namespace
+
 namespace {
 
 // The transfer whose on_done runs on this thread; null once the callback has destroyed it or submitted it again.
@@ -212,6 +220,9 @@ Result<std::uint64_t> Completion::wait() const { return wait_for(std::chrono::na
 
 Result<std::uint64_t> Completion::wait_for(std::chrono::nanoseconds timeout) const {
     if (state_ == nullptr) return fail(Code::kInvalid, "this Completion belongs to no batch");
+    // Most transfers are shorter than it takes to be woken.
+    const auto patience = std::chrono::steady_clock::now() + std::min<std::chrono::nanoseconds>(timeout, kWaitAwake);
+    while (!done() && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
     if (!done()) {
         std::unique_lock lock(state_->mutex);
         const auto ended = [&] { return state_->done.load(std::memory_order_relaxed); };

@@ -37,9 +37,10 @@ struct ShardFill {
     std::uint32_t missing = 0;
 };
 
-// Guarded by the mutex of its index shard: state, fill, links. Pages are written by the claims' owners only and never after
-// sealing. The block and its pages go when the last reference does.
-struct Block {
+// Guarded by the mutex of its index shard: state, fill, order, epoch. Pages are written by the claims' owners only and never
+// after sealing. The block and its pages go when the last reference does. What a lookup touches lies in the first cache line:
+// references, marks of use, and the key as far as a hash of 32 bytes goes.
+struct alignas(64) Block {
     Block(const BlockKey& k, std::uint64_t h, PageOwner& o) : key(k), hash(h), owner(o) {}
     ~Block() {
         for (const Page& page : pages) {
@@ -51,23 +52,33 @@ struct Block {
         for (const Page& page : pages) bytes += page.offset == kNoPage ? 0 : page.bytes;
         return bytes;
     }
+    // Notes a use; racing ones may count as one. [data]
+    void touch(std::uint64_t tick) noexcept {
+        last_use.store(tick, std::memory_order_relaxed);
+        const std::uint8_t count = uses.load(std::memory_order_relaxed);
+        if (count < kMaxUses) uses.store(count + 1, std::memory_order_relaxed);
+    }
+    static constexpr std::uint8_t kMaxUses = 15;
 
+    std::atomic<std::uint32_t> refs{0};
+    BlockState state = BlockState::kFilling;
+    std::atomic<std::uint8_t> uses{0};       // since it came, and before as far as the policy remembers
+    std::uint8_t epoch = 0;                  // of `uses`; the policy's own
+    bool doomed = false;                     // goes as soon as nobody uses it; guarded by the index
+    std::atomic<std::uint64_t> last_use{0};  // tick of the index
     const BlockKey key;
     const std::uint64_t hash;
     PageOwner& owner;
-    std::atomic<std::uint32_t> refs{0};
-    BlockState state = BlockState::kFilling;
+    std::uint32_t order = 0;  // place in the order of eviction
+    std::uint32_t shards_missing = 0;
+    std::atomic<bool> digested{false};
     std::vector<Page> pages;                       // by shard of the storage group
     std::unique_ptr<std::vector<ShardFill>> fill;  // until sealed
-    std::uint32_t shards_missing = 0;
     std::int64_t birth_ns = 0;
+    std::uint64_t came = 0;              // tick when it became resident
+    std::uint64_t tag = 0;               // a policy plug-in's own word
     std::vector<std::uint32_t> digests;  // one a page
-    std::atomic<bool> digested{false};
-    std::atomic<bool> offered{false};  // a slower tier has it, or is about to
-    // Links of the eviction policy.
-    Block* newer = nullptr;
-    Block* older = nullptr;
-    std::uint64_t stamp = 0;
+    std::atomic<bool> offered{false};    // a slower tier has it, or is about to
 };
 
 // A counted reference: while one exists, the block's pages stay. Cheap to move.

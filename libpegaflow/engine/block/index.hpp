@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // index.hpp - every block that is resident or being filled, found by key; sharded, so that no query takes a global lock.
 //
-// A lookup hashes ahead, then takes one shard's lock for each hash: long enough to find, pin and touch. It allocates
-// nothing for a hash.
+// A lookup works on chunks of hashes: it hashes them all, fetches their slots and blocks ahead into the cache, then takes the
+// lock of each shard that the chunk meets once: long enough to compare and pin. It allocates nothing for a hash.
 #pragma once
 
 #include <array>
@@ -17,7 +17,7 @@
 
 #include "engine/block/block.hpp"
 #include "engine/policy/admission_policy.hpp"
-#include "engine/policy/eviction_policy.hpp"
+#include "engine/policy/eviction_order.hpp"
 
 namespace pegaflow::engine {
 
@@ -39,9 +39,10 @@ struct GroupShape {
 
 class BlockIndex {
 public:
-    using PolicyFactory = std::function<std::unique_ptr<EvictionPolicy>()>;
+    static constexpr std::size_t kShards = 64;
+
     // `admission` is borrowed for the index's life.
-    BlockIndex(const PolicyFactory& policy, AdmissionPolicy& admission, PageOwner& pages);
+    BlockIndex(const EvictionFactory& policy, AdmissionPolicy& admission, PageOwner& pages);
     ~BlockIndex();
 
     // Pins the resident blocks of the longest prefix of `hashes` and appends them to `out`. [any]
@@ -69,15 +70,18 @@ public:
 
     // Makes a complete block resident at once (replay of traces, slower tiers). False when it is there already. With `wanted`
     // admission is not asked: somebody waits for the block. [any]
-    bool insert_resident(BlockRef block, bool* admitted, bool wanted = false);
+    bool insert_resident(const BlockRef& block, bool* admitted, bool wanted = false);
 
     // Takes the block that should go first out of the index; null when no block can go. Its memory follows its last reference.
     // [any]
     BlockRef evict_one();
     // The same for this very block. False when it was not resident. [any]
     bool erase(Block& block);
-    // Takes every resident block out; `visit` sees each. [any]
-    void erase_all(const std::function<void(BlockRef)>& visit);
+    // Takes every resident block out that nobody uses; `visit` sees each. The others stay, and are taken out by erase_doomed
+    // when nobody uses them any more; returns how many. [any]
+    std::uint64_t erase_all(const std::function<void(BlockRef)>& visit);
+    // Takes out the blocks that erase_all had to leave and that nobody uses now; costs nothing while there are none. [any]
+    void erase_doomed(const std::function<void(BlockRef)>& visit);
     // Drops incomplete blocks that nobody copies into and that are older than `before_ns` or of the scope `scope`. [any]
     std::uint64_t drop_incomplete(std::int64_t before_ns, std::uint64_t scope);
 
@@ -89,37 +93,54 @@ public:
     std::uint64_t incomplete() const noexcept { return incomplete_.load(std::memory_order_relaxed); }
 
 private:
-    static constexpr std::size_t kShards = 64;
+    static constexpr unsigned kShardShift = 58;
+    static constexpr std::size_t kChunk = 256;      // hashes looked up at once
+    static constexpr std::size_t kFirstChunk = 32;  // fewer: many a prefix ends soon
 
     struct Slot {
-        std::uint64_t hash = 0;  // with the lowest bit set; 0 = free
-        Block* block = nullptr;
+        std::atomic<std::uint64_t> hash{0};  // with the lowest bit set; 0 = free
+        std::atomic<Block*> block{nullptr};
     };
-    // Open addressing with linear probing and backward-shift deletion, at most half full.
+    // Open addressing with linear probing and backward-shift deletion, at most half full. Tables that were outgrown stay, as
+    // long as the index, for readers that look ahead without the mutex: all together they are no larger than the current one.
+    struct Table {
+        explicit Table(std::size_t count) : mask(count - 1), slots(std::make_unique<Slot[]>(count)) {}
+        const std::size_t mask;
+        std::unique_ptr<Slot[]> slots;
+    };
     struct alignas(64) Shard {
         mutable std::mutex mutex;
-        std::vector<Slot> slots = std::vector<Slot>(64);  // guarded by mutex
-        std::size_t used = 0;                             // guarded by mutex
-        std::unique_ptr<EvictionPolicy> policy;           // guarded by mutex
-        std::atomic<std::uint64_t> oldest{UINT64_MAX};    // of the policy, readable without the mutex
+        std::atomic<Table*> table{nullptr};          // written under mutex
+        std::size_t used = 0;                        // guarded by mutex
+        EvictionOrder order;                         // guarded by mutex
+        std::vector<std::unique_ptr<Table>> tables;  // guarded by mutex
+        std::vector<Block*> doomed;                  // guarded by mutex
     };
+    using Found = std::array<BlockRef, kChunk>;
 
-    Shard& shard_of(std::uint64_t hash) const noexcept { return shards_[hash >> 58]; }
-    static std::size_t find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group,
-                            std::string_view text);
+    Shard& shard_of(std::uint64_t hash) const noexcept { return shards_[hash >> kShardShift]; }
+    static Block* find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group, std::string_view text);
     static void insert(Shard& shard, Block* block);
-    static void erase_slot(Shard& shard, std::size_t at);
+    static void put(Table& table, Block* block);
+    static void erase_slot(Shard& shard, const Block* block);
+    template <class Visit>
+    static void each_block(const Shard& shard, Visit visit);
+    void publish(const Shard& shard) noexcept;
+    PolicyTime time() const noexcept;
     bool make_resident(Shard& shard, Block& block, bool wanted = false);
-    void take_out(Shard& shard, Block& block);
+    void take_out(Shard& shard, Block& block, bool evicted);
+    // Pins the resident blocks of at most kChunk hashes.
+    void pin_chunk(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, Found& found);
     template <class Visit>
     void lookup(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, Visit visit);
 
     mutable std::array<Shard, kShards> shards_;
+    alignas(64) std::array<std::atomic<std::uint64_t>, kShards> lowest_;  // rank in each shard's order, readable without mutex
     AdmissionPolicy& admission_;
     PageOwner& pages_;
-    std::atomic<std::uint64_t> clock_{1};
+    alignas(64) std::atomic<std::uint64_t> clock_{1};
     std::atomic<bool> pressure_{false};
-    std::atomic<std::uint64_t> resident_{0}, resident_bytes_{0}, incomplete_{0};
+    std::atomic<std::uint64_t> resident_{0}, resident_bytes_{0}, incomplete_{0}, doomed_{0};
 };
 
 }  // namespace pegaflow::engine

@@ -6,21 +6,22 @@
 #include <memory>
 #include <string_view>
 
+#include "engine/policy/eviction_policy.hpp"
 #include "pegaflow/result.hpp"
 
 namespace pegaflow::engine {
 
-// Blocks are named by their table hash. All functions are [any].
+// Called with the mutex of one shard of the index held, of any shard: must not call out. All functions are [any].
 class AdmissionPolicy {
 public:
     virtual ~AdmissionPolicy() = default;
-    // The block was asked for or saved.
-    virtual void record(std::uint64_t hash) noexcept = 0;
+    // False for a policy that admits everything: then it is not asked.
+    virtual bool selective() const noexcept { return true; }
     // True when `candidate` should replace `victim`.
-    virtual bool admit(std::uint64_t candidate, std::uint64_t victim) noexcept = 0;
+    virtual bool admit(const Block& candidate, const Block& victim, const PolicyTime& time) noexcept = 0;
 };
 
-// "none" gives a policy that admits everything; "tiny_lfu" one sized for `expected_blocks`. kNotFound for any other name. [any]
-Result<std::unique_ptr<AdmissionPolicy>> make_admission_policy(std::string_view name, std::uint64_t expected_blocks);
+// "none" gives a policy that admits everything. kNotFound for any other name. [any]
+Result<std::unique_ptr<AdmissionPolicy>> make_admission_policy(std::string_view name);
 
 }  // namespace pegaflow::engine

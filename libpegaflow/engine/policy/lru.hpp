@@ -8,15 +8,7 @@ namespace pegaflow::engine {
 
 class Lru final : public EvictionPolicy {
 public:
-    void insert(Block& block, std::uint64_t stamp) override;
-    void touch(Block& block, std::uint64_t stamp) override;
-    void remove(Block& block) override;
-    Block* victim(const std::function<bool(const Block&)>& evictable) override;
-    std::uint64_t oldest() const override { return oldest_ == nullptr ? UINT64_MAX : oldest_->stamp; }
-
-private:
-    Block* newest_ = nullptr;
-    Block* oldest_ = nullptr;
+    std::uint64_t rank(Block& block, const PolicyTime&) override { return block.last_use.load(std::memory_order_relaxed); }
 };
 
 }  // namespace pegaflow::engine

@@ -1,44 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-// tiny_lfu.hpp - admission by estimated frequency (Einziger, Friedman, Manes: TinyLFU, ACM TOS 2017).
+// tiny_lfu.hpp - recency with credit for frequency: a block that is used often may stay unused longer than others.
 //
-// A doorkeeper (Bloom filter) takes first sightings, a count-min sketch of 4-bit counters the rest; after `sample` recordings
-// all counters are halved and the doorkeeper is emptied, so that old popularity fades.
+// A use is worth what LRU makes it worth; each doubling of the number of uses adds half a turnover of the cache to it, up to
+// three doublings. The number survives eviction in a sketch, so a block that comes back is known. Blocks that are used once
+// (a scan) go first; a block that was popular once is outlived after at most two and a half turnovers.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <mutex>
-#include <vector>
 
-#include "engine/policy/admission_policy.hpp"
+#include "engine/policy/eviction_policy.hpp"
+#include "engine/policy/frequency_sketch.hpp"
 
 namespace pegaflow::engine {
 
-class TinyLfu final : public AdmissionPolicy {
+class TinyLfu final : public EvictionPolicy {
 public:
-    explicit TinyLfu(std::uint64_t expected_blocks);
-    void record(std::uint64_t hash) noexcept override;
-    bool admit(std::uint64_t candidate, std::uint64_t victim) noexcept override;
-    // The estimate, 0 to 16. [any]
-    std::uint32_t frequency(std::uint64_t hash) const noexcept;
+    // What is known of blocks that are not there; one for all shards of an index, which share it.
+    class History {
+    public:
+        explicit History(std::uint64_t expected_blocks);
+        // A block came; now and then all counts are halved. [any]
+        std::uint32_t uses_of(std::uint64_t hash) noexcept;
+        void remember(std::uint64_t hash, std::uint32_t uses) noexcept { sketch_.raise(hash, uses); }
+        std::uint8_t epoch() const noexcept { return epoch_.load(std::memory_order_relaxed); }
+
+    private:
+        FrequencySketch sketch_;
+        const std::uint64_t sample_;  // blocks that come between two halvings
+        std::atomic<std::uint64_t> came_{0};
+        std::atomic<std::uint8_t> epoch_{0};  // halvings so far
+    };
+
+    explicit TinyLfu(std::shared_ptr<History> history) : history_(std::move(history)) {}
+    void inserted(Block& block, const PolicyTime& time) override;
+    void removed(Block& block, bool evicted) override;
+    std::uint64_t rank(Block& block, const PolicyTime& time) override;
 
 private:
-    static constexpr int kRows = 4;
-    static constexpr std::uint32_t kMaxCount = 15;
+    void age(Block& block) const noexcept;
 
-    std::uint64_t slot(std::uint64_t hash, int row) const noexcept;
-    std::uint32_t counter(std::uint64_t at, int row) const noexcept;
-    bool known(std::uint64_t hash) const noexcept;
-    void age();
-
-    std::uint64_t mask_;    // counters a row, minus one
-    std::uint64_t sample_;  // recordings between two agings
-    std::vector<std::atomic<std::uint64_t>>
-        counters_;  // 16 counters a word; racing increments may be lost, which an estimate allows
-    std::vector<std::atomic<std::uint64_t>> doorkeeper_;
-    std::atomic<std::uint64_t> recorded_{0};
-    std::mutex aging_;
+    std::shared_ptr<History> history_;  // with the other shards of the index
 };
 
 }  // namespace pegaflow::engine

@@ -9,8 +9,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
-#include <thread>
 
+#include "base/log.hpp"
 #include "base/numa.hpp"
 #include "pegaflow/bytes.hpp"
 
@@ -18,13 +18,30 @@ namespace pegaflow::engine {
 namespace {
 
 constexpr std::uint64_t kHugepage = std::uint64_t{2} << 20;
-constexpr std::uint64_t kTouchSlice = std::uint64_t{256} << 20;  // a thread a slice, at most one a processor
+constexpr std::uint64_t kTouchShare = std::uint64_t{256} << 20;  // a thread a share, at most one a processor
+constexpr std::uint64_t kTouchStep = std::uint64_t{64} << 20;    // between two looks at whether to stop
 constexpr std::uint64_t kSmallPage = 4096;
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
 
 std::string reason(const PoolOptions& options) {
     const char* advice = options.hugepages ? "; are enough huge pages set aside (vm.nr_hugepages)?" : "";
     return fmt::format("cannot map a pool of {}{}{}: {}{}", format_size(options.bytes), options.file.empty() ? "" : " in ",
                        options.file, std::strerror(errno), advice);
+}
+
+// Makes the system give memory to the range. False, with errno, when it has none: touching it would end the process.
+bool touch(std::byte* from, std::uint64_t length) {
+    if (::madvise(from, length, MADV_POPULATE_WRITE) == 0) return true;
+    if (errno != EINVAL) return false;
+    // A kernel that does not know it. A read-modify-write of nothing: a pool file that is attached again keeps its bytes.
+    for (std::uint64_t at = 0; at < length; at += kSmallPage) {
+        auto* byte = reinterpret_cast<volatile std::byte*>(from + at);
+        *byte = *byte;
+    }
+    return true;
 }
 
 }  // namespace
@@ -44,28 +61,75 @@ Result<void> Pool::map(const PoolOptions& options) {
     return {};
 }
 
-void Pool::touch() {
-    std::vector<std::thread> threads;
+void Pool::divide(const PoolOptions& options, std::uint64_t page) {
+    std::vector<base::NumaNode> nodes = base::numa_nodes();
+    if (!options.numa_affinity || bytes_ < nodes.size() * kHugepage) nodes.resize(1);
+    nodes_ = nodes.size();
+    const std::uint64_t share = bytes_ / nodes_ / page * page;
+    const auto end_of = [&](std::size_t node) { return node + 1 == nodes_ ? bytes_ : (node + 1) * share; };
+    const std::uint64_t wanted = options.slice_bytes == 0 ? bytes_ : options.slice_bytes;
+    const std::uint64_t length = std::max(page, (wanted / nodes_ + page - 1) / page * page);
+    for (std::uint64_t round = 0; round * length < end_of(nodes_ - 1) - (nodes_ - 1) * share; ++round) {
+        for (std::size_t node = 0; node < nodes_; ++node) {
+            const std::uint64_t offset = node * share + round * length;
+            if (offset >= end_of(node)) continue;
+            auto slice = std::make_unique<Slice>();
+            slice->node = nodes[node].id;
+            slice->offset = offset;
+            slice->length = std::min(length, end_of(node) - offset);
+            slices_.push_back(std::move(slice));
+        }
+    }
+}
+
+Result<void> Pool::prepare(std::size_t first, std::size_t end) {
     const std::size_t processors = std::max(1U, std::thread::hardware_concurrency());
-    for (const Arena& arena : arenas_) {
-        base::prefer_node(base_ + arena.offset, arena.length, arena.node);
-        const std::uint64_t slices = (arena.length + kTouchSlice - 1) / kTouchSlice;
+    std::atomic<int> error{0};
+    std::vector<std::thread> threads;
+    for (std::size_t number = first; number < end; ++number) {
+        const Slice& slice = *slices_[number];
+        base::prefer_node(base_ + slice.offset, slice.length, slice.node);
+        const std::uint64_t shares = (slice.length + kTouchShare - 1) / kTouchShare;
         const std::uint64_t workers =
-            std::clamp<std::uint64_t>(slices, 1, std::max<std::size_t>(1, processors / arenas_.size()));
+            std::clamp<std::uint64_t>(shares, 1, std::max<std::size_t>(1, processors / (end - first)));
+        const std::uint64_t share = (slice.length / workers + kHugepage) / kHugepage * kHugepage;
         for (std::uint64_t w = 0; w < workers; ++w) {
-            threads.emplace_back([this, &arena, workers, w] {
-                if (arenas_.size() > 1) base::bind_thread_to_node(arena.node);
-                const std::uint64_t share = (arena.length / workers + kSmallPage) / kSmallPage * kSmallPage;
-                const std::uint64_t end = std::min(arena.length, (w + 1) * share);
-                for (std::uint64_t at = w * share; at < end; at += kSmallPage) {
-                    // A read-modify-write of nothing: a pool file that is attached again keeps its bytes.
-                    auto* byte = reinterpret_cast<volatile std::byte*>(base_ + arena.offset + at);
-                    *byte = *byte;
+            threads.emplace_back([&, share, w] {
+                if (nodes_ > 1) base::bind_thread_to_node(slice.node);
+                const std::uint64_t limit = std::min(slice.length, (w + 1) * share);
+                for (std::uint64_t at = w * share; at < limit && !stop_.load() && error.load() == 0; at += kTouchStep) {
+                    if (!touch(base_ + slice.offset + at, std::min(kTouchStep, limit - at))) error.store(errno);
                 }
             });
         }
     }
     for (std::thread& thread : threads) thread.join();
+    if (stop_.load()) return fail(Code::kCanceled, "the pool is closing");
+    if (error.load() != 0) {
+        return fail(Code::kNoMemory,
+                    fmt::format("the system has no memory for slice {} of {} of the pool: {}; make pool.size smaller, or free "
+                                "memory or huge pages",
+                                first + 1, slices_.size(), std::strerror(error.load())),
+                    error.load());
+    }
+    for (std::size_t number = first; number < end; ++number) {
+        slices_[number]->slab.add(slices_[number]->offset, slices_[number]->length);
+        slices_[number]->ready.store(true, std::memory_order_release);
+    }
+    return {};
+}
+
+void Pool::prepare_rest(std::size_t first) {
+    for (; first < slices_.size() && !stop_.load(); first += nodes_) {
+        const auto prepared = prepare(first, std::min(first + nodes_, slices_.size()));
+        if (prepared) continue;
+        if (prepared.error().code != Code::kCanceled) {
+            base::log_error("engine", "{}; the pool stays at {} of {}", prepared.error().message, format_size(ready_bytes()),
+                            format_size(bytes_));
+        }
+        return;
+    }
+    base::log_info("engine", "all {} of the pool are ready", format_size(bytes_));
 }
 
 Result<std::unique_ptr<Pool>> Pool::create(const PoolOptions& options) {
@@ -77,20 +141,20 @@ Result<std::unique_ptr<Pool>> Pool::create(const PoolOptions& options) {
     const std::uint64_t page = options.hugepages ? kHugepage : Slab::kGranule;
     pool->bytes_ = (options.bytes + page - 1) / page * page;
     PEGA_TRY(pool->map(options));
-    std::vector<base::NumaNode> nodes = base::numa_nodes();
-    if (!options.numa_affinity || pool->bytes_ < nodes.size() * kHugepage) nodes.resize(1);
-    const std::uint64_t share = pool->bytes_ / nodes.size() / page * page;
-    for (std::size_t i = 0; i < nodes.size(); ++i) {
-        const std::uint64_t offset = i * share;
-        const std::uint64_t length = i + 1 == nodes.size() ? pool->bytes_ - offset : share;
-        pool->arenas_.push_back({nodes[i].id, offset, length, std::make_unique<Slab>()});
-        pool->arenas_.back().slab->add(offset, length);
-    }
-    pool->touch();
+    pool->divide(options, page);
+    const std::size_t first = std::min(pool->nodes_, pool->slices_.size());
+    PEGA_TRY(pool->prepare(0, first));
+    if (first < pool->slices_.size()) pool->background_ = std::thread([raw = pool.get(), first] { raw->prepare_rest(first); });
     return pool;
 }
 
+void Pool::close() {
+    stop_.store(true);
+    if (background_.joinable()) background_.join();
+}
+
 Pool::~Pool() {
+    close();
     if (base_ != nullptr) ::munmap(base_, bytes_);
     if (fd_ >= 0) ::close(fd_);
 }
@@ -100,32 +164,45 @@ std::uint64_t Pool::allocate(std::uint64_t bytes, int node) {
     return allocate_many(bytes, 1, node, one) == 1 ? one[0] : Slab::kNone;
 }
 
-std::uint64_t Pool::allocate_many(std::uint64_t bytes, std::uint64_t count, int node, std::vector<std::uint64_t>& out) {
+std::uint64_t Pool::allocate_many(std::uint64_t bytes, std::uint64_t count, int node, std::vector<std::uint64_t>& out,
+                                  const Usable& usable) {
     std::uint64_t done = 0;
     for (const bool preferred : {true, false}) {
-        for (Arena& arena : arenas_) {
-            if (done < count && (arena.node == node) == preferred) done += arena.slab->allocate_many(bytes, count - done, out);
+        for (std::size_t number = 0; number < slices_.size() && done < count; ++number) {
+            Slice& slice = *slices_[number];
+            if ((slice.node == node) != preferred || !slice.ready.load(std::memory_order_acquire)) continue;
+            if (usable == nullptr || usable(number)) done += slice.slab.allocate_many(bytes, count - done, out);
         }
     }
     return done;
 }
 
-Pool::Arena& Pool::arena_of(std::uint64_t offset) noexcept {
-    return *std::find_if(arenas_.begin(), arenas_.end(),
-                         [&](const Arena& a) { return offset >= a.offset && offset < a.offset + a.length; });
+std::size_t Pool::slice_of(std::uint64_t offset) const noexcept {
+    const auto it = std::find_if(slices_.begin(), slices_.end(), [&](const auto& slice) {
+        return offset >= slice->offset && offset - slice->offset < slice->length;
+    });
+    return static_cast<std::size_t>(it - slices_.begin());
 }
 
-void Pool::free_page(std::uint64_t offset, std::uint64_t bytes) noexcept { arena_of(offset).slab->free(offset, bytes); }
+void Pool::free_page(std::uint64_t offset, std::uint64_t bytes) noexcept {
+    slices_[slice_of(offset)]->slab.free(offset, bytes);
+}
+
+std::uint64_t Pool::ready_bytes() const noexcept {
+    std::uint64_t bytes = 0;
+    for (const auto& slice : slices_) bytes += slice->ready.load(std::memory_order_acquire) ? slice->length : 0;
+    return bytes;
+}
 
 std::uint64_t Pool::used() const {
     std::uint64_t used = 0;
-    for (const Arena& arena : arenas_) used += arena.slab->used();
+    for (const auto& slice : slices_) used += slice->slab.used();
     return used;
 }
 
 std::uint64_t Pool::largest_free() const {
     std::uint64_t largest = 0;
-    for (const Arena& arena : arenas_) largest = std::max(largest, arena.slab->largest_free());
+    for (const auto& slice : slices_) largest = std::max(largest, slice->slab.largest_free());
     return largest;
 }
 

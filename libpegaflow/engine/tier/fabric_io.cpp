@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace pegaflow::engine::tier {
@@ -29,7 +30,7 @@ Result<Device*> find_file_device(Fabric& fabric, const std::string& backend) {
 
 void FabricIo::FreeAligned::operator()(std::byte* memory) const { std::free(memory); }
 
-Result<std::unique_ptr<FabricIo>> FabricIo::open(Container& container, Device& device, const Region& pool,
+Result<std::unique_ptr<FabricIo>> FabricIo::open(Container& container, Device& device, PoolAccess pool,
                                                  std::uint64_t staging_bytes, std::chrono::nanoseconds limit) {
     std::unique_ptr<FabricIo> io(new FabricIo(container, pool, limit));
     io->staging_bytes_ = round_up(staging_bytes);
@@ -56,14 +57,58 @@ FabricIo::~FabricIo() {
     if (writes_) writes_->close();
 }
 
+// The pool's memory is registered slice by slice: a transfer has one slice.
+Result<std::vector<FabricIo::Part>> FabricIo::divide(Memory memory, std::span<const Piece> pieces) {
+    std::vector<Part> out;
+    if (memory == Memory::kStaging) {
+        out.push_back({0, &staging_region_, {pieces.begin(), pieces.end()}});
+        return out;
+    }
+    for (Piece piece : pieces) {
+        while (piece.length != 0) {
+            const std::size_t number = pool_.pool.slice_of(piece.memory_offset);
+            const Pool::Slice& slice = pool_.pool.slice(number);
+            auto part = std::find_if(out.begin(), out.end(), [number](const Part& p) { return p.slice == number; });
+            if (part == out.end()) {
+                PEGA_ASSIGN(const Region* const region, pool_.slices.get(number));
+                part = out.insert(out.end(), {number, region, {}});
+            }
+            const std::uint64_t within = piece.memory_offset - slice.offset;
+            const std::uint64_t length = std::min(piece.length, slice.length - within);
+            part->pieces.push_back({within, piece.file_offset, length});
+            piece = {piece.memory_offset + length, piece.file_offset + length, piece.length - length};
+        }
+    }
+    return out;
+}
+
 void FabricIo::submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) {
+    auto parts = divide(memory, pieces);
+    if (!parts) return ended(fail(std::move(parts).error()));
+    if (parts->size() == 1) return start(op, parts->front(), std::move(ended));
+    auto call = std::make_shared<Call>();  // shared by the transfers
+    call->left = parts->size();
+    call->ended = std::move(ended);
+    for (const Part& part : *parts) {
+        start(op, part, [call](Result<void> result) {
+            {
+                const std::lock_guard lock(call->mutex);
+                if (!result && call->result) call->result = std::move(result);
+                if (--call->left != 0) return;
+            }
+            call->ended(std::move(call->result));
+        });
+    }
+}
+
+void FabricIo::start(Op op, const Part& part, Ended ended) {
     auto batch = std::make_shared<Batch>();
     batch->ended = std::move(ended);
     batch->lane = op == Op::kRead ? reads_.get() : writes_.get();
     batch->deadline = std::chrono::steady_clock::now() + limit_;
-    batch->transfer.flat(memory == Memory::kPool ? pool_ : staging_region_, file_).priority(op == Op::kRead ? 2 : 0);
+    batch->transfer.flat(*part.region, file_).priority(op == Op::kRead ? 2 : 0);
     if (op == Op::kRead) batch->transfer.read();
-    for (const Piece& piece : pieces) batch->transfer.range(piece.memory_offset, piece.file_offset, piece.length);
+    for (const Piece& piece : part.pieces) batch->transfer.range(piece.memory_offset, piece.file_offset, piece.length);
     std::list<std::shared_ptr<Batch>>::iterator place;
     {
         const std::lock_guard lock(mutex_);

@@ -7,8 +7,10 @@
 #include <memory>
 #include <mutex>
 #include <string>
+#include <vector>
 
 #include "engine/lane.hpp"
+#include "engine/pool/pool_regions.hpp"
 #include "engine/tier/container.hpp"
 #include "engine/tier/data_io.hpp"
 #include "pegaflow/transfer.hpp"
@@ -21,9 +23,13 @@ Result<Device*> find_file_device(Fabric& fabric, const std::string& backend);
 
 class FabricIo final : public DataIo {
 public:
-    // `container`, `device` and `pool` (registered on the device) are borrowed. A batch that takes longer than `limit` is
-    // cancelled.
-    static Result<std::unique_ptr<FabricIo>> open(Container& container, Device& device, const Region& pool,
+    // The pool, and how the device reaches it.
+    struct PoolAccess {
+        const Pool& pool;
+        DeviceSlices& slices;
+    };
+    // `container`, `device` and what `pool` names are borrowed. A transfer that takes longer than `limit` is cancelled.
+    static Result<std::unique_ptr<FabricIo>> open(Container& container, Device& device, PoolAccess pool,
                                                   std::uint64_t staging_bytes, std::chrono::nanoseconds limit);
     ~FabricIo() override;
 
@@ -47,11 +53,27 @@ private:
         void operator()(std::byte* memory) const;
     };
 
-    FabricIo(Container& container, const Region& pool, std::chrono::nanoseconds limit)
+    // Counts the transfers of one call down; the last one ends it.
+    struct Call {
+        std::mutex mutex;
+        std::size_t left = 0;  // guarded by mutex
+        Result<void> result;   // the first failure; guarded by mutex
+        Ended ended;
+    };
+    // Pieces whose memory lies in one region, with offsets in it.
+    struct Part {
+        std::size_t slice = 0;
+        const Region* region = nullptr;
+        std::vector<Piece> pieces;
+    };
+
+    FabricIo(Container& container, PoolAccess pool, std::chrono::nanoseconds limit)
         : container_(container), pool_(pool), limit_(limit) {}
+    Result<std::vector<Part>> divide(Memory memory, std::span<const Piece> pieces);
+    void start(Op op, const Part& part, Ended ended);
 
     Container& container_;
-    const Region& pool_;
+    const PoolAccess pool_;
     const std::chrono::nanoseconds limit_;
     std::unique_ptr<std::byte, FreeAligned> staging_;
     std::uint64_t staging_bytes_ = 0;

@@ -74,7 +74,7 @@ FileTier::FileTier(const TierOptions& options, Parts parts)
     : options_(options),
       parts_(std::move(parts)),
       catalog_(parts_.scopes),
-      queue_(queue_bytes(options, parts_.pool_bytes)),
+      queue_(queue_bytes(options, parts_.pool.capacity())),
       budget_(options.write_bytes_per_day, Clock::now()) {
     writer_options_.discard = options.discard;
 }
@@ -123,9 +123,9 @@ void FileTier::open_store(Store& store, Device& device, std::uint64_t capacity) 
 Result<void> FileTier::try_open(Store& store, Device& device, std::uint64_t capacity) {
     const auto begin = Clock::now();
     PEGA_ASSIGN(store.container, Container::open(store.info.path, capacity, options_.segment_bytes));
-    PEGA_ASSIGN(const Region* const pool, parts_.pool_region(device));
-    PEGA_ASSIGN(store.io,
-                FabricIo::open(*store.container, device, *pool, Writer::staging_bytes(writer_options_), options_.io_time));
+    PEGA_ASSIGN(DeviceSlices* const pool, parts_.regions.open(device));
+    PEGA_ASSIGN(store.io, FabricIo::open(*store.container, device, {parts_.pool, *pool}, Writer::staging_bytes(writer_options_),
+                                         options_.io_time));
     recover(store);
     store.info.recovery_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     const Usage usage = catalog_.usage(store.number);

@@ -27,8 +27,8 @@ public:
         Fabric& fabric;
         ScopeTable& scopes;
         TierHost& host;
-        std::function<Result<const Region*>(Device&)> pool_region;  // the pool, registered on a device
-        std::uint64_t pool_bytes = 0;
+        const Pool& pool;
+        PoolRegions& regions;
     };
     // Opens all paths and reads what lies there. A path that cannot be used is one device less, with the reason; kInvalid only
     // for options that can never work.

@@ -154,12 +154,15 @@ struct TierOptions {
 
 struct EngineOptions {
     std::uint64_t pool_bytes = std::uint64_t{30} << 30;
+    // The pool is made ready in slices of this many bytes, the first one before create returns; 0 = all of it. No block page
+    // can be larger than a slice.
+    std::uint64_t pool_slice_bytes = std::uint64_t{16} << 30;
     std::uint64_t block_bytes_hint = 0;  // typical bytes of a block page; 0 = learned from the first instance
     bool hugepages = false;
     std::string pool_file;  // tmpfs or hugetlbfs file that backs the pool; "" = anonymous memory
     bool numa_affinity = true;
-    std::string eviction_policy = "lru";    // a built-in, or a plug-in module's name
-    std::string admission_policy = "none";  // "none", "tiny_lfu", or a plug-in module's name
+    std::string eviction_policy = "tiny_lfu";  // "lru", "tiny_lfu", or a plug-in module's name
+    std::string admission_policy = "none";     // "none", or a plug-in module's name
     std::chrono::nanoseconds lease_time = std::chrono::seconds(600);
     std::chrono::nanoseconds incomplete_block_time =
         std::chrono::seconds(300);              // partly filled blocks older than this are dropped
@@ -278,7 +281,8 @@ public:
     Result<void> flush_to_tier(std::chrono::steady_clock::time_point deadline);
     // The paths of the tier, in the order of the options. Empty without one.
     std::vector<TierDeviceInfo> tier_devices() const;
-    // Drops every resident block; the memory of one that a lease or a copy uses follows when that ends.
+    // Drops every resident block. One that a lease or a copy uses stays a hit, counts as still referenced, and goes shortly
+    // after that ended.
     MemoryCleanup cleanup_memory();
     // True when the block is resident: for tests and tools, no lease and no effect on recency.
     bool contains(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;

@@ -84,6 +84,9 @@ public:
     Result<Device*> route(std::string_view local_device, std::uint32_t remote_kind);
     // The entry of a module that is no back end (a policy), loaded on first use; valid as long as the Fabric. kNotFound.
     Result<const pega_entry*> module(std::string_view name);
+    // What such a module is opened with: its options of FabricOptions, and its host. Valid as long as the Fabric. [any]
+    std::vector<pega_option> module_options(std::string_view name) const;
+    const pega_host* host() const noexcept;
 
 private:
     struct State;

@@ -11,6 +11,7 @@
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
 #include "pegaflow/abi/host.h"
+#include "pegaflow/abi/policy.h"
 #include "pegaflow/abi/region.h"
 #include "pegaflow/abi/status.h"
 
@@ -52,6 +53,55 @@ TEST(AbiLayout, Option) {
     PIN_SIZE(pega_option, 16);
     PIN(pega_option, key, 0, 8);
     PIN(pega_option, value, 8, 8);
+}
+
+TEST(AbiLayout, PolicyParams) {
+    PIN_SIZE(pega_policy_params, 32);
+    PIN(pega_policy_params, size, 0, 4);
+    PIN(pega_policy_params, option_count, 4, 4);
+    PIN(pega_policy_params, options, 8, 8);
+    PIN(pega_policy_params, expected_blocks, 16, 8);
+    PIN(pega_policy_params, part, 24, 4);
+    PIN(pega_policy_params, parts, 28, 4);
+}
+
+TEST(AbiLayout, PolicyTime) {
+    PIN_SIZE(pega_policy_time, 24);
+    PIN(pega_policy_time, size, 0, 4);
+    PIN(pega_policy_time, reserved, 4, 4);
+    PIN(pega_policy_time, now, 8, 8);
+    PIN(pega_policy_time, turnover, 16, 8);
+}
+
+TEST(AbiLayout, PolicyBlock) {
+    PIN_SIZE(pega_policy_block, 48);
+    PIN(pega_policy_block, size, 0, 4);
+    PIN(pega_policy_block, uses, 4, 4);
+    PIN(pega_policy_block, hash, 8, 8);
+    PIN(pega_policy_block, bytes, 16, 8);
+    PIN(pega_policy_block, came, 24, 8);
+    PIN(pega_policy_block, last_use, 32, 8);
+    PIN(pega_policy_block, tag, 40, 8);
+}
+
+TEST(AbiLayout, EvictionTable) {
+    PIN_SIZE(pega_eviction_table, 48);
+    PIN(pega_eviction_table, size, 0, 4);
+    PIN(pega_eviction_table, reserved, 4, 4);
+    PIN(pega_eviction_table, create, 8, 8);
+    PIN(pega_eviction_table, destroy, 16, 8);
+    PIN(pega_eviction_table, rank, 24, 8);
+    PIN(pega_eviction_table, insert, 32, 8);
+    PIN(pega_eviction_table, remove, 40, 8);
+}
+
+TEST(AbiLayout, AdmissionTable) {
+    PIN_SIZE(pega_admission_table, 32);
+    PIN(pega_admission_table, size, 0, 4);
+    PIN(pega_admission_table, reserved, 4, 4);
+    PIN(pega_admission_table, create, 8, 8);
+    PIN(pega_admission_table, destroy, 16, 8);
+    PIN(pega_admission_table, admit, 24, 8);
 }
 
 TEST(AbiLayout, Memory) {

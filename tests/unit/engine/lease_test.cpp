@@ -59,11 +59,11 @@ TEST(LeaseTable, BlocksStayUntilTheLastShareOrTheLastReader) {
     EXPECT_TRUE(table.consume(shared, "a", 1));
     EXPECT_EQ(pages.freed, 3);
     const LeaseId released = table.create("a", blocks(pages, 2), 1, soon);
-    std::vector<BlockRef> reader = *table.peek(released, "a", 0);
+    LeasedBlocks reader = *table.peek(released, "a", 0);
     EXPECT_TRUE(table.release(released));
     EXPECT_EQ(table.release(released).error().code, Code::kNotFound);
     EXPECT_EQ(pages.freed, 3);
-    reader.clear();
+    reader.reset();
     EXPECT_EQ(pages.freed, 5);
 }
 

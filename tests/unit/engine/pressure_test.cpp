@@ -34,6 +34,32 @@ TEST_F(PressureTest, ALongRunOfSavesNeverFindsTheOwnBacklogInItsWay) {
     EXPECT_EQ(stats.pool_used_bytes, stats.pool_capacity_bytes);
 }
 
+TEST_F(PressureTest, BlocksInManySlicesOfThePoolComeBackWithTheirLayersInOrder) {
+    EngineOptions options = small(std::uint64_t{1} << 20);
+    options.pool_slice_bytes = std::uint64_t{48} << 10;  // three pages
+    open(options);
+    ToyWorker w("i", 0, 0, 1, 1, 64, toy::layers(4, 4096));
+    enroll(w);
+    Hashes early(0, 3), more(100, 45);
+    fill(w, early);  // while the pool still grows
+    for (int i = 0; i < 400 && engine_->stats().pool_ready_bytes != (1 << 20); ++i) std::this_thread::sleep_for(5ms);
+    EXPECT_EQ(engine_->stats().pool_ready_bytes, std::uint64_t{1} << 20);
+    fill(w, more);
+    w.wipe();
+    std::vector<std::size_t> seen;
+    const auto loads = loading(w, lease_all("i", more), ids(5, 45));
+    std::promise<Result<void>> done;
+    ASSERT_TRUE(engine_->load_async(loads->request, {[&](std::size_t landed) { seen.push_back(landed); },
+                                                     [&](Result<void> r) { done.set_value(std::move(r)); }}));
+    ASSERT_TRUE(done.get_future().get());
+    EXPECT_EQ(w.difference(more, ids(5, 45)), "");
+    EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
+    EXPECT_EQ(seen.back(), 4U);
+    ASSERT_TRUE(load(w, lease_all("i", early), ids(60, 3)));
+    EXPECT_EQ(w.difference(early, ids(60, 3)), "");
+    EXPECT_EQ(engine_->stats().load_bytes, 48 * w.block_bytes());
+}
+
 TEST_F(PressureTest, TheBlocksUsedLastStay) {
     open(small(std::uint64_t{256} << 10));  // 16 pages
     ToyWorker w("i", 0, 0, 1, 1, 32, toy::layers(2, 8192));
@@ -194,7 +220,9 @@ TEST_F(PressureTest, OptionsThatCannotBeAreRefused) {
 
 // Ranks of several replicas save, look up, load, cancel and vanish at once, in a pool that holds a fraction of it all.
 TEST_F(PressureTest, ManyClientsAtOnceNeverSeeAWrongByte) {
-    open(small(std::uint64_t{1} << 20));
+    EngineOptions options = small(std::uint64_t{1} << 20);
+    options.pool_slice_bytes = std::uint64_t{96} << 10;
+    open(options);
     std::atomic<std::uint64_t> loaded_blocks{0}, wrong{0}, unexpected_errors{0};
     const auto expected = [](Code code) {
         return code == Code::kNoMemory || code == Code::kQueueFull || code == Code::kCanceled || code == Code::kNotFound;

@@ -2,6 +2,7 @@
 #include "engine/block/index.hpp"
 
 #include <list>
+#include <thread>
 
 #include "engine/policy/lru.hpp"
 
@@ -28,8 +29,8 @@ protected:
     }
 
     NoPages pages_;
-    std::unique_ptr<AdmissionPolicy> admission_ = *make_admission_policy("none", 1);
-    BlockIndex index_{*make_eviction_policy("lru"), *admission_, pages_};
+    std::unique_ptr<AdmissionPolicy> admission_ = *make_admission_policy("none");
+    BlockIndex index_{*make_eviction_policy("lru", 1000), *admission_, pages_};
 };
 
 TEST_F(IndexTest, FindsThePrefixAndPinsIt) {
@@ -94,6 +95,98 @@ TEST_F(IndexTest, NeverEvictsWhatIsPinned) {
     EXPECT_EQ(evicted, 99);
     EXPECT_TRUE(index_.contains(1, 0, "0"));
     EXPECT_EQ(pages_.freed, 99);
+}
+
+TEST_F(IndexTest, ABlockGoesBeforeThoseItContinues) {
+    std::vector<std::string> hashes;
+    for (int i = 0; i < 600; ++i) hashes.push_back("block-" + std::to_string(i));
+    for (int i = 599; i >= 0; --i) insert(hashes[i]);
+    const std::vector<std::string_view> views(hashes.begin(), hashes.end());
+    for (const std::size_t used : {0, 300}) {  // fresh; then the first half was used
+        std::vector<BlockRef> found;
+        index_.lookup_prefix(1, 0, std::span(views).first(used), found);
+        found.clear();
+        for (std::size_t i = 0; i < 150; ++i) ASSERT_EQ(index_.evict_one()->key.hash(), hashes[599 - used / 2 - i]);
+    }
+}
+
+TEST_F(IndexTest, EraseAllLeavesWhatIsInUseUntilItIsNot) {
+    for (int i = 0; i < 100; ++i) insert(std::to_string(i));
+    const std::string names[] = {"0", "1"};
+    const std::string_view views[] = {names[0], names[1]};
+    std::vector<BlockRef> pinned, again;
+    index_.lookup_prefix(1, 0, views, pinned);
+    int gone = 0;
+    const auto count = [&](BlockRef) { ++gone; };
+    EXPECT_EQ(index_.erase_all(count), 2U);
+    EXPECT_EQ(gone, 98);
+    EXPECT_EQ(index_.resident(), 2U);
+    index_.lookup_prefix(1, 0, views, again);
+    EXPECT_EQ(again.size(), 2U) << "still a hit";
+    pinned.clear();
+    index_.erase_doomed(count);
+    EXPECT_EQ(gone, 98);
+    again.pop_back();
+    EXPECT_EQ(index_.erase_all(count), 1U) << "told twice";
+    EXPECT_EQ(gone, 99);
+    again.clear();
+    index_.erase_doomed(count);
+    EXPECT_EQ(gone, 100);
+    EXPECT_EQ(index_.resident(), 0U);
+    EXPECT_EQ(pages_.freed, 100);
+}
+
+TEST_F(IndexTest, AScanDoesNotDriveOutWhatIsUsedOften) {
+    for (const char* name : {"lru", "tiny_lfu"}) {
+        BlockIndex index(*make_eviction_policy(name, 100), *admission_, pages_);
+        const auto use = [&](const std::string& hash) {
+            const std::string_view view = hash;
+            std::vector<BlockRef> found;
+            index.lookup_prefix(1, 0, {&view, 1}, found);
+            if (!found.empty()) return true;
+            bool admitted = false;
+            index.insert_resident(make(pages_, 1, hash), &admitted);
+            if (index.resident() > 100) index.evict_one();
+            return false;
+        };
+        for (int round = 0; round < 8; ++round) {
+            for (int i = 0; i < 40; ++i) use("hot-" + std::to_string(i));
+        }
+        for (int i = 0; i < 200; ++i) use("scan-" + std::to_string(i));
+        int hits = 0;
+        for (int i = 0; i < 40; ++i) hits += use("hot-" + std::to_string(i)) ? 1 : 0;
+        EXPECT_EQ(hits, std::string(name) == "lru" ? 0 : 40) << name;
+    }
+}
+
+TEST_F(IndexTest, ReadersAndWritersAtOnceKeepEveryBlockWhole) {
+    constexpr int kHashes = 4000;
+    std::vector<std::string> hashes;
+    for (int i = 0; i < kHashes; ++i) hashes.push_back("a-hash-of-some-length-" + std::to_string(i));
+    const std::vector<std::string_view> views(hashes.begin(), hashes.end());
+    std::atomic<int> wrong{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 2; ++t) {
+        threads.emplace_back([&, t] {
+            for (int i = 0; i < kHashes * 2; ++i) {
+                insert(hashes[(i * 7 + t * 13) % kHashes]);
+                if (index_.resident() > 1000) (void)index_.evict_one();
+            }
+        });
+        threads.emplace_back([&] {
+            for (int round = 0; round < 50; ++round) {
+                std::vector<BlockRef> found;
+                std::vector<std::uint32_t> positions;
+                index_.lookup_each(1, 0, views, found, positions);
+                for (std::size_t i = 0; i < found.size(); ++i) wrong += found[i]->key.hash() == hashes[positions[i]] ? 0 : 1;
+            }
+        });
+    }
+    for (std::thread& thread : threads) thread.join();
+    EXPECT_EQ(wrong, 0);
+    while (index_.evict_one()) {
+    }
+    EXPECT_EQ(index_.resident(), 0U);
 }
 
 TEST_F(IndexTest, ClaimsGiveEachLayerToOneSaver) {

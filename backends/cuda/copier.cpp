@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "copier.hpp"
+
+#include <algorithm>
+
+#include "pieces.hpp"
+
+namespace cuda_backend {
+namespace {
+
+constexpr unsigned bit(Path path) noexcept { return 1U << static_cast<unsigned>(path); }
+
+// Links between GPUs are faster than the copy engine can be fed with small runs; kernels feed them.
+Path peer_path(const Plan& plan, unsigned can) noexcept {
+    constexpr std::uint64_t kLargeRun = 4U << 20;
+    if (plan.fragment < kLargeRun && (can & bit(Path::kBulk)) != 0) return Path::kBulk;
+    if (plan.fragment < kLargeRun && (can & bit(Path::kVector)) != 0) return Path::kVector;
+    return (can & bit(Path::kBatch)) != 0 ? Path::kBatch : Path::kLoop;
+}
+
+}  // namespace
+
+Result Copier::open(const CopyTools& tools, bool urgent) {
+    tools_ = tools;
+    const Driver& driver = *tools.driver;
+    int least = 0;
+    int greatest = 0;
+    driver.cuCtxGetStreamPriorityRange(&least, &greatest);
+    const int priority = urgent || tools.settings->high_priority ? greatest : least;
+    Result result = driver.cuStreamCreateWithPriority(&main_, kStreamNonBlocking, priority);
+    if (result == kSuccess) result = driver.cuStreamCreateWithPriority(&side_, kStreamNonBlocking, priority);
+    if (result == kSuccess && tools.kernels->usable(Path::kVector)) result = descriptors_.prepare(driver);
+    if (result != kSuccess) close();
+    return result;
+}
+
+void Copier::close() noexcept {
+    if (tools_.driver == nullptr) return;
+    descriptors_.release(*tools_.driver);
+    staging_.release(*tools_.driver);
+    if (main_ != nullptr) tools_.driver->cuStreamDestroy_v2(main_);
+    if (side_ != nullptr) tools_.driver->cuStreamDestroy_v2(side_);
+    main_ = side_ = nullptr;
+}
+
+Result Copier::wait(Event event) noexcept {
+    const Result result = tools_.driver->cuStreamWaitEvent(side_, event, 0);
+    return result != kSuccess ? result : tools_.driver->cuStreamWaitEvent(main_, event, 0);
+}
+
+void Copier::synchronize() noexcept {
+    tools_.driver->cuStreamSynchronize(side_);
+    tools_.driver->cuStreamSynchronize(main_);
+}
+
+// Bit per path that can move this plan at all.
+unsigned Copier::usable(const Plan& plan) const noexcept {
+    unsigned out = bit(Path::kLoop);
+    if (plan.mixed) return out;
+    if (tools_.driver->has_batched_copies()) out |= bit(Path::kBatch);
+    const Kernels& kernels = *tools_.kernels;
+    if (!kernels.usable(Path::kVector) || plan.pair_count > kMostPairs) return out;
+    std::uint64_t largest = 0;
+    for (const Tile& tile : plan.tiles) largest = std::max(largest, tile.bytes);
+    for (std::uint64_t i = 0; plan.lengths() != nullptr && i < plan.pair_count; ++i)
+        largest = std::max(largest, plan.lengths()[i]);
+    if (pieces_of(largest, kPiece) > kMostPieces) return out;
+    out |= bit(Path::kVector);
+    if (kernels.usable(Path::kBulk) && plan.aligned) out |= bit(Path::kBulk);
+    // Pages smaller than that would be a copy each on the host's side: packing them gains nothing.
+    constexpr std::uint64_t kLeastRun = 256U << 10;
+    const bool packs = plan.lengths() == nullptr && plan.b_is_host && plan.page_run >= std::min(kLeastRun, plan.bytes);
+    if (packs && largest <= tools_.settings->staging_chunk) out |= bit(Path::kStaged);
+    return out;
+}
+
+Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes) {
+    const unsigned can = usable(plan);
+    Route route{tools_.settings->forced, main_};
+    if (route.path == Path::kAuto) {
+        const Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes};
+        route.path = plan.b_is_host ? tools_.table->choose(workload, can) : peer_path(plan, can);
+    } else if ((can & bit(route.path)) == 0) {
+        route.path = Path::kLoop;
+    }
+    // Without memory for the ring the kernels still work.
+    if (route.path == Path::kStaged && staging_.prepare(*tools_.driver, tools_.settings->staging_chunk) != kSuccess)
+        route.path = (can & bit(Path::kBulk)) != 0 ? Path::kBulk : Path::kVector;
+    if (route.path == Path::kBulk || route.path == Path::kVector) {
+        if (on_side_) route.end = side_;
+        on_side_ = !on_side_;
+    }
+    return route;
+}
+
+Result Copier::step(const Plan& plan, const Route& route, unsigned multiprocessors, Cursor& cursor,
+                    std::uint64_t& queued) noexcept {
+    multiprocessors_ = multiprocessors;
+    if (plan.groups[cursor.group].tile_count == 0 || plan.pair_count == 0) {
+        cursor = {cursor.group + 1, 0, 0};
+        return kSuccess;
+    }
+    switch (route.path) {
+        case Path::kBulk:
+        case Path::kVector:
+            return plan.lengths() != nullptr ? step_lengths(plan, route, cursor, queued)
+                                             : step_kernel(plan, route, cursor, queued);
+        case Path::kStaged:
+            return step_staged(plan, cursor, queued);
+        default:
+            return step_runs(plan, route, cursor, queued);
+    }
+}
+
+Result Copier::step_runs(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept {
+    const bool batched = route.path == Path::kBatch;
+    const std::uint32_t end = cursor.group + 1;
+    std::size_t count = 0;
+    for (Run run; count < kRunsACall && plan.next_run(cursor, end, run); ++count) {
+        targets_[count] = plan.to_a ? run.a : run.b;
+        sources_[count] = plan.to_a ? run.b : run.a;
+        lengths_[count] = run.bytes;
+        queued += run.bytes;
+    }
+    return flush(count, batched, route.end);
+}
+
+Result Copier::flush(std::size_t count, bool batched, Stream stream) noexcept {
+    const Driver& driver = *tools_.driver;
+    if (batched && count > 1) return driver.copy_batch(targets_.data(), sources_.data(), lengths_.data(), count, stream);
+    Result result = kSuccess;
+    for (std::size_t i = 0; i < count && result == kSuccess; ++i)
+        result = driver.cuMemcpyAsync(targets_[i], sources_[i], lengths_[i], stream);
+    return result;
+}
+
+void Copier::advance(const Plan& plan, const Band& band, Cursor& cursor) noexcept {
+    const Group& group = plan.groups[cursor.group];
+    cursor.pair = band.pair + band.pairs;
+    if (cursor.pair < plan.pair_count) return;
+    cursor = {cursor.group, band.last - group.first_tile, 0};
+    if (cursor.tile >= group.tile_count) cursor = {cursor.group + 1, 0, 0};
+}
+
+}  // namespace cuda_backend

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+// copier.hpp - queues plans on a channel's streams, by whichever path was chosen.
+//
+// Two streams a channel. Whatever the steps of one plan queue has ended when an event recorded behind them on the route's
+// stream has. Plans of the kernel paths take turns on the two, so that one begins while the other runs out; staged plans use
+// the side stream for their first half and the main stream for the second. One thread at a time; the context is current.
+#pragma once
+
+#include <array>
+#include <cstdint>
+
+#include "kernels.hpp"
+#include "plan.hpp"
+#include "rings.hpp"
+#include "settings.hpp"
+
+namespace cuda_backend {
+
+// What one device's channels share.
+struct CopyTools {
+    const Driver* driver = nullptr;
+    const Kernels* kernels = nullptr;
+    const Settings* settings = nullptr;
+    const PathTable* table = nullptr;
+};
+
+// How one plan is copied, and the stream on which it ends.
+struct Route {
+    Path path = Path::kLoop;
+    Stream end = nullptr;
+    bool kernels() const noexcept { return path == Path::kBulk || path == Path::kVector || path == Path::kStaged; }
+};
+
+class Copier {
+public:
+    Result open(const CopyTools& tools, bool urgent);
+    void close() noexcept;  // nothing is in flight any more
+
+    // Makes everything queued from here on wait for `event`.
+    Result wait(Event event) noexcept;
+    // Waits until both streams are idle.
+    void synchronize() noexcept;
+    // The route for a plan, and what it needs is reserved. [data] once that was reserved.
+    Route prepare(const Plan& plan, std::uint64_t mark_bytes);
+    // Queues the next part of the cursor's group, moves the cursor and adds to `queued` bytes; a kernel takes at most
+    // `multiprocessors`. kNotReady: descriptors are all in use, come again. [data]
+    Result step(const Plan& plan, const Route& route, unsigned multiprocessors, Cursor& cursor, std::uint64_t& queued) noexcept;
+
+private:
+    // Tiles [first, last) times pairs [pair, pair + pairs): what one launch moves.
+    struct Band {
+        std::uint32_t first = 0, last = 0;
+        std::uint64_t pair = 0, pairs = 0;
+        std::uint64_t block_bytes = 0;  // of its tiles for one pair
+        bool dense = false;             // the group's
+        bool few_pieces = false;        // small pieces fit the descriptors
+        std::uint64_t bytes() const noexcept { return block_bytes * pairs; }
+    };
+    // In one call of the driver: few, so that one large batch does not keep others from being seen. (A driver 580 was seen to
+    // corrupt its command stream, Xid 13 and 32, when it was given a thousand copies of 2 KiB to the GPU in one batched call.)
+    static constexpr std::size_t kRunsACall = 256;
+
+    unsigned usable(const Plan& plan) const noexcept;
+    Result step_runs(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
+    Result step_kernel(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
+    Result step_lengths(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
+    Result step_staged(const Plan& plan, Cursor& cursor, std::uint64_t& queued) noexcept;
+    Band band_at(const Plan& plan, const Cursor& cursor) const noexcept;
+    Band chunk_at(const Plan& plan, const Cursor& cursor, std::uint64_t bytes) const noexcept;
+    std::uint64_t chunk_bytes(const Plan& plan, std::uint64_t queued) const noexcept;
+    // Writes a band's descriptors and queues the kernel. With `packed`, side B is that memory: the band's pages one after the
+    // other when the group is dense, else tile after tile.
+    Result launch(const Plan& plan, Path kernel, const Band& band, DevicePointer packed, Stream stream) noexcept;
+    static void write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept;
+    Result launch_job(Path kernel, std::uint64_t largest, const Job& job, Stream stream) noexcept;
+    Result copy_pages(const Plan& plan, const Band& band, DevicePointer packed, Stream stream) noexcept;
+    Result flush(std::size_t count, bool batched, Stream stream) noexcept;
+    static void advance(const Plan& plan, const Band& band, Cursor& cursor) noexcept;
+
+    CopyTools tools_;
+    Stream main_ = nullptr, side_ = nullptr;
+    bool on_side_ = false;          // where the next plan of a kernel path runs
+    unsigned multiprocessors_ = 1;  // of the step under way
+    DescriptorRing descriptors_;
+    StagingRing staging_;
+    std::array<DevicePointer, kRunsACall> targets_{}, sources_{};
+    std::array<std::size_t, kRunsACall> lengths_{};
+};
+
+}  // namespace cuda_backend

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "copier.hpp"
+#include "pieces.hpp"
+
+namespace cuda_backend {
+
+Copier::Band Copier::band_at(const Plan& plan, const Cursor& cursor) const noexcept {
+    const Group& group = plan.groups[cursor.group];
+    Band band;
+    band.first = band.last = group.first_tile + cursor.tile;
+    band.pair = cursor.pair;
+    band.dense = group.dense;
+    std::uint64_t pieces = 0;
+    for (; band.last < group.first_tile + group.tile_count; ++band.last) {
+        const std::uint64_t more = pieces_of(plan.tiles[band.last].bytes, kPiece);
+        if (band.last != band.first && pieces + more > kMostPieces) break;
+        pieces += more;
+        band.block_bytes += plan.tiles[band.last].bytes;
+    }
+    band.pairs = std::min(pairs_beside(pieces, sizeof(Pair)), plan.pair_count - cursor.pair);
+    band.few_pieces = fits_small(pieces, band.pairs);
+    return band;
+}
+
+Result Copier::step_kernel(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept {
+    const Band band = band_at(plan, cursor);
+    const Result result = launch(plan, route.path, band, 0, route.end);
+    if (result != kSuccess) return result;
+    queued += band.bytes();
+    advance(plan, band, cursor);
+    return kSuccess;
+}
+
+void Copier::write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept {
+    const unsigned shift = plan.index_shift;
+    if (!plan.narrow) {
+        auto* pairs = reinterpret_cast<Pair*>(out);
+        for (std::uint64_t i = 0; i < band.pairs; ++i) pairs[i] = plan.pair(band.pair + i);
+    } else if (to_slot) {
+        auto* indices = reinterpret_cast<std::uint32_t*>(out);
+        for (std::uint64_t i = 0; i < band.pairs; ++i)
+            indices[i] = static_cast<std::uint32_t>(plan.pair(band.pair + i).a >> shift);
+    } else {
+        auto* pairs = reinterpret_cast<NarrowPair*>(out);
+        for (std::uint64_t i = 0; i < band.pairs; ++i) {
+            const Pair pair = plan.pair(band.pair + i);
+            pairs[i] = {static_cast<std::uint32_t>(pair.a >> shift), static_cast<std::uint32_t>(pair.b >> shift)};
+        }
+    }
+}
+
+Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePointer packed, Stream stream) noexcept {
+    const DescriptorRing::Portion portion = descriptors_.take(*tools_.driver);
+    if (portion.host == nullptr) return kNotReady;
+    const bool to_slot = packed != 0;
+    const std::uint64_t piece_bytes = band.bytes() <= kSmallLaunch && band.few_pieces ? kSmallPiece : kPiece;
+    auto* tiles = reinterpret_cast<Tile*>(portion.host);
+    unsigned count = 0;
+    std::uint64_t largest = 0;
+    for (std::uint32_t t = band.first; t < band.last; ++t) {
+        Tile tile = plan.tiles[t];
+        if (to_slot) {
+            tile.b = packed;
+            tile.b_stride = band.dense ? band.block_bytes : tile.bytes;
+            packed += band.dense ? tile.bytes : tile.bytes * band.pairs;
+        }
+        largest = std::max(largest, std::min(tile.bytes, piece_bytes));
+        for (std::uint64_t done = 0; done < tile.bytes; done += piece_bytes) {
+            const Tile piece{tile.a + done, tile.a_stride, tile.b + done, tile.b_stride,
+                             std::min(piece_bytes, tile.bytes - done)};
+            tiles[count++] = piece;
+        }
+    }
+    const std::uint64_t place = (count * sizeof(Tile) + 15) / 16 * 16;
+    if (plan.narrow) {
+        for (unsigned i = 0; i < count; ++i) {
+            tiles[i].a_stride <<= plan.index_shift;
+            if (!to_slot) tiles[i].b_stride <<= plan.index_shift;
+        }
+    }
+    Job job{};
+    job.tiles = reinterpret_cast<const Tile*>(portion.device);
+    job.pairs = reinterpret_cast<const void*>(portion.device + place);
+    job.tile_count = count;
+    job.pair_count = static_cast<unsigned>(band.pairs);
+    job.flags = (plan.to_a ? kJobToA : 0) | (to_slot ? kJobPacked : 0) | (plan.narrow ? kJobNarrow : 0);
+    write_pairs(plan, band, to_slot, portion.host + place);
+    return launch_job(kernel, largest, job, stream);
+}
+
+// Pairs with lengths of their own become pieces here, each with its place and its length.
+Result Copier::step_lengths(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept {
+    const DescriptorRing::Portion portion = descriptors_.take(*tools_.driver);
+    if (portion.host == nullptr) return kNotReady;
+    const std::uint64_t room = pairs_beside(1, sizeof(Pair) + sizeof(unsigned));
+    constexpr std::uint64_t kPairsAt = 48;
+    auto* pairs = reinterpret_cast<Pair*>(portion.host + kPairsAt);
+    auto* lengths = reinterpret_cast<unsigned*>(portion.host + kPairsAt + room * sizeof(Pair));
+    *reinterpret_cast<Tile*>(portion.host) = plan.tiles.front();
+    std::uint64_t count = 0;
+    std::uint64_t bytes = 0;
+    std::uint64_t largest = 0;
+    for (; cursor.pair < plan.pair_count; ++cursor.pair) {
+        const std::uint64_t length = plan.lengths()[cursor.pair];
+        if (count + pieces_of(length, kPiece) > room) break;
+        const Pair pair = plan.pair(cursor.pair);
+        for (std::uint64_t done = 0; done < length; done += kPiece) {
+            pairs[count] = {pair.a + done, pair.b + done};
+            lengths[count++] = static_cast<unsigned>(std::min<std::uint64_t>(kPiece, length - done));
+        }
+        largest = std::max(largest, std::min<std::uint64_t>(length, kPiece));
+        bytes += length;
+    }
+    if (cursor.pair == plan.pair_count) cursor = {cursor.group + 1, 0, 0};
+    Job job{};
+    job.tiles = reinterpret_cast<const Tile*>(portion.device);
+    job.pairs = reinterpret_cast<const void*>(portion.device + kPairsAt);
+    job.lengths = reinterpret_cast<const unsigned*>(portion.device + kPairsAt + room * sizeof(Pair));
+    job.tile_count = 1;
+    job.pair_count = static_cast<unsigned>(count);
+    job.flags = plan.to_a ? kJobToA : 0;
+    queued += bytes;
+    return launch_job(route.path, largest, job, route.end);
+}
+
+Result Copier::launch_job(Path kernel, std::uint64_t largest, const Job& job, Stream stream) noexcept {
+    const Driver& driver = *tools_.driver;
+    const Kernels& kernels = *tools_.kernels;
+    const Result result = kernels.launch(driver, kernel, kernels.shape(kernel, largest), job, multiprocessors_, stream);
+    return result != kSuccess ? result : descriptors_.give(driver, stream);
+}
+
+}  // namespace cuda_backend

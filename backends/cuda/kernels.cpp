@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kernels.hpp"
+
+#include <algorithm>
+#include <bit>
+
+extern "C" const char pega_copy_sm80_ptx[];  // zero-terminated; ptx.S
+extern "C" const char pega_copy_sm90_ptx[];
+
+namespace cuda_backend {
+namespace {
+
+constexpr unsigned kStaticShared = 16U << 10;  // what the kernels themselves declare, rounded up
+constexpr unsigned kSmallestStage = 512;
+constexpr unsigned kLargestStage = 16U << 10;
+constexpr unsigned kMostWarps = 16;
+
+}  // namespace
+
+void Kernels::load(const Driver& driver, Device device) {
+    int major = 0;
+    int shared = 0;
+    driver.cuDeviceGetAttribute(&major, kAttributeMajor, device);
+    driver.cuDeviceGetAttribute(&shared, kAttributeSharedOptIn, device);
+    if (major < 8) {
+        problem_ = "the GPU is older than compute capability 8.0";
+        return;
+    }
+    if (driver.cuModuleLoadData(&module_, major >= 9 ? pega_copy_sm90_ptx : pega_copy_sm80_ptx) != kSuccess) {
+        module_ = nullptr;
+        problem_ = "the driver does not take the kernels";
+        return;
+    }
+    driver.cuModuleGetFunction(&vector_, module_, "pega_copy_vector");
+    if (major < 9 || static_cast<unsigned>(shared) < 4 * kStaticShared) return;
+    shared_bytes_ = static_cast<unsigned>(shared) - kStaticShared;
+    Function four = nullptr;
+    Function eight = nullptr;
+    if (driver.cuModuleGetFunction(&four, module_, "pega_copy_bulk_4") == kSuccess &&
+        driver.cuModuleGetFunction(&eight, module_, "pega_copy_bulk_8") == kSuccess &&
+        driver.cuFuncSetAttribute(four, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes_)) == kSuccess &&
+        driver.cuFuncSetAttribute(eight, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes_)) == kSuccess) {
+        bulk4_ = four;
+        bulk8_ = eight;
+    }
+}
+
+void Kernels::unload(const Driver& driver) noexcept {
+    if (module_ != nullptr) driver.cuModuleUnload(module_);
+    *this = {};
+}
+
+LaunchShape Kernels::shape(Path kernel, std::uint64_t bytes) const noexcept {
+    if (kernel == Path::kVector) return {32, 1U << 20, false};
+    const auto stage = std::clamp(static_cast<unsigned>(std::bit_ceil(std::min<std::uint64_t>(bytes, kLargestStage))),
+                                  kSmallestStage, kLargestStage);
+    // Small copies need many in flight, large ones fill the rings with fewer.
+    const bool eight = stage <= 2048;
+    const unsigned warps = std::clamp(shared_bytes_ / (stage * (eight ? 8 : 4)), 1U, kMostWarps);
+    return {warps, stage, eight};
+}
+
+Result Kernels::launch(const Driver& driver, Path kernel, const LaunchShape& shape, Job job, unsigned multiprocessors,
+                       Stream stream) const noexcept {
+    const std::uint64_t count = static_cast<std::uint64_t>(job.tile_count) * job.pair_count;
+    if (count == 0) return kSuccess;
+    const std::uint64_t warps = static_cast<std::uint64_t>(shape.warps) * multiprocessors;
+    job.stage_bytes = shape.stage_bytes;
+    job.group = static_cast<unsigned>(std::clamp<std::uint64_t>(count / (warps * 4), 1, 32));
+    Function function = kernel == Path::kVector ? vector_ : (shape.eight_stages ? bulk8_ : bulk4_);
+    const unsigned stages = shape.eight_stages ? 8 : 4;
+    const unsigned shared = kernel == Path::kVector ? 0 : shape.warps * stages * shape.stage_bytes;
+    const auto blocks = static_cast<unsigned>(std::min<std::uint64_t>(multiprocessors, (count + job.group - 1) / job.group));
+    void* parameters[] = {&job};
+    return driver.cuLaunchKernel(function, blocks, 1, 1, shape.warps * 32, 1, 1, shared, stream, parameters, nullptr);
+}
+
+}  // namespace cuda_backend

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+// kernels.hpp - the copy kernels, loaded into one GPU's context, and how they are launched.
+#pragma once
+
+#include <cstdint>
+
+#include "driver.hpp"
+#include "kernels/job.hpp"
+#include "paths.hpp"
+
+namespace cuda_backend {
+
+// How a launch divides its work. Chosen for the largest copy of a job.
+struct LaunchShape {
+    unsigned warps = 0;        // of a block
+    unsigned stage_bytes = 0;  // bulk kernel: also the largest copy that it takes
+    bool eight_stages = false;
+};
+
+class Kernels {
+public:
+    // Loads the code that fits the GPU; the context is current. What cannot be loaded is not usable, with the reason.
+    void load(const Driver& driver, Device device);
+    void unload(const Driver& driver) noexcept;
+
+    bool usable(Path kernel) const noexcept { return kernel == Path::kBulk ? bulk4_ != nullptr : vector_ != nullptr; }
+    const char* problem() const noexcept { return problem_; }
+    // The shape for copies of at most `bytes`. [data]
+    LaunchShape shape(Path kernel, std::uint64_t bytes) const noexcept;
+    // Queues one job on `multiprocessors` multiprocessors. [data]
+    Result launch(const Driver& driver, Path kernel, const LaunchShape& shape, Job job, unsigned multiprocessors,
+                  Stream stream) const noexcept;
+
+private:
+    Module module_ = nullptr;
+    Function bulk4_ = nullptr, bulk8_ = nullptr, vector_ = nullptr;
+    unsigned shared_bytes_ = 0;  // dynamic shared memory that a block may have
+    const char* problem_ = "";
+};
+
+}  // namespace cuda_backend

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+// job.hpp - what one launch of a copy kernel is told; the same structs on the host and on the GPU.
+//
+// A job moves every combination of a tile and a pair: `bytes` bytes between a + pair.a * a_stride and b + pair.b * b_stride.
+// Side A is the memory of the GPU that runs the kernel; side B is host memory, a peer's memory or a staging slot. All addresses
+// are those of the unified address space. Little-endian, natural alignment; sizes are pinned below.
+#pragma once
+
+#include <cstdint>
+
+namespace cuda_backend {
+
+struct Tile {
+    std::uint64_t a, a_stride;
+    std::uint64_t b, b_stride;
+    std::uint64_t bytes;
+};
+
+// How the pairs of a job are stored: descriptors cross the host link too, so the narrowest form that holds them is used.
+struct Pair {
+    std::uint64_t a, b;
+};
+struct NarrowPair {
+    std::uint32_t a, b;
+};
+
+constexpr unsigned kJobToA = 1;     // from B to A; else from A to B
+constexpr unsigned kJobPacked = 2;  // the index on side B is the number of the pair in this job, not pair.b
+constexpr unsigned kJobNarrow = 4;  // pairs are NarrowPair; with kJobPacked they are 32-bit indices of side A alone
+
+struct Job {
+    const Tile* tiles;        // borrowed until the kernel has ended
+    const void* pairs;        // likewise
+    const unsigned* lengths;  // bytes of each pair instead of the tile's; null = the tile's. Then there is one tile
+    unsigned tile_count;
+    unsigned pair_count;
+    unsigned flags;
+    unsigned stage_bytes;  // of a stage of the bulk kernel's rings: a power of two, no copy is larger
+    unsigned group;        // combinations that a warp takes at a time, 1 to 32
+    unsigned reserved;
+};
+
+static_assert(sizeof(Tile) == 40 && sizeof(Pair) == 16 && sizeof(Job) == 48, "the kernels were compiled for these sizes");
+
+}  // namespace cuda_backend

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "paths.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace cuda_backend {
+namespace {
+
+// Kernels take multiprocessors, and beside a busy model they wait for them: they must be that much faster. Staged copies need
+// them for a third of the time.
+constexpr double handicap(Path path) noexcept {
+    if (path == Path::kBulk || path == Path::kVector) return 0.98;
+    return path == Path::kStaged ? 0.985 : 1.0;
+}
+
+// Where a value stands between the elements of a sorted list: the element before it, and how far towards the next.
+template <std::size_t kCount>
+std::pair<std::size_t, double> place(const std::array<std::uint64_t, kCount>& list, std::uint64_t value) noexcept {
+    if (value <= list.front()) return {0, 0.0};
+    if (value >= list.back()) return {kCount - 2, 1.0};
+    std::size_t i = 0;
+    while (list[i + 1] < value) ++i;
+    const double low = std::log2(static_cast<double>(list[i]));
+    const double high = std::log2(static_cast<double>(list[i + 1]));
+    return {i, (std::log2(static_cast<double>(value)) - low) / (high - low)};
+}
+
+}  // namespace
+
+const char* name_of(Path path) noexcept {
+    static constexpr const char* kNames[] = {"loop", "batch", "bulk", "vector", "staged", "auto"};
+    return kNames[static_cast<std::size_t>(path)];
+}
+
+// Shapes as a PCIe 5 x16 link shows them, in bytes per second; only their order matters, and only until they are measured.
+PathTable::PathTable() {
+    constexpr double kLink = 55e9;
+    struct Shape {
+        Path path;
+        double per_copy_seconds, per_batch_seconds, ceiling;
+    };
+    constexpr Shape kShapes[] = {{Path::kLoop, 2.4e-6, 6e-6, 1.00},
+                                 {Path::kBatch, 0.6e-6, 10e-6, 0.99},
+                                 {Path::kBulk, 0.01e-6, 10e-6, 0.94},
+                                 {Path::kVector, 0.06e-6, 10e-6, 0.92},
+                                 {Path::kStaged, 0.01e-6, 40e-6, 0.97}};
+    for (const Shape& shape : kShapes) {
+        for (std::size_t f = 0; f < kFragments.size(); ++f) {
+            for (std::size_t b = 0; b < kBatches.size(); ++b) {
+                const double bytes = static_cast<double>(kBatches[b]);
+                const double copies = std::max(1.0, bytes / static_cast<double>(kFragments[f]));
+                const double moving = std::max(bytes / (kLink * shape.ceiling), copies * shape.per_copy_seconds);
+                at(false, shape.path, f, b) = at(true, shape.path, f, b) = bytes / (moving + shape.per_batch_seconds);
+            }
+        }
+    }
+}
+
+double PathTable::interpolate(Path path, bool to_gpu, std::uint64_t fragment, std::uint64_t bytes) const noexcept {
+    const auto [f, along_f] = place(kFragments, fragment);
+    const auto [b, along_b] = place(kBatches, bytes);
+    const auto row = [&](std::size_t i) {
+        return at(to_gpu, path, i, b) * (1 - along_b) + at(to_gpu, path, i, b + 1) * along_b;
+    };
+    return row(f) * (1 - along_f) + row(f + 1) * along_f;
+}
+
+double PathTable::expect(Path path, const Workload& workload) const noexcept {
+    const double rate = interpolate(path, workload.to_gpu, workload.fragment, workload.bytes);
+    if (path != Path::kStaged) return rate;
+    const double runs = std::max(interpolate(Path::kLoop, workload.to_gpu, workload.page_run, workload.bytes),
+                                 interpolate(Path::kBatch, workload.to_gpu, workload.page_run, workload.bytes));
+    return std::min(rate, runs);
+}
+
+Path PathTable::choose(const Workload& workload, unsigned usable) const noexcept {
+    Path best = Path::kLoop;
+    double best_rate = 0;
+    for (std::size_t i = 0; i < kPaths; ++i) {
+        if ((usable & (1U << i)) == 0) continue;
+        const Path path = static_cast<Path>(i);
+        const double rate = expect(path, workload) * handicap(path);
+        if (rate <= best_rate) continue;
+        best = path;
+        best_rate = rate;
+    }
+    return best;
+}
+
+}  // namespace cuda_backend

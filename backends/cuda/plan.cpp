@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "plan.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "device.hpp"
+
+namespace cuda_backend {
+namespace {
+
+using pegaflow::backend::in_range;
+using pegaflow::backend::side_in_range;
+using pegaflow::backend::span_at;
+
+bool usable(const pega_region* region, const pega_device* device, bool written) noexcept {
+    return region != nullptr && region->device == device && !(written && (region->flags & PEGA_REGION_READ_ONLY) != 0);
+}
+
+bool continues(const Tile& first, const Tile& second) noexcept {
+    return first.a_stride == second.a_stride && first.b_stride == second.b_stride && first.a + first.bytes == second.a &&
+           first.b + first.bytes == second.b;
+}
+
+// Least significant digit first, eleven bits a pass, on index b minus its least value.
+void radix_sort(std::vector<Pair>& pairs, std::vector<Pair>& scratch, std::uint64_t least, std::uint64_t greatest) {
+    constexpr unsigned kBits = 11;
+    scratch.resize(pairs.size());
+    for (unsigned shift = 0; shift < 64 && ((greatest - least) >> shift) != 0; shift += kBits) {
+        std::array<std::uint32_t, (1U << kBits) + 1> starts{};
+        const auto digit = [&](const Pair& p) { return ((p.b - least) >> shift) & ((1U << kBits) - 1); };
+        for (const Pair& p : pairs) ++starts[digit(p) + 1];
+        for (std::size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
+        for (const Pair& p : pairs) scratch[starts[digit(p)]++] = p;
+        pairs.swap(scratch);
+    }
+}
+
+}  // namespace
+
+void Plan::orient(const pega_region* local, const pega_region* remote, bool reads) noexcept {
+    const bool local_is_a = local->kind == PEGA_MEMORY_GPU || remote->kind != PEGA_MEMORY_GPU;
+    const bool host = (local_is_a ? remote : local)->kind == PEGA_MEMORY_HOST;
+    const bool no_gpu = local->kind != PEGA_MEMORY_GPU && remote->kind != PEGA_MEMORY_GPU;
+    if (!oriented_) {
+        oriented_ = true;
+        a_is_local_ = local_is_a;
+        b_is_host = host;
+        to_a = reads == local_is_a;
+        mixed = no_gpu;
+    } else if (local_is_a != a_is_local_ || host != b_is_host) {
+        mixed = true;
+    }
+}
+
+pega_status Plan::build(const pega_batch& batch, const pega_device* device) {
+    tiles.clear();
+    groups.clear();
+    sorted_.clear();
+    lengths_ = nullptr;
+    oriented_ = mixed = false;
+    aligned = true;
+    bytes = fragment = page_run = pair_count = 0;
+    if (batch.format == PEGA_FORMAT_FLAT) return build_flat(batch, device);
+    if (batch.format == PEGA_FORMAT_SPANS) return build_spans(batch, device);
+    return PEGA_INVALID;
+}
+
+pega_status Plan::build_flat(const pega_batch& batch, const pega_device* device) {
+    const bool reads = batch.op == PEGA_OP_READ;
+    const pega_region* local = batch.local_region;
+    const pega_region* remote = batch.remote_region;
+    if (!usable(local, device, reads) || !usable(remote, device, !reads)) return PEGA_INVALID;
+    pair_count = batch.flat_count;
+    groups.push_back({0, 0, 1, 0, false});
+    if (pair_count == 0) return PEGA_OK;
+    if (batch.local_offsets == nullptr || batch.remote_offsets == nullptr || batch.lengths == nullptr) return PEGA_INVALID;
+    bool uniform = true;
+    std::uint64_t bits = 0;
+    for (std::uint64_t i = 0; i < pair_count; ++i) {
+        const std::uint64_t length = batch.lengths[i];
+        if (!in_range(batch.local_offsets[i], length, local->length) ||
+            !in_range(batch.remote_offsets[i], length, remote->length))
+            return PEGA_INVALID;
+        uniform = uniform && length == batch.lengths[0];
+        bits |= batch.local_offsets[i] | batch.remote_offsets[i] | length;
+        bytes += length;
+    }
+    orient(local, remote, reads);
+    const pega_region* a = a_is_local_ ? local : remote;
+    const pega_region* b = a_is_local_ ? remote : local;
+    a_index_ = a_is_local_ ? batch.local_offsets : batch.remote_offsets;
+    b_index_ = a_is_local_ ? batch.remote_offsets : batch.local_offsets;
+    if (!uniform) lengths_ = batch.lengths;
+    aligned = ((a->base | b->base | bits) & 15) == 0;
+    tiles.push_back({a->base, 1, b->base, 1, batch.lengths[0]});
+    const Indices indices = look_at_indices(batch);
+    narrow_down(indices);
+    if (uniform) sort_pairs(indices, batch.lengths[0]);
+    groups[0] = {0, 1, 1, bytes / pair_count, uniform};
+    measure();
+    return PEGA_OK;
+}
+
+Plan::Indices Plan::look_at_indices(const pega_batch& batch) const noexcept {
+    Indices out;
+    const std::uint64_t count = batch.format == PEGA_FORMAT_FLAT ? batch.flat_count : batch.index_count;
+    if (count == 0) return out;
+    out.min_b = UINT64_MAX;
+    std::uint64_t before = 0;
+    std::uint64_t descents = 0;
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const std::uint64_t a = a_index_[i];
+        const std::uint64_t b = b_index_[i];
+        out.max_a = std::max(out.max_a, a);
+        out.max_b = std::max(out.max_b, b);
+        out.min_b = std::min(out.min_b, b);
+        out.bits |= a | b;
+        descents += b < before ? 1 : 0;
+        before = b;
+    }
+    out.ascending = descents == 0;
+    return out;
+}
+
+pega_status Plan::build_spans(const pega_batch& batch, const pega_device* device) {
+    const bool reads = batch.op == PEGA_OP_READ;
+    if (batch.span_count != 0 && (batch.spans == nullptr || batch.span_size < sizeof(pega_span))) return PEGA_INVALID;
+    if (batch.index_count != 0 && (batch.local_index == nullptr || batch.remote_index == nullptr)) return PEGA_INVALID;
+    pair_count = batch.index_count;
+    for (std::uint64_t i = 0; i < batch.span_count; ++i) {
+        const pega_span& s = span_at(batch, i);
+        if (!usable(s.local_region, device, reads) || !usable(s.remote_region, device, !reads) || s.segments == 0)
+            return PEGA_INVALID;
+        orient(s.local_region, s.remote_region, reads);
+    }
+    if (mixed) {
+        a_is_local_ = true;
+        to_a = reads;
+    }
+    a_index_ = a_is_local_ ? batch.local_index : batch.remote_index;
+    b_index_ = a_is_local_ ? batch.remote_index : batch.local_index;
+    const Indices indices = look_at_indices(batch);
+    narrow_down(indices);
+    for (std::uint64_t i = 0; i < batch.span_count; ++i) {
+        if (const pega_status added = add_span(batch, span_at(batch, i), device, indices); added != PEGA_OK) return added;
+        if (batch.mark_every != 0 && (i + 1) % batch.mark_every == 0) close_group(i + 1);
+    }
+    close_group(batch.span_count);
+    for (const Tile& tile : tiles) bytes += tile.bytes * pair_count;
+    if (!tiles.empty() && pair_count != 0) {
+        const Group& first = groups.front();
+        const std::uint64_t stride = tiles.front().b_stride;
+        sort_pairs(indices, stride == 0 ? 0 : (first.dense ? first.block_bytes : tiles.front().bytes) / stride);
+    }
+    measure();
+    return PEGA_OK;
+}
+
+pega_status Plan::add_span(const pega_batch& batch, const pega_span& s, const pega_device*, const Indices& indices) {
+    if (batch.index_count == 0) return PEGA_OK;
+    const pega_region* a = a_is_local_ ? s.local_region : s.remote_region;
+    const pega_region* b = a_is_local_ ? s.remote_region : s.local_region;
+    const pegaflow::backend::SpanSide local{s.local_base, s.local_stride, s.local_segment_stride};
+    const pegaflow::backend::SpanSide remote{s.remote_base, s.remote_stride, s.remote_segment_stride};
+    const pegaflow::backend::SpanSide& side_a = a_is_local_ ? local : remote;
+    const pegaflow::backend::SpanSide& side_b = a_is_local_ ? remote : local;
+    if (!side_in_range(side_a, indices.max_a, s.segments, s.page_bytes, a->length) ||
+        !side_in_range(side_b, indices.max_b, s.segments, s.page_bytes, b->length)) {
+        return PEGA_INVALID;
+    }
+    if (s.page_bytes == 0) return PEGA_OK;
+    const bool strides = ((side_a.stride | side_b.stride) & 15) == 0 || (indices.bits & 15) == 0;
+    for (std::uint32_t g = 0; g < s.segments; ++g) {
+        const Tile tile{a->base + side_a.base + g * side_a.segment_stride, side_a.stride,
+                        b->base + side_b.base + g * side_b.segment_stride, side_b.stride, s.page_bytes};
+        aligned = aligned && strides && ((tile.a | tile.b | tile.bytes) & 15) == 0;
+        const std::uint32_t open = groups.empty() ? 0 : groups.back().first_tile + groups.back().tile_count;
+        if (tiles.size() > open && continues(tiles.back(), tile)) {
+            tiles.back().bytes += tile.bytes;
+        } else {
+            tiles.push_back(tile);
+        }
+    }
+    return PEGA_OK;
+}
+
+void Plan::close_group(std::uint64_t spans_after) {
+    Group group;
+    group.first_tile = groups.empty() ? 0 : groups.back().first_tile + groups.back().tile_count;
+    group.tile_count = static_cast<std::uint32_t>(tiles.size()) - group.first_tile;
+    group.spans_after = spans_after;
+    if (!groups.empty() && groups.back().spans_after == spans_after) return;
+    const auto first = tiles.begin() + group.first_tile;
+    const auto by_b = [](const Tile& x, const Tile& y) { return x.b < y.b; };
+    if (!std::is_sorted(first, tiles.end(), by_b)) std::sort(first, tiles.end(), by_b);
+    group.dense = group.tile_count != 0;
+    for (auto tile = first; tile != tiles.end(); ++tile) {
+        if (tile->b != first->b + group.block_bytes || tile->b_stride != first->b_stride) group.dense = false;
+        group.block_bytes += tile->bytes;
+    }
+    groups.push_back(group);
+}
+
+void Plan::narrow_down(const Indices& indices) noexcept {
+    index_shift = (indices.bits & 15) == 0 ? 4 : 0;
+    narrow = (std::max(indices.max_a, indices.max_b) >> index_shift) <= UINT32_MAX;
+}
+
+// Pairs in the order of side B make pages that follow each other one run there. Where pages lie far apart nothing follows, and
+// sorting would be for nothing.
+void Plan::sort_pairs(const Indices& indices, std::uint64_t step) {
+    if (indices.ascending || pair_count < 2 || mixed) return;
+    std::uint64_t wanted = 0;
+    if (__builtin_mul_overflow(2 * pair_count, step, &wanted) || indices.max_b - indices.min_b > wanted) return;
+    sorted_.reserve(pair_count);
+    for (std::uint64_t i = 0; i < pair_count; ++i) sorted_.push_back({a_index_[i], b_index_[i]});
+    radix_sort(sorted_, scratch_, indices.min_b, indices.max_b);
+}
+
+void Plan::measure() {
+    if (bytes == 0) return;
+    if (tiles.size() == 1) {
+        std::uint64_t runs = 0;
+        std::uint64_t pages = 1;
+        Run run;
+        for (Cursor cursor; next_run(cursor, 1, run);) ++runs;
+        const Tile& tile = tiles.front();
+        for (std::uint64_t i = 1; i < pair_count; ++i)
+            pages += pair(i - 1).b * tile.b_stride + length_of(tile, i - 1) == pair(i).b * tile.b_stride ? 0 : 1;
+        fragment = bytes / std::max<std::uint64_t>(runs, 1);
+        page_run = bytes / pages;
+        return;
+    }
+    fragment = bytes / (tiles.size() * pair_count);
+    const Group& group = groups.front();
+    if (group.tile_count == 0) return;
+    const Tile& tile = tiles[group.first_tile];
+    const std::uint64_t page = group.dense ? group.block_bytes : tile.bytes;
+    std::uint64_t pages = 1;
+    for (std::uint64_t i = 1; i < pair_count; ++i) pages += (pair(i).b - pair(i - 1).b) * tile.b_stride == page ? 0 : 1;
+    page_run = page * pair_count / pages;
+}
+
+bool Plan::next_run(Cursor& cursor, std::uint32_t end, Run& out) const noexcept {
+    while (cursor.group < end) {
+        const Group& group = groups[cursor.group];
+        if (cursor.tile >= group.tile_count) {
+            cursor = {cursor.group + 1, 0, 0};
+            continue;
+        }
+        if (cursor.pair >= pair_count) {
+            ++cursor.tile;
+            cursor.pair = 0;
+            continue;
+        }
+        const Tile& tile = tiles[group.first_tile + cursor.tile];
+        const Pair first = pair(cursor.pair);
+        out = {tile.a + first.a * tile.a_stride, tile.b + first.b * tile.b_stride, length_of(tile, cursor.pair)};
+        for (++cursor.pair; cursor.pair < pair_count; ++cursor.pair) {
+            const Pair next = pair(cursor.pair);
+            if (tile.a + next.a * tile.a_stride != out.a + out.bytes || tile.b + next.b * tile.b_stride != out.b + out.bytes)
+                break;
+            out.bytes += length_of(tile, cursor.pair);
+        }
+        if (out.bytes != 0) return true;
+    }
+    return false;
+}
+
+}  // namespace cuda_backend

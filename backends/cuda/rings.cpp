@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "rings.hpp"
+
+namespace cuda_backend {
+
+Result DescriptorRing::prepare(const Driver& driver) {
+    if (memory_ != nullptr) return kSuccess;
+    void* memory = nullptr;
+    if (const Result result = driver.cuMemHostAlloc(&memory, kPortions * kPortionBytes, kHostPortable); result != kSuccess)
+        return result;
+    memory_ = static_cast<unsigned char*>(memory);
+    Result result = driver.cuMemHostGetDevicePointer_v2(&device_, memory, 0);
+    for (Event& event : free_) {
+        if (result == kSuccess) result = driver.cuEventCreate(&event, kEventDisableTiming);
+    }
+    if (result != kSuccess) release(driver);
+    return result;
+}
+
+void DescriptorRing::release(const Driver& driver) noexcept {
+    for (Event& event : free_) {
+        if (event != nullptr) driver.cuEventDestroy_v2(event);
+        event = nullptr;
+    }
+    if (memory_ != nullptr) driver.cuMemFreeHost(memory_);
+    memory_ = nullptr;
+    used_ = {};
+}
+
+DescriptorRing::Portion DescriptorRing::take(const Driver& driver) noexcept {
+    if (used_[next_] && driver.cuEventQuery(free_[next_]) == kNotReady) return {};
+    used_[next_] = false;
+    return {memory_ + next_ * kPortionBytes, device_ + next_ * kPortionBytes};
+}
+
+Result DescriptorRing::give(const Driver& driver, Stream stream) noexcept {
+    const Result result = driver.cuEventRecord(free_[next_], stream);
+    used_[next_] = result == kSuccess;
+    next_ = (next_ + 1) % kPortions;
+    return result;
+}
+
+Result StagingRing::prepare(const Driver& driver, std::uint64_t slot_bytes) {
+    if (memory_ != 0) return kSuccess;
+    if (const Result result = driver.cuMemAlloc_v2(&memory_, kSlots * slot_bytes); result != kSuccess) {
+        memory_ = 0;
+        return result;
+    }
+    slot_bytes_ = slot_bytes;
+    Result result = kSuccess;
+    for (std::size_t i = 0; i < kSlots && result == kSuccess; ++i) {
+        Slot& slot = slots_[i];
+        slot.base = memory_ + i * slot_bytes;
+        result = driver.cuEventCreate(&slot.filled, kEventDisableTiming);
+        if (result == kSuccess) result = driver.cuEventCreate(&slot.drained, kEventDisableTiming);
+    }
+    if (result != kSuccess) release(driver);
+    return result;
+}
+
+void StagingRing::release(const Driver& driver) noexcept {
+    for (Slot& slot : slots_) {
+        if (slot.filled != nullptr) driver.cuEventDestroy_v2(slot.filled);
+        if (slot.drained != nullptr) driver.cuEventDestroy_v2(slot.drained);
+        slot = {};
+    }
+    if (memory_ != 0) driver.cuMemFree_v2(memory_);
+    memory_ = 0;
+    slot_bytes_ = 0;
+}
+
+}  // namespace cuda_backend

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// eviction_order.hpp - the resident blocks of one shard, so that the one of the lowest rank is found without sorting on use.
+//
+// A heap of ranks as they were when last asked for. Uses only raise a rank, so what is on top is a lower bound: the top is
+// asked again, and sinks when it has risen, until one is found that has not. Guarded by the shard's mutex.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "engine/policy/eviction_policy.hpp"
+
+namespace pegaflow::engine {
+
+class EvictionOrder {
+public:
+    void set_policy(std::unique_ptr<EvictionPolicy> policy) noexcept { policy_ = std::move(policy); }
+
+    void insert(Block& block, const PolicyTime& time);
+    void remove(Block& block, bool evicted);
+    // The block that should go first among those that nobody but the index refers to; null when there is none. A block in use
+    // counts as used now.
+    Block* victim(const PolicyTime& time);
+    // No block has a lower rank than this; UINT64_MAX when there is none.
+    std::uint64_t lowest() const noexcept { return heap_.empty() ? UINT64_MAX : heap_.front().rank; }
+
+private:
+    struct Entry {
+        std::uint64_t rank = 0;
+        Block* block = nullptr;
+    };
+    static constexpr std::size_t kArity = 4;
+
+    void place(std::size_t at, const Entry& entry) noexcept;
+    void rise(std::size_t at, Entry entry) noexcept;
+    void sink(std::size_t at, Entry entry) noexcept;
+
+    std::unique_ptr<EvictionPolicy> policy_;
+    std::vector<Entry> heap_;
+};
+
+}  // namespace pegaflow::engine

@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: Apache-2.0
+// api.cpp - a libcuda for machines without a GPU: the functions that the cuda back end calls, over host memory. Streams are
+// threads and run beside the caller, so that missing waits show. PEGAFLOW_FAKE_GPUS says how many GPUs there are (2).
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "kernels.hpp"
+#include "memory.hpp"
+#include "stream.hpp"
+
+namespace fake_cuda {
+namespace {
+
+using cuda_backend::CopyAttributes;
+using cuda_backend::kNotReady;
+using cuda_backend::kSuccess;
+using cuda_backend::Result;
+using cuda_backend::Uuid;
+
+constexpr Result kInvalidValue = 1;
+constexpr Result kInvalidContext = 201;
+
+thread_local std::vector<int> contexts;  // device + 1
+
+int devices() {
+    const char* text = std::getenv("PEGAFLOW_FAKE_GPUS");
+    return text != nullptr ? std::atoi(text) : 2;
+}
+
+struct EventHandle {
+    SharedEvent event = std::make_shared<Event>();
+};
+
+Stream& stream_of(void* handle) {
+    static Stream default_stream;
+    return handle == nullptr ? default_stream : *static_cast<Stream*>(handle);
+}
+
+void copy(DevicePointer target, DevicePointer source, std::size_t length) {
+    if (!Memory::instance().whole(target, length) || !Memory::instance().whole(source, length)) std::abort();
+    std::memmove(reinterpret_cast<void*>(target), reinterpret_cast<const void*>(source), length);
+}
+
+}  // namespace
+}  // namespace fake_cuda
+
+using namespace fake_cuda;
+
+extern "C" {
+
+Result cuInit(unsigned) { return kSuccess; }
+Result cuDriverGetVersion(int* out) { return *out = 13000, kSuccess; }
+Result cuDeviceGetCount(int* out) { return *out = devices(), kSuccess; }
+Result cuDeviceGet(int* out, int index) { return index < devices() ? (*out = index, kSuccess) : kInvalidValue; }
+Result cuDeviceGetName(char* out, int capacity, int) { return std::snprintf(out, capacity, "Fake GPU"), kSuccess; }
+Result cuDeviceGetUuid_v2(Uuid* out, int device) {
+    std::memset(out, 0xfa, sizeof *out);
+    out->bytes[15] = static_cast<unsigned char>(device);
+    return kSuccess;
+}
+Result cuDeviceTotalMem_v2(std::size_t* out, int) { return *out = std::size_t{1} << 30, kSuccess; }
+Result cuDeviceGetAttribute(int* out, int attribute, int) {
+    switch (attribute) {
+        case cuda_backend::kAttributeMajor:
+            *out = 9;
+            break;
+        case cuda_backend::kAttributeMultiprocessors:
+            *out = 132;
+            break;
+        case cuda_backend::kAttributeSharedOptIn:
+            *out = 227 << 10;
+            break;
+        default:
+            *out = 0;
+    }
+    return kSuccess;
+}
+Result cuDeviceCanAccessPeer(int* out, int, int) { return *out = 1, kSuccess; }
+Result cuDevicePrimaryCtxRetain(void** out, int device) {
+    *out = reinterpret_cast<void*>(static_cast<std::intptr_t>(device + 1));
+    return kSuccess;
+}
+Result cuDevicePrimaryCtxRelease_v2(int) { return kSuccess; }
+Result cuCtxPushCurrent_v2(void* context) {
+    contexts.push_back(static_cast<int>(reinterpret_cast<std::intptr_t>(context)));
+    return kSuccess;
+}
+Result cuCtxPopCurrent_v2(void**) { return contexts.empty() ? kInvalidContext : (contexts.pop_back(), kSuccess); }
+Result cuCtxGetStreamPriorityRange(int* least, int* greatest) { return *least = 0, *greatest = -5, kSuccess; }
+
+Result cuMemAlloc_v2(DevicePointer* out, std::size_t size) {
+    if (contexts.empty()) return kInvalidContext;
+    return Memory::instance().allocate(contexts.back() - 1, size, out) ? kSuccess : cuda_backend::kOutOfMemory;
+}
+Result cuMemFree_v2(DevicePointer pointer) { return Memory::instance().free(pointer) ? kSuccess : kInvalidValue; }
+Result cuMemHostAlloc(void** out, std::size_t size, unsigned) {
+    return ::posix_memalign(out, 4096, size) == 0 ? kSuccess : cuda_backend::kOutOfMemory;
+}
+Result cuMemFreeHost(void* pointer) { return std::free(pointer), kSuccess; }
+Result cuMemHostRegister_v2(void*, std::size_t, unsigned) { return kSuccess; }
+Result cuMemHostUnregister(void*) { return kSuccess; }
+Result cuMemHostGetDevicePointer_v2(DevicePointer* out, void* pointer, unsigned) {
+    return *out = reinterpret_cast<DevicePointer>(pointer), kSuccess;
+}
+Result cuMemGetAddressRange_v2(DevicePointer* base, std::size_t* size, DevicePointer pointer) {
+    Allocation allocation;
+    if (!Memory::instance().find(pointer, base, &allocation)) return kInvalidValue;
+    *size = allocation.size;
+    return kSuccess;
+}
+Result cuPointerGetAttribute(void* out, int attribute, DevicePointer pointer) {
+    DevicePointer base = 0;
+    Allocation allocation;
+    if (attribute != cuda_backend::kPointerDeviceOrdinal || !Memory::instance().find(pointer, &base, &allocation))
+        return kInvalidValue;
+    *static_cast<int*>(out) = allocation.device;
+    return kSuccess;
+}
+Result cuIpcGetMemHandle(IpcHandle* out, DevicePointer pointer) {
+    return Memory::instance().export_handle(pointer, out) ? kSuccess : kInvalidValue;
+}
+Result cuIpcOpenMemHandle_v2(DevicePointer* out, IpcHandle handle, unsigned) {
+    return Memory::instance().open_handle(handle, out) ? kSuccess : kInvalidValue;
+}
+Result cuIpcCloseMemHandle(DevicePointer pointer) { return cuMemFree_v2(pointer); }
+// Events between processes are not faked.
+Result cuIpcGetEventHandle(IpcHandle*, void*) { return 801; }
+Result cuIpcOpenEventHandle(void**, IpcHandle) { return 801; }
+
+Result cuStreamCreateWithPriority(void** out, unsigned, int) {
+    if (contexts.empty()) return kInvalidContext;
+    return *out = new Stream, kSuccess;
+}
+Result cuStreamDestroy_v2(void* stream) { return delete static_cast<Stream*>(stream), kSuccess; }
+Result cuStreamSynchronize(void* stream) { return stream_of(stream).synchronize(), kSuccess; }
+Result cuStreamWaitEvent(void* stream, void* event, unsigned) {
+    const SharedEvent shared = static_cast<EventHandle*>(event)->event;
+    const std::uint64_t number = shared->recorded();
+    stream_of(stream).push([shared, number] { shared->wait(number); });
+    return kSuccess;
+}
+Result cuEventCreate(void** out, unsigned) { return *out = new EventHandle, kSuccess; }
+Result cuEventDestroy_v2(void* event) { return delete static_cast<EventHandle*>(event), kSuccess; }
+Result cuEventRecord(void* event, void* stream) {
+    const SharedEvent shared = static_cast<EventHandle*>(event)->event;
+    const std::uint64_t number = shared->record();
+    stream_of(stream).push([shared, number] { shared->reach(number); });
+    return kSuccess;
+}
+Result cuEventQuery(void* event) { return static_cast<EventHandle*>(event)->event->complete() ? kSuccess : kNotReady; }
+
+Result cuMemcpyAsync(DevicePointer target, DevicePointer source, std::size_t length, void* stream) {
+    stream_of(stream).push([=] { copy(target, source, length); });
+    return kSuccess;
+}
+Result cuMemcpyBatchAsync_v2(DevicePointer* targets, DevicePointer* sources, std::size_t* lengths, std::size_t count,
+                             CopyAttributes*, std::size_t*, std::size_t, void* stream) {
+    for (std::size_t i = 0; i < count; ++i) cuMemcpyAsync(targets[i], sources[i], lengths[i], stream);
+    return kSuccess;
+}
+
+Result cuModuleLoadData(void** out, const void* image) {
+    if (std::strstr(static_cast<const char*>(image), ".entry pega_copy_vector") == nullptr) return 218;
+    return *out = reinterpret_cast<void*>(1), kSuccess;
+}
+Result cuModuleUnload(void*) { return kSuccess; }
+Result cuModuleGetFunction(void** out, void*, const char* name) {
+    const char* names[] = {"pega_copy_bulk_4", "pega_copy_bulk_8", "pega_copy_vector"};
+    for (std::intptr_t i = 0; i < 3; ++i) {
+        if (std::strcmp(names[i], name) == 0) return *out = reinterpret_cast<void*>(i + 1), kSuccess;
+    }
+    return 500;
+}
+Result cuFuncSetAttribute(void*, int, int) { return kSuccess; }
+Result cuLaunchKernel(void* function, unsigned grid, unsigned, unsigned, unsigned block, unsigned, unsigned, unsigned shared,
+                      void* stream, void** parameters, void**) {
+    if (grid == 0 || block == 0 || block > 1024 || block % 32 != 0 || shared > (227U << 10)) return kInvalidValue;
+    const auto kernel = static_cast<Kernel>(reinterpret_cast<std::intptr_t>(function) - 1);
+    const auto job = *static_cast<const cuda_backend::Job*>(parameters[0]);
+    const unsigned stages = kernel == Kernel::kBulk8 ? 8 : 4;
+    if (kernel != Kernel::kVector && shared < block / 32 * stages * job.stage_bytes) return kInvalidValue;
+    stream_of(stream).push([kernel, job] { run_job(kernel, job); });
+    return kSuccess;
+}
+Result cuGetErrorString(Result, const char** out) { return *out = "an error of the fake driver", kSuccess; }
+
+}  // extern "C"

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+// memory.hpp - GPU memory of the fake driver: POSIX shared memory, so that its handles work between processes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <mutex>
+#include <string>
+
+#include "driver.hpp"
+
+namespace fake_cuda {
+
+using cuda_backend::DevicePointer;
+using cuda_backend::IpcHandle;
+
+struct Allocation {
+    std::size_t size = 0;
+    int device = 0;
+    std::string name;  // of the shared memory object
+    bool owned = true;
+};
+
+class Memory {
+public:
+    static Memory& instance();
+
+    bool allocate(int device, std::size_t size, DevicePointer* out);
+    bool free(DevicePointer pointer);
+    // The allocation that holds the address.
+    bool find(DevicePointer pointer, DevicePointer* base, Allocation* out);
+    bool export_handle(DevicePointer pointer, IpcHandle* out);
+    bool open_handle(const IpcHandle& handle, DevicePointer* out);
+    // True when [pointer, pointer + length) is GPU memory of one allocation, or lies in no allocation at all.
+    bool whole(DevicePointer pointer, std::size_t length);
+
+private:
+    std::mutex mutex_;
+    std::map<DevicePointer, Allocation> allocations_;
+    std::uint64_t next_ = 0;
+};
+
+}  // namespace fake_cuda

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+// geometry.hpp - what one sample of a transfer benchmark moves: layers, segments and fragments, and where they lie on both
+// sides.
+#pragma once
+
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "pegaflow/transfer.hpp"
+
+namespace pegaflow::cli {
+
+// The KV cache of one worker: `layers` tensors of `segments` (2 = K and V apart, 1 = one latent) of `fragment` bytes a block.
+struct Geometry {
+    std::string name;
+    std::uint32_t layers = 1;
+    std::uint32_t segments = 1;
+    std::uint64_t fragment = 0;
+    std::uint64_t page() const noexcept { return layers * segments * fragment; }
+};
+
+enum class Order { kContiguous, kRandom };
+enum class Placement { kPageFirst, kLayerFirst };
+
+struct Shape {
+    Geometry geometry;
+    std::uint64_t blocks = 0;
+    Order device_order = Order::kRandom;
+    Order host_order = Order::kContiguous;
+    Placement device_placement = Placement::kLayerFirst;
+    Placement host_placement = Placement::kPageFirst;
+    std::uint64_t bytes() const noexcept { return blocks * geometry.page(); }
+    // Places for blocks on the host: scattered pages have as much unused memory between them.
+    std::uint64_t host_places() const noexcept { return host_order == Order::kRandom ? 2 * blocks : blocks; }
+    std::uint64_t host_bytes() const noexcept { return host_places() * geometry.page(); }
+};
+
+// Models that people know: "llama-3.1-8b", "llama-3.1-70b-tp8", "deepseek-v3", "qwen3-8b"; 16 tokens a block (64 for the latent
+// cache of deepseek-v3), bfloat16. kNotFound with the names that exist.
+Result<Geometry> preset(const std::string& name);
+std::string preset_names();
+
+// One set of spans and indices; base offsets add to both sides.
+struct Scatter {
+    std::vector<pega_span> spans;
+    std::vector<std::uint64_t> local, remote;
+
+    // The shape's spans between two regions, its indices permuted by `random` as the shape says.
+    static Scatter make(const Shape& shape, const Region& local, std::uint64_t local_base, const Region& remote,
+                        std::uint64_t remote_base, std::mt19937_64& random);
+    void fill(Transfer& transfer, bool read) const;
+    // Bytes that differ between the two images, which begin at the regions' starts.
+    std::uint64_t wrong_bytes(const std::byte* local_image, const std::byte* remote_image) const;
+};
+
+}  // namespace pegaflow::cli

@@ -59,10 +59,9 @@ namespace {
 std::uint32_t wait(pega_device* device, pega_completion* out, std::uint32_t capacity, std::uint64_t deadline_ns) {
     if (capacity == 0) return 0;
     const std::lock_guard polling(device->poll_mutex);
-    if (device->records.empty()) {
-        const std::uint64_t now = deadline_ns == 0 ? 0 : device->now();
-        pump(*device, deadline_ns > now ? deadline_ns - now : 0);
-    }
+    const bool idle = deadline_ns != 0 && device->records.empty();
+    const std::uint64_t now = idle ? device->now() : 0;
+    pump(*device, idle && deadline_ns > now ? deadline_ns - now : 0);
     return device->records.pop(out, capacity);
 }
 

@@ -9,6 +9,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <set>
@@ -72,6 +73,7 @@ struct pega_region {
     std::vector<std::shared_ptr<nvme_backend::File>> files;
     std::uint64_t file_offset = 0;
     std::uint64_t stripe_bytes = 0;
+    bool carved = false;  // file_offset is a key of the device's `carved`
 
     bool is_file() const noexcept { return !files.empty(); }
     // Where byte `at` is; cuts fragment->length to what is consecutive in that file. [data]
@@ -102,6 +104,7 @@ struct pega_device {
     bool sleeping = false;                                // guarded by mutex: event_fd wakes the poller
     std::vector<std::unique_ptr<pega_channel>> channels;  // guarded by mutex
     std::vector<std::unique_ptr<pega_region>> regions;    // guarded by mutex
+    std::map<std::uint64_t, std::uint64_t> carved;        // guarded by mutex: offset and length of allocated pieces of a disk
     std::atomic<bool> look_at_cancels{false};
     std::atomic<bool> look_at_tables{false};
     std::atomic<bool> interrupted{false};

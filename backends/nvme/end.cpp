@@ -65,7 +65,9 @@ bool begin_sync(pega_device& device, Batch& batch) {
         op.file = file;
         op.bounce = nullptr;
         op.offset = op.length = op.first_element = 0;
-        op.holds_blocks = false;
+        op.holds_blocks = op.write = op.sync = false;
+        op.refusals = 0;
+        op.buffer = -1;
         op.phase = Phase::kFlush;
         ++batch.outstanding;
         start(device, op);

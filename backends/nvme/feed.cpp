@@ -12,9 +12,10 @@ enum class Built { kOperation, kEnd, kStalled };
 
 std::uint64_t down(std::uint64_t value, std::uint64_t unit) noexcept { return value & ~(unit - 1); }
 
-// The slot of the registered buffer that holds all of the piece, or -1.
-int buffer_of(const pega_region& host, const std::uint8_t* memory, std::uint64_t length) noexcept {
-    if (host.buffer < 0) return -1;
+// The slot of the registered buffer that holds all of the piece, or -1. Older kernels look at a registered buffer page by page
+// and refuse it when a page holds a part of a block, which they do not mind in memory that is named by address.
+int buffer_of(const pega_region& host, const std::uint8_t* memory, std::uint64_t length, std::uint64_t block) noexcept {
+    if (host.buffer < 0 || (reinterpret_cast<std::uintptr_t>(memory) & (block - 1)) != 0) return -1;
     const auto at = static_cast<std::uint64_t>(memory - host.base);
     const std::uint64_t slice = at / host.slice_bytes;
     if ((at + length - 1) / host.slice_bytes != slice) return -1;
@@ -50,6 +51,7 @@ private:
         op_.first_element = batch_.batch.format == PEGA_FORMAT_FLAT ? f.page : f.span;
         op_.vector_count = op_.vector_first = 0;
         op_.done = op_.restore_size = 0;
+        op_.refusals = 0;
         op_.write = batch_.writes_file;
         op_.holds_blocks = op_.in_kernel = op_.cancel_sent = op_.sync = false;
         op_.bounce = nullptr;
@@ -76,7 +78,7 @@ private:
     bool take(const Fragment& f) noexcept {
         const std::uint64_t length = fitting(f);
         if (length == 0) return false;
-        const int buffer = buffer_of(*f.host, f.memory, length);
+        const int buffer = buffer_of(*f.host, f.memory, length, op_.file->offset_align);
         iovec* last = op_.vector_count == 0 ? nullptr : &op_.vectors[op_.vector_count - 1];
         if (last != nullptr && static_cast<std::uint8_t*>(last->iov_base) + last->iov_len == f.memory) {
             last->iov_len += length;
@@ -150,7 +152,7 @@ Built build(pega_device& device, Batch& batch, Operation& op) {
 void note_written(const pega_device& device, Batch& batch, Operation& op) {
     if (!batch.durable || !op.write) return;
     const bool alone = batch.fed && batch.outstanding == 1 && batch.written.empty() && batch.bytes == 0;
-    op.sync = alone || device.ring.polled();
+    op.sync = (alone || device.ring.polled()) && device.options.fua;
     if (op.sync) return;
     if (std::find(batch.written.begin(), batch.written.end(), op.file) == batch.written.end()) batch.written.push_back(op.file);
 }

@@ -159,10 +159,17 @@ pega_status File::examine_disk(dev_t disk, const Options& options, std::string* 
         return PEGA_UNSUPPORTED;
     }
     max_io_bytes = std::max<std::uint64_t>(max_io_bytes, offset_align);
-    if (options.poll && queue_attribute(disk, "io_poll", 0) == 0) {
+    if (!options.poll) return PEGA_OK;
+    if (queue_attribute(disk, "io_poll", 0) == 0) {
         *why = path + ": its device has no poll queues (module parameter nvme.poll_queues), which the option poll=on needs";
         return PEGA_UNSUPPORTED;
     }
+    // A polled request that the kernel would have to split comes back as EAGAIN for ever. A page is a segment at worst, and a
+    // block in two pages is one that some kernels do not take at all.
+    memory_align = std::max(memory_align, offset_align);
+    const std::uint64_t pages = std::max<std::uint64_t>(queue_attribute(disk, "max_segments", 33) / 2, 1);
+    const std::uint64_t whole = std::min(queue_attribute(disk, "max_sectors_kb", 128) << 10, pages * kFileBlock);
+    max_io_bytes = std::max<std::uint64_t>(std::min(max_io_bytes, whole / offset_align * offset_align), offset_align);
     return PEGA_OK;
 }
 

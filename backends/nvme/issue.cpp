@@ -13,6 +13,8 @@
 namespace nvme_backend {
 namespace {
 
+constexpr std::uint32_t kMostRefusals = 100'000;  // a second or so of trying again
+
 pega_status to_status(int error) noexcept {
     switch (error) {
         case ECANCELED:
@@ -22,6 +24,9 @@ pega_status to_status(int error) noexcept {
         case EFBIG:
         case ENOMEM:
             return PEGA_NO_MEMORY;
+        case EAGAIN:
+        case EINTR:
+            return PEGA_RETRY;
         case EINVAL:
             return PEGA_INVALID;
         case EOPNOTSUPP:
@@ -259,8 +264,8 @@ void complete(pega_device& device, Operation& op, std::int32_t result) {
     if (op.file->passthrough && op.phase != Phase::kFlush && result == 0) return moved(device, op, op.end - op.begin - op.done);
     if (op.file->passthrough && result > 0) result = -EIO;  // a status of the controller
     if (result == -EINTR || result == -EAGAIN) {
-        if (op.batch->status == PEGA_OK) return device.again.push_back(&op);
-        result = -ECANCELED;
+        if (op.batch->status == PEGA_OK && ++op.refusals < kMostRefusals) return device.again.push_back(&op);
+        if (op.batch->status != PEGA_OK) result = -ECANCELED;
     }
     if (result < 0) {
         fail(op, -result);

@@ -42,6 +42,7 @@ struct Operation {
     bool in_kernel = false;
     bool cancel_sent = false;
     bool sync = false;               // its bytes are to be on the medium when it ends
+    std::uint32_t refusals = 0;      // EINTR and EAGAIN in a row
     std::uint32_t vector_first = 0;  // the vectors before it have been moved
     std::uint64_t restore_size = 0;  // what the file is cut back to after the write; 0 = nothing
     iovec vectors[kMaxVectors];

@@ -86,10 +86,11 @@ bool parse_one(const pega_option& option, Options* out, std::string* why) {
     if (is("direct")) return take(option, &out->direct, why);
     if (is("poll")) return take(option, &out->poll, why);
     if (is("passthrough")) return take(option, &out->passthrough, why);
+    if (is("fua")) return take(option, &out->fua, why);
     if (is("fixed")) return take(option, &out->fixed, why);
-    *why =
-        std::string("there is no option ") + option.key +
-        "; there are directory, io_bytes, stripe_bytes, depth, depth_bytes, handles, ring, direct, poll, passthrough and fixed";
+    *why = std::string("there is no option ") + option.key +
+           "; there are directory, io_bytes, stripe_bytes, depth, depth_bytes, handles, ring, direct, poll, passthrough, fua "
+           "and fixed";
     return false;
 }
 

@@ -16,7 +16,7 @@ enum class RingKind {
 };
 
 struct Options {
-    std::string directory = "/var/tmp";      // of files that the back end allocates
+    std::string directory = "/var/tmp";      // of files that the back end allocates; a disk is cut into pieces instead
     std::uint64_t io_bytes = 1 << 20;        // one request at most
     std::uint64_t stripe_bytes = 512 << 10;  // of one path before the next one's turn
     std::uint32_t depth = 256;               // requests in flight
@@ -27,6 +27,7 @@ struct Options {
     bool poll = false;         // IOPOLL
     bool passthrough = false;  // /dev/ng*
     bool fixed = true;         // registered files and buffers
+    bool fua = true;           // durable batches of one request write through; off: they flush, as longer ones do
 };
 
 // Reads the options; those that are not named keep their defaults. False when one is unknown or wrong: `why` says which, and

@@ -80,10 +80,10 @@ bool NvmeNamespace::identify(int fd, const std::string& path, std::string* why) 
         *why = path + ": a format with blocks of 2^" + std::to_string(lba_bits) + " bytes cannot be served";
         return false;
     }
-    // A page of a buffer is a segment at worst, and the first one may begin within a page.
+    // A page of a buffer is a segment at worst. Half of what the queue takes: the kernel's own mapping needs room, too.
     const std::uint64_t segments = queue_number(path, "max_segments", 33);
     max_io_bytes =
-        std::min(queue_number(path, "max_hw_sectors_kb", 128) << 10, (std::max<std::uint64_t>(segments, 2) - 1) * 4096);
+        std::min(queue_number(path, "max_hw_sectors_kb", 128) << 10, std::max<std::uint64_t>(segments / 2, 1) * 4096);
     max_io_bytes = max_io_bytes >> lba_bits << lba_bits;
     return true;
 }

@@ -13,6 +13,9 @@ namespace nvme_backend {
 namespace {
 
 constexpr std::uint64_t kWakeTag = 1;
+// What has ended is reported in small lots: the requests that follow from one lot are with the device while the next is
+// reported.
+constexpr unsigned kReapAtOnce = 8;
 
 // Differs between threads that run at the same time, without a system call.
 const void* this_thread() noexcept {
@@ -46,7 +49,7 @@ unsigned reap(pega_device& device) {
     io_uring_cqe* cqe = nullptr;
     io_uring_for_each_cqe(&raw, head, cqe) {
         handle(device, *cqe);
-        ++count;
+        if (++count == kReapAtOnce) break;
     }
     if (count != 0) ::io_uring_cq_advance(&raw, count);
     return count;

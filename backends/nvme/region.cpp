@@ -30,6 +30,7 @@ namespace nvme_backend {
 namespace {
 
 constexpr std::uint64_t kHugePage = 2 << 20;
+constexpr std::uint64_t kPieceUnit = 1 << 20;
 
 void adopt(pega_device* device, std::unique_ptr<pega_region> region, pega_region** out) {
     region->device = device;
@@ -118,7 +119,29 @@ pega_status register_path(pega_device* device, const pega_memory& memory, pega_r
     return PEGA_OK;
 }
 
+// A piece of the disk that the option `directory` names.
+pega_status carve(pega_device* device, const pega_memory& memory, pega_region& region) {
+    std::shared_ptr<File> file;
+    const pega_status status = open_path(device, device->options.directory, false, &file);
+    if (status != PEGA_OK) return status;
+    const std::lock_guard lock(device->mutex);
+    std::uint64_t at = 0;
+    for (const auto& [begin, length] : device->carved) {
+        if (begin - at >= memory.length) break;
+        at = (begin + length + kPieceUnit - 1) / kPieceUnit * kPieceUnit;
+    }
+    if (!pegaflow::backend::in_range(at, memory.length, file->size)) return PEGA_NO_MEMORY;
+    device->carved[at] = memory.length;
+    region.files.push_back(std::move(file));
+    region.file_offset = at;
+    region.stripe_bytes = device->options.stripe_bytes;
+    region.carved = true;
+    return PEGA_OK;
+}
+
 pega_status allocate_file(pega_device* device, const pega_memory& memory, pega_region& region) {
+    struct stat place{};
+    if (::stat(device->options.directory.c_str(), &place) == 0 && !S_ISDIR(place.st_mode)) return carve(device, memory, region);
     std::shared_ptr<File> file;
     std::string why;
     const pega_status status = File::create(memory.length, device->options, &file, &why);
@@ -193,6 +216,7 @@ pega_status unregister(pega_region* region) {
     const std::lock_guard table_lock(device.table_mutex);
     const std::lock_guard lock(device.mutex);
     leave_tables(device, *region);
+    if (region->carved) device.carved.erase(region->file_offset);
     std::erase_if(device.regions, [&](const auto& r) { return r.get() == region; });
     return PEGA_OK;
 }

@@ -30,6 +30,7 @@ std::vector<CheckResult> run(const Options& options) {
                 } catch (const std::exception& what) {
                     result = {check.name, Outcome::kFailed, what.what()};
                 }
+                if (options.on_result) options.on_result(result);
                 results.push_back(std::move(result));
             }
         }

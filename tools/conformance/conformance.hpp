@@ -4,20 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
 #include "pegaflow/abi/policy.h"
 
 namespace pegaflow::conformance {
-
-struct Options {
-    std::string path;                     // the module file
-    std::vector<std::string> options;     // "key=value" for probe and open
-    std::uint64_t seed = 1;               // of the random batches
-    std::string only;                     // run only checks whose name contains this
-    std::vector<std::string> companions;  // further module files that an interposer may ask for by name
-};
 
 enum class Outcome { kPassed = 0, kFailed = 1, kSkipped = 2 };
 

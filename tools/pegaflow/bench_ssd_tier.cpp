@@ -71,7 +71,6 @@ public:
 
 // A read under way: from its submission to the end of its check.
 struct Slot {
-    std::uint64_t number = 0;
     Clock::time_point begun;
     BlockRef block;
     std::unique_ptr<TierRead> read;
@@ -104,10 +103,8 @@ struct TierBench::State {
         return out.tier;
     }
     Result<void> write_blocks(std::uint64_t block_bytes, std::uint64_t bytes);
-    // Offers blocks until `stop`, waiting for room; `pace` says how many bytes there may be by now.
+    // Offers blocks, waiting for room, as long as `go_on` says so of the bytes offered so far.
     Result<void> produce(std::uint64_t block_bytes, const std::function<bool(std::uint64_t)>& go_on);
-    Result<void> read_blocks(const Load& load, const std::atomic<bool>& stop, const std::atomic<bool>& measuring, Run& out,
-                             std::atomic<std::uint64_t>& bytes);
 };
 
 Result<void> TierBench::State::produce(std::uint64_t block_bytes, const std::function<bool(std::uint64_t)>& go_on) {
@@ -139,83 +136,104 @@ Result<void> TierBench::State::write_blocks(std::uint64_t block_bytes, std::uint
     return files->flush(Clock::now() + std::chrono::minutes(5));
 }
 
-Result<void> TierBench::State::read_blocks(const Load& load, const std::atomic<bool>& stop, const std::atomic<bool>& measuring,
-                                           Run& out, std::atomic<std::uint64_t>& bytes) {
-    std::mutex mutex;
-    std::condition_variable changed;
-    std::deque<Slot*> ready;  // landed, or not begun
-    std::vector<std::unique_ptr<Slot>> slots;
-    std::uint64_t busy = 0;
-    Error error;
-    for (std::uint32_t i = 0; i < load.depth * load.threads; ++i) {
-        slots.push_back(std::make_unique<Slot>());
-        ready.push_back(slots.back().get());
-    }
-    const std::uint64_t sizes[] = {load.block};
-    const auto work = [&](std::uint64_t seed) {
-        std::mt19937_64 random(seed);
-        Histogram latency;
-        std::unique_lock lock(mutex);
-        for (;;) {
-            changed.wait(lock, [&] { return !ready.empty() || (busy == 0 && stop.load()); });
-            if (ready.empty()) break;
-            Slot* slot = ready.front();
-            ready.pop_front();
-            lock.unlock();
-            if (slot->read) {
-                const auto checked = slot->read->finish();
-                slot->read.reset();
-                slot->block = {};
-                if (checked && measuring.load()) latency.add(static_cast<std::uint64_t>((Clock::now() - slot->begun).count()));
-                lock.lock();
-                --busy;
-                if (!checked) error = checked.error();
-                if (!checked && checked.error().code == Code::kCorrupt) out.wrong += load.block;
-                if (checked) bytes += load.block;
-                out.checked += load.block;
-                lock.unlock();
-            }
-            if (stop.load()) {
-                lock.lock();
-                changed.notify_all();
-                continue;
-            }
-            slot->number = random() % next[load.block];
-            slot->begun = Clock::now();
-            slot->halves = 0;
-            lock.lock();
-            ++busy;
-            lock.unlock();
-            const auto second = [&, slot] {
-                if (slot->halves.fetch_add(1) == 0) return;
-                const std::lock_guard landed(mutex);
-                ready.push_back(slot);
-                changed.notify_one();
-            };
-            slot->read = files->read(key_of(load.block, slot->number), sizes, &slot->block, second);
-            if (slot->read) {
-                second();
-                lock.lock();
-                continue;
-            }
-            // Given up since, by the writes of a mixed load.
-            lock.lock();
-            --busy;
-            ready.push_back(slot);
+// What readers and writers of one run share.
+struct Phase {
+    std::atomic<bool> stop{false}, measuring{false};
+    std::atomic<std::uint64_t> read_bytes{0};
+};
+
+// Keeps `depth` reads under way until the phase stops; a few threads check what landed and begin the next ones.
+class ReadLoop {
+public:
+    ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t blocks, std::uint64_t seed, Phase& phase)
+        : files_(files), load_(load), blocks_(blocks), seed_(seed), phase_(phase) {
+        for (std::uint32_t i = 0; i < load.depth * load.threads; ++i) {
+            slots_.push_back(std::make_unique<Slot>());
+            ready_.push_back(slots_.back().get());
         }
-        changed.notify_all();
-        out.latency.merge(latency);
-    };
-    std::vector<std::thread> threads;
-    for (unsigned i = 0; i < kCheckers; ++i) threads.emplace_back(work, arguments.seed + i);
-    while (!stop.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    {
-        const std::lock_guard lock(mutex);
-        changed.notify_all();
     }
-    for (std::thread& thread : threads) thread.join();
-    return error.message.empty() ? Result<void>() : fail(error);
-}
+
+    Result<void> run(Run& out) {
+        std::vector<std::thread> threads;
+        for (unsigned i = 0; i < kCheckers; ++i) threads.emplace_back([this, i] { work(seed_ + i); });
+        while (!phase_.stop.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        {
+            const std::lock_guard lock(mutex_);
+            changed_.notify_all();
+        }
+        for (std::thread& thread : threads) thread.join();
+        out.latency = latency_;
+        out.checked = checked_;
+        out.wrong = wrong_;
+        return error_.message.empty() ? Result<void>() : fail(error_);
+    }
+
+private:
+    void work(std::uint64_t seed) {
+        std::mt19937_64 random(seed);
+        std::unique_lock lock(mutex_);
+        for (;;) {
+            changed_.wait(lock, [this] { return !ready_.empty() || (busy_ == 0 && phase_.stop.load()); });
+            if (ready_.empty()) break;
+            Slot* slot = ready_.front();
+            ready_.pop_front();
+            if (slot->read) check(*slot, lock);
+            if (!phase_.stop.load()) begin(*slot, random() % blocks_, lock);
+        }
+        changed_.notify_all();
+    }
+    void check(Slot& slot, std::unique_lock<std::mutex>& lock) {
+        lock.unlock();
+        const auto checked = slot.read->finish();
+        slot.read.reset();
+        slot.block = {};
+        lock.lock();
+        --busy_;
+        checked_ += load_.block;
+        if (!checked) error_ = checked.error();
+        if (!checked && checked.error().code == Code::kCorrupt) wrong_ += load_.block;
+        if (checked) phase_.read_bytes += load_.block;
+        if (checked && phase_.measuring.load()) latency_.add(static_cast<std::uint64_t>((Clock::now() - slot.begun).count()));
+        changed_.notify_all();
+    }
+    void begin(Slot& slot, std::uint64_t number, std::unique_lock<std::mutex>& lock) {
+        ++busy_;
+        slot.begun = Clock::now();
+        slot.halves = 0;
+        lock.unlock();
+        const std::uint64_t sizes[] = {load_.block};
+        // The read may land before the call that began it has returned: the second of the two makes the slot ready.
+        const auto second = [this, &slot] {
+            if (slot.halves.fetch_add(1) == 0) return;
+            const std::lock_guard landed(mutex_);
+            ready_.push_back(&slot);
+            changed_.notify_one();
+        };
+        auto read = files_.read(key_of(load_.block, number), sizes, &slot.block, second);
+        const bool begun = read != nullptr;
+        if (begun) {
+            slot.read = std::move(read);
+            second();
+        }
+        lock.lock();
+        if (begun) return;
+        --busy_;  // given up since, by the writes of a mixed load
+        ready_.push_back(&slot);
+    }
+
+    tier::FileTier& files_;
+    const Load load_;
+    const std::uint64_t blocks_, seed_;
+    Phase& phase_;
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    // All guarded by mutex_; a slot belongs to whoever took it from `ready_`.
+    std::deque<Slot*> ready_;  // landed, or not begun
+    std::vector<std::unique_ptr<Slot>> slots_;
+    std::uint64_t busy_ = 0, checked_ = 0, wrong_ = 0;
+    Histogram latency_;
+    Error error_;
+};
 
 TierBench::TierBench(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TierBench::~TierBench() = default;
@@ -253,8 +271,7 @@ Result<Run> TierBench::run(const Load& load) {
     PEGA_ASSIGN(const std::uint64_t file_bytes, parse_size(s.arguments.file_size));
     // Half of the space for what is read; the present size's blocks may have gone for another's since.
     if (load.mode != Mode::kWrite) PEGA_TRY(s.write_blocks(load.block, file_bytes / 2));
-    std::atomic<bool> stop{false}, measuring{false};
-    std::atomic<std::uint64_t> read_bytes{0};
+    Phase phase;
     Run out;
     Result<void> produced, read;
     std::vector<std::thread> threads;
@@ -262,28 +279,29 @@ Result<Run> TierBench::run(const Load& load) {
         const double share = (100.0 - s.arguments.read_percent) / s.arguments.read_percent;
         threads.emplace_back([&] {
             produced = s.produce(load.block, [&](std::uint64_t so_far) {
-                while (load.mode == Mode::kMixed && !stop.load() &&
-                       static_cast<double>(so_far) > share * static_cast<double>(read_bytes.load()))
+                while (load.mode == Mode::kMixed && !phase.stop.load() &&
+                       static_cast<double>(so_far) > share * static_cast<double>(phase.read_bytes.load()))
                     std::this_thread::sleep_for(std::chrono::microseconds(100));
-                return !stop.load();
+                return !phase.stop.load();
             });
         });
     }
-    if (load.mode != Mode::kWrite) threads.emplace_back([&] { read = s.read_blocks(load, stop, measuring, out, read_bytes); });
+    if (load.mode != Mode::kWrite)
+        threads.emplace_back([&] { read = ReadLoop(*s.files, load, s.next[load.block], s.arguments.seed, phase).run(out); });
     const auto pause = [](double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); };
     pause(s.arguments.warmup_seconds);
     const TierStats before = s.stats();
-    const std::uint64_t read_before = read_bytes;
+    const std::uint64_t read_before = phase.read_bytes;
     const double cpu = cpu_seconds();
     const auto begin = Clock::now();
-    measuring = true;
+    phase.measuring = true;
     pause(s.arguments.seconds);
-    measuring = false;
+    phase.measuring = false;
     const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     const TierStats after = s.stats();
-    const std::uint64_t moved = read_bytes - read_before + after.block_bytes - before.block_bytes;
+    const std::uint64_t moved = phase.read_bytes - read_before + after.block_bytes - before.block_bytes;
     const double used = cpu_seconds() - cpu;
-    stop = true;
+    phase.stop = true;
     for (std::thread& thread : threads) thread.join();
     PEGA_TRY(produced);
     PEGA_TRY(read);

@@ -85,29 +85,36 @@ Result<Device*> Engine::State::device_for(const MemoryDescription& memory) {
 
 std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, Worker& worker,
                                             std::vector<std::uint64_t>& out) {
-    engine::DeviceSlices& slices = worker.pool();
+    return allocate_pages(bytes, count, worker.device().info().numa_node, &worker.pool(), out);
+}
+
+std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
+                                            std::vector<std::uint64_t>& out) {
+    const auto usable = [&](std::size_t slice) { return slices->has(slice); };
     const auto allocate = [&](std::uint64_t wanted) {
-        return pool->allocate_many(bytes, wanted, worker.device().info().numa_node, out,
-                                   [&](std::size_t slice) { return slices.has(slice); });
+        return pool->allocate_many(bytes, wanted, node, out, slices == nullptr ? engine::Pool::Usable() : usable);
     };
+    const auto more_slices = [&] { return slices != nullptr && slices->get_next(); };
     std::uint64_t got = allocate(count);
     while (got < count) {
         index->set_pressure(true);
         BlockRef victim = index->evict_one();
-        if (!victim && slices.get_next()) {  // the device does not reach all of the pool yet
+        if (!victim && more_slices()) {  // the device does not reach all of the pool yet
             got += allocate(count - got);
             continue;
         }
         // A block that waits for its digest cannot go yet, but soon.
         if (!victim && wait_for_digest()) continue;
         if (!victim) victim = index->evict_one();  // the last digest may have come in between
+        // Nor one that waits to be written to the tier: the pool comes first.
+        if (!victim && tier && tier->shed()) continue;
         if (!victim) return got;
         ++counters.evictions;
         counters.evicted_bytes += victim->footprint();
         victim = {};
         const std::uint64_t more = allocate(count - got);
         // What went may lie where the device does not reach.
-        got += more != 0 || !slices.get_next() ? more : allocate(count - got);
+        got += more != 0 || !more_slices() ? more : allocate(count - got);
     }
     return got;
 }
@@ -155,6 +162,7 @@ void Engine::State::run_digests() {
         for (const engine::Page& page : block->pages) digests.push_back(base::crc32c(pool->base() + page.offset, page.bytes));
         block->digests = std::move(digests);
         block->digested.store(true, std::memory_order_release);
+        if (tier) tier->offer(block);
         block = {};
         lock.lock();
         --digesting;
@@ -175,6 +183,8 @@ void Engine::State::run_watch() {
         const auto now = Clock::now();
         counters.leases_expired += leases.expire(now);
         for (const auto& operation : operations.expired(now)) operation->cancel();
+        if (tier) tier->tick(now);
+        if (prefetcher) prefetcher->tick(now);
         index->erase_doomed([](const BlockRef&) {});
         if (pool->used() < pool->ready_bytes() / 10 * 9) index->set_pressure(false);
         if (now - swept >= sweep_interval && index->incomplete() != 0) {
@@ -191,6 +201,7 @@ void Engine::State::close(Clock::time_point deadline) {
     if (closed) return;
     closed = true;
     gate.close();
+    const Clock::time_point last = deadline;
     while (!gate.wait_empty_until(deadline)) {
         for (const auto& operation : operations.of(nullptr)) operation->cancel();
         deadline = Clock::now() + engine::kWatchInterval;  // for those that were being made
@@ -203,6 +214,8 @@ void Engine::State::close(Clock::time_point deadline) {
     for (const auto& [id, instance] : old) {
         for (const auto& [device, worker] : instance->workers) worker->close();
     }
+    if (prefetcher) prefetcher->close();  // the watch still ends reads that hang
+    if (tier) wait_for_digests(last);
     {
         const std::lock_guard lock(background_mutex);
         stop = true;
@@ -212,6 +225,9 @@ void Engine::State::close(Clock::time_point deadline) {
     if (watch_thread.joinable()) watch_thread.join();
     undigested.clear();
     leases.expire(Clock::time_point::max());
+    if (tier) tier->close(last);
+    prefetcher.reset();
+    tier.reset();
     index.reset();
     admission.reset();
     pool_regions.reset();
@@ -235,6 +251,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
                 engine::Pool::create({o.pool_bytes, o.hugepages, o.pool_file, o.numa_affinity, o.pool_slice_bytes}));
     state->pool_regions = std::make_unique<engine::PoolRegions>(*state->pool);
     state->index = std::make_unique<engine::BlockIndex>(eviction, *state->admission, *state->pool);
+    if (!o.tier.paths.empty()) PEGA_TRY(state->open_tier());
     state->digest_thread = std::thread([raw = state.get()] { raw->run_digests(); });
     state->watch_thread = std::thread([raw = state.get()] { raw->run_watch(); });
     return std::unique_ptr<Engine>(new Engine(std::move(state)));
@@ -280,7 +297,6 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
             return fail(Code::kInvalid, fmt::format("a block hash has {} bytes, expected 1 to {}", hash.size(), kMaxHashBytes));
         }
     }
-    ++s.counters.queries;
     const bool sealed = instance->sealed.load(std::memory_order_acquire);
     if (request.group != 0) {
         if (!sealed) PEGA_TRY(instance->worker(0));
@@ -290,13 +306,30 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
         }
     }
     QueryOutcome outcome;
-    std::vector<BlockRef> blocks;
+    std::vector<BlockRef> blocks, held;
+    const bool tiered = s.prefetcher && sealed && (request.group == 0 || request.whole_prefix_only);
+    auto progress = engine::Prefetcher::Progress::kUnknown;
+    engine::Prefetcher::Name name;
+    std::uint64_t fetched = 0;
+    if (tiered) {
+        name = engine::prefetch_name(request);
+        progress = s.prefetcher->poll(name, &held, &fetched);
+        outcome.loading = progress == engine::Prefetcher::Progress::kLoading;
+        if (outcome.loading) return outcome;
+    }
     if (sealed && request.group == 0) {
         s.index->lookup_prefix(instance->scope, 0, request.hashes, blocks);
     } else if (sealed) {
         s.index->lookup_each(instance->scope, request.group, request.hashes, blocks, outcome.hit_positions);
     }
+    if (tiered && progress == engine::Prefetcher::Progress::kUnknown && blocks.size() < request.hashes.size() &&
+        s.begin_prefetch(request, *instance, name, blocks, outcome.hit_positions)) {
+        return QueryOutcome{.loading = true};
+    }
+    if (s.tier) s.offer_again(blocks);
+    ++s.counters.queries;
     outcome.hit_blocks = blocks.size();
+    s.counters.tier_hits += std::min<std::uint64_t>(fetched, blocks.size());
     s.counters.hits += blocks.size();
     s.counters.misses += request.hashes.size() - blocks.size();
     const bool partial = request.whole_prefix_only && request.group != 0 && blocks.size() < request.hashes.size();

@@ -87,11 +87,7 @@ Result<void> seal(Engine::State& state, Instance& instance) {
     std::vector<const WorkerRegistration*> all;
     for (const auto& [device, worker] : instance.workers) all.push_back(&worker->registration());
     PEGA_ASSIGN(instance.layout, engine::seal_layout(all));
-    {
-        const std::lock_guard lock(state.scopes_mutex);
-        const std::string name = instance.name_space + '\0' + instance.layout.fingerprint;
-        instance.scope = state.scopes.emplace(name, state.scopes.size() + 1).first->second;
-    }
+    instance.scope = state.scopes.number_of(instance.name_space, instance.layout.fingerprint);
     instance.sealed.store(true, std::memory_order_release);
     base::log_info("engine", "instance {} sealed: {} workers, layout {}", instance.id, instance.workers.size(),
                    instance.layout.fingerprint);
@@ -167,6 +163,7 @@ Result<void> Engine::unregister_instance(std::string_view instance_id) {
         drain(s, *instance);
         for (const auto& [device, worker] : instance->workers) worker->close();
     }
+    if (s.prefetcher) s.prefetcher->drop_instance(instance->id);
     s.leases.drop_instance(instance_id);
     bool shared = false;
     {
@@ -246,6 +243,11 @@ EngineStats Engine::stats() const {
     out.queries = c.queries;
     out.queue_full = c.queue_full;
     out.canceled = c.canceled;
+    if (pass && s.tier) {
+        s.tier->add_stats(out);
+        s.prefetcher->add_stats(out.tier);
+        out.tier.hits = c.tier_hits;
+    }
     for (const InstanceInfo& instance : instances()) {
         ++out.instances;
         out.workers += instance.workers.size();

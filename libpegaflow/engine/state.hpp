@@ -16,10 +16,13 @@
 
 #include "base/gate.hpp"
 #include "engine/block/index.hpp"
+#include "engine/block/scope_table.hpp"
 #include "engine/instance.hpp"
 #include "engine/lease.hpp"
 #include "engine/pool/pool.hpp"
 #include "engine/pool/pool_regions.hpp"
+#include "engine/prefetch.hpp"
+#include "engine/tier/tier.hpp"
 #include "pegaflow/engine.hpp"
 
 namespace pegaflow::engine {
@@ -68,14 +71,14 @@ struct Counters {
         evicted_bytes{0};
     Counter quarantined{0}, mismatches{0}, save_requests{0}, save_failures{0}, saved_blocks{0}, duplicates{0}, save_bytes{0};
     Counter load_requests{0}, load_failures{0}, load_bytes{0}, loads_in_flight{0}, saves_in_flight{0};
-    Counter leases_expired{0}, queries{0}, queue_full{0}, canceled{0};
+    Counter leases_expired{0}, queries{0}, queue_full{0}, canceled{0}, tier_hits{0};
 };
 
 }  // namespace pegaflow::engine
 
 namespace pegaflow {
 
-struct Engine::State {
+struct Engine::State final : engine::TierHost {
     State(EngineOptions engine_options, Fabric& engine_fabric, EngineObserver engine_observer)
         : options(std::move(engine_options)), fabric(engine_fabric), observer(std::move(engine_observer)) {}
 
@@ -93,8 +96,10 @@ struct Engine::State {
 
     mutable std::shared_mutex instances_mutex;
     std::map<std::string, std::shared_ptr<engine::Instance>, std::less<>> instances;  // guarded by instances_mutex
-    std::mutex scopes_mutex;
-    std::map<std::string, std::uint64_t> scopes;  // guarded by scopes_mutex
+    engine::ScopeTable scopes;
+    // Null without a tier; both are set before the first request and stay until close.
+    std::unique_ptr<engine::Tier> tier;
+    std::unique_ptr<engine::Prefetcher> prefetcher;
 
     // Digests and time: two background threads.
     std::mutex background_mutex;
@@ -113,6 +118,9 @@ struct Engine::State {
     // full of pinned blocks. [any]
     std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, engine::Worker& worker,
                                  std::vector<std::uint64_t>& out);
+    // The same on a node, in slices that a device has (null = in any).
+    std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
+                                 std::vector<std::uint64_t>& out);
     // Counts blocks that became resident and queues them for their digests. [any]
     void blocks_complete(std::vector<engine::BlockRef> blocks, std::uint64_t rejected);
     // Waits until another digest is there, so that its block can be evicted. False when none is under way. [any]
@@ -122,10 +130,25 @@ struct Engine::State {
     void run_digests();
     void run_watch();
     void close(engine::Clock::time_point deadline);
+
+    // tiering.cpp
+    Result<void> open_tier();
+    // Waits until every sealed block has its digest, and with that was offered to the tier.
+    void wait_for_digests(engine::Clock::time_point deadline);
+    // Begins to fetch what the tier has of a query's missing blocks; `found` are those in the pool. True: ask again.
+    bool begin_prefetch(const QueryRequest& request, const engine::Instance& instance, const engine::Prefetcher::Name& name,
+                        const std::vector<engine::BlockRef>& found, const std::vector<std::uint32_t>& positions);
+    // Blocks that the tier did not take before get another chance when they are used.
+    void offer_again(const std::vector<engine::BlockRef>& blocks);
+    engine::BlockRef resident(const engine::BlockKey& key) override;
+    engine::BlockRef make_block(const engine::BlockKey& key, std::span<const std::uint64_t> page_bytes) override;
+    const std::byte* pool_base() const override { return pool->base(); }
 };
 
 namespace engine {
 
+// tiering.cpp
+Prefetcher::Name prefetch_name(const QueryRequest& request);
 // save.cpp, load.cpp
 void start_save(Engine::State& state, const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
 Result<LoadId> start_load(Engine::State& state, const LoadRequest& request, LoadCallbacks callbacks);

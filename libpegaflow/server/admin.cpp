@@ -41,11 +41,38 @@ Reply error_reply(http::status status, std::string_view text) {
     return json_reply(json::object{{"error", std::string(text)}}, status);
 }
 
+// Null without a tier. A tier that does not work makes the server degraded, not unhealthy: it serves without.
+json::value ssd_health(const Engine& engine, bool* ok) {
+    json::array devices;
+    for (const TierDeviceInfo& d : engine.tier_devices()) {
+        *ok = *ok && d.state == "ok";
+        devices.push_back(json::object{{"path", d.path},
+                                       {"state", d.state},
+                                       {"problem", d.problem},
+                                       {"capacity_bytes", d.capacity_bytes},
+                                       {"used_bytes", d.used_bytes},
+                                       {"live_bytes", d.live_bytes},
+                                       {"blocks", d.blocks},
+                                       {"segments", d.segments},
+                                       {"free_segments", d.free_segments},
+                                       {"lifetime_written_bytes", d.lifetime_written_bytes},
+                                       {"recovered_blocks", d.recovered_blocks},
+                                       {"recovery_seconds", d.recovery_seconds}});
+    }
+    if (devices.empty()) return nullptr;
+    return json::object{{"ok", *ok}, {"devices", std::move(devices)}};
+}
+
 // Healthy: the engine answers, the pool has memory, and requests are not piling up unanswered.
 Reply health(const Engine& engine) {
     const EngineStats s = engine.stats();
     const bool pool = s.pool_capacity_bytes != 0;
-    json::object body{{"status", pool ? "ok" : "unhealthy"},
+    bool ssd_ok = true;
+    json::value ssd = ssd_health(engine, &ssd_ok);
+    json::object body{{"status", !pool    ? "unhealthy"
+                                 : ssd_ok ? "ok"
+                                          : "degraded"},
+                      {"ssd", std::move(ssd)},
                       {"pool", json::object{{"ok", pool},
                                             {"capacity_bytes", s.pool_capacity_bytes},
                                             {"ready_bytes", s.pool_ready_bytes},

@@ -104,7 +104,7 @@ Option integer_option(std::string key, std::string help, std::uint64_t least, st
             type,
             std::move(help),
             false,
-            [member](const Config& c) { return std::to_string(member(const_cast<Config&>(c))); },
+            [member](const Config& c) { return std::to_string(static_cast<std::uint64_t>(member(const_cast<Config&>(c)))); },
             [member, least, most, type](Config& c, std::string_view v) -> Result<void> {
                 std::uint64_t number = 0;
                 const auto [end, error] = std::from_chars(v.data(), v.data() + v.size(), number);
@@ -177,6 +177,47 @@ Option wrap_option() {
             }};
 }
 
+void add_ssd_options(std::vector<Option>& out) {
+    const auto tier = [](Config& c) -> TierOptions& { return c.engine.tier; };
+    out.push_back(list_option("ssd.paths", "Directories or block devices that keep blocks over restarts; empty = no SSD tier.",
+                              [tier](Config& c) -> std::vector<std::string>& { return tier(c).paths; }));
+    out.push_back(size_option("ssd.capacity", "Space for the cache, over all paths; each gets the same part.", 1 << 20,
+                              [tier](Config& c) -> std::uint64_t& { return tier(c).capacity_bytes; }));
+    out.push_back(text_option("ssd.backend", "The back end that moves bytes between host memory and files.", "a back end",
+                              [tier](Config& c) -> std::string& { return tier(c).backend; }));
+    out.push_back(size_option("ssd.segment-size", "What is written in a row and given up as a whole; 1 MiB to 4 GiB.", 1 << 20,
+                              [tier](Config& c) -> std::uint64_t& { return tier(c).segment_bytes; }));
+    out.push_back(size_option("ssd.bytes-per-day",
+                              "New blocks written in 24 hours at most, so that the devices last; 0 = no limit.", 0,
+                              [tier](Config& c) -> std::uint64_t& { return tier(c).write_bytes_per_day; }));
+    out.push_back(size_option(
+        "ssd.write-queue", "Pool memory that blocks waiting to be written may hold; 0 = an eighth of the pool, at most 1 GiB.",
+        0, [tier](Config& c) -> std::uint64_t& { return tier(c).write_queue_bytes; }));
+    out.push_back(size_option("ssd.prefetch", "Pool memory for blocks on their way to queries; 0 = a quarter of the pool.", 0,
+                              [tier](Config& c) -> std::uint64_t& { return tier(c).prefetch_bytes; }));
+    out.push_back(size_option("ssd.read-in-flight",
+                              "Bytes that are being read at one time; what waits is read in order of urgency.", 4096,
+                              [tier](Config& c) -> std::uint64_t& { return tier(c).read_bytes_in_flight; }));
+    out.push_back(duration_option("ssd.prefetch-time", "A query that waits longer than this for the SSD gets what is there.",
+                                  [tier](Config& c) -> std::chrono::nanoseconds& { return tier(c).prefetch_time; }));
+    out.push_back(duration_option("ssd.idle-time", "A query that is not asked again for this long is dropped with its reads.",
+                                  [tier](Config& c) -> std::chrono::nanoseconds& { return tier(c).idle_time; }));
+    out.push_back(duration_option("ssd.io-time", "A transfer that takes longer than this has failed.",
+                                  [tier](Config& c) -> std::chrono::nanoseconds& { return tier(c).io_time; }));
+    out.push_back(integer_option<std::uint32_t>("ssd.threads", "Threads that check what was read against its digests.", 1, 64,
+                                                [tier](Config& c) -> std::uint32_t& { return tier(c).threads; }));
+    out.push_back(bool_option("ssd.discard", "Tell file system and device which bytes are not needed any more.",
+                              [tier](Config& c) -> bool& { return tier(c).discard; }));
+    out.push_back(integer_option<double>("ssd.prefill-tokens-per-second",
+                                         "How fast the serving engine computes tokens: blocks that the SSD would bring later "
+                                         "than that are misses. 0 = always load.",
+                                         0, 1'000'000'000,
+                                         [tier](Config& c) -> double& { return tier(c).prefill_tokens_per_second; }));
+    out.push_back(integer_option<std::uint32_t>("ssd.tokens-per-block", "Tokens of one block, for the comparison above.", 1,
+                                                1 << 20,
+                                                [tier](Config& c) -> std::uint32_t& { return tier(c).tokens_per_block; }));
+}
+
 std::vector<Option> make_options() {
     std::vector<Option> out;
     out.push_back(address_option("server.listen", "Where the gRPC service listens; port 0 takes any free one.",
@@ -224,6 +265,7 @@ std::vector<Option> make_options() {
     out.push_back(integer_option<std::uint32_t>(
         "transfer.max-queued", "Transfers of one worker and direction that may wait; more is answered with RESOURCE_EXHAUSTED.",
         1, 1 << 20, [](Config& c) -> std::uint32_t& { return c.engine.max_queued_transfers; }));
+    add_ssd_options(out);
     out.push_back(list_option("modules.search-path",
                               "Directories searched for back ends and plug-ins after PEGAFLOW_PLUGIN_PATH.",
                               [](Config& c) -> std::vector<std::string>& { return c.fabric.search_path; }));

@@ -32,6 +32,96 @@ MetricFamily family(const char* name, const char* help, MetricType type, double 
     return out;
 }
 
+// Which tier answered for the blocks of queries, in one family with the label the existing service has.
+MetricFamily tier_requests(const EngineStats& s) {
+    MetricFamily out;
+    out.name = "pegaflow_cache_tier_block_requests_total";
+    out.help = "Blocks asked for by queries, by the tier that had them.";
+    out.type = MetricType::Counter;
+    const std::pair<const char*, std::uint64_t> tiers[] = {
+        {"ram", s.block_hits - s.tier.hits}, {"ssd", s.tier.hits}, {"miss", s.block_misses}};
+    for (const auto& [tier, value] : tiers) {
+        prometheus::ClientMetric metric;
+        metric.label.push_back({"tier", tier});
+        metric.counter.value = static_cast<double>(value);
+        out.metric.push_back(std::move(metric));
+    }
+    return out;
+}
+
+MetricFamily skipped(const TierStats& t) {
+    MetricFamily out;
+    out.name = "pegaflow_ssd_skipped_blocks_total";
+    out.help = "Blocks that were not written, by the reason.";
+    out.type = MetricType::Counter;
+    const std::pair<const char*, std::uint64_t> reasons[] = {
+        {"known", t.skipped_known},       {"queue_full", t.skipped_queue_full},
+        {"budget", t.skipped_budget},     {"too_large", t.skipped_too_large},
+        {"no_space", t.skipped_no_space}, {"failed", t.skipped_failed},
+        {"shed", t.skipped_shed}};
+    for (const auto& [reason, value] : reasons) {
+        prometheus::ClientMetric metric;
+        metric.label.push_back({"reason", reason});
+        metric.counter.value = static_cast<double>(value);
+        out.metric.push_back(std::move(metric));
+    }
+    return out;
+}
+
+void add_ssd(const EngineStats& s, std::vector<MetricFamily>& families) {
+    const TierStats& t = s.tier;
+    const auto gauge = [&](const char* name, const char* help, double value) {
+        families.push_back(family(name, help, MetricType::Gauge, value));
+    };
+    const auto counter = [&](const char* name, const char* help, std::uint64_t value) {
+        families.push_back(family(name, help, MetricType::Counter, static_cast<double>(value)));
+    };
+    const auto number = [](std::uint64_t value) { return static_cast<double>(value); };
+    families.push_back(tier_requests(s));
+    families.push_back(skipped(t));
+    gauge("pegaflow_ssd_devices", "Configured paths of the SSD tier.", number(t.devices));
+    gauge("pegaflow_ssd_devices_ok", "Paths that can be read and written.", number(t.devices_ok));
+    gauge("pegaflow_ssd_capacity_bytes", "Bytes of all segments.", number(t.capacity_bytes));
+    gauge("pegaflow_ssd_used_bytes", "Bytes of segments that are not free.", number(t.used_bytes));
+    gauge("pegaflow_ssd_live_bytes", "Bytes of blocks that can be found.", number(t.live_bytes));
+    gauge("pegaflow_ssd_blocks", "Blocks that can be found.", number(t.blocks));
+    gauge("pegaflow_ssd_write_queue_blocks", "Blocks that wait to be written or are being written.", number(t.queue_blocks));
+    gauge("pegaflow_ssd_write_queue_bytes", "Bytes that wait to be written.", number(t.queue_bytes));
+    counter("pegaflow_ssd_stored_blocks_total", "Blocks that are on the device since the start.", t.stored_blocks);
+    counter("pegaflow_ssd_write_bytes_total", "Bytes of new blocks written.", t.block_bytes);
+    counter("pegaflow_ssd_rewritten_bytes_total", "Bytes of hot blocks that were written again.", t.rewritten_bytes);
+    counter("pegaflow_ssd_rewritten_blocks_total", "Hot blocks that were written again.", t.rewritten_blocks);
+    counter("pegaflow_ssd_table_bytes_total", "Bytes of headers and tables written.", t.table_bytes);
+    counter("pegaflow_ssd_discarded_bytes_total", "Bytes that the device was told to forget.", t.discarded_bytes);
+    gauge("pegaflow_ssd_lifetime_written_bytes", "Bytes ever written to the caches, over restarts.",
+          number(t.lifetime_written_bytes));
+    counter("pegaflow_ssd_evicted_segments_total", "Segments that were given up.", t.evicted_segments);
+    counter("pegaflow_ssd_evicted_blocks_total", "Blocks that went with them.", t.evicted_blocks);
+    counter("pegaflow_ssd_write_failures_total", "Writes and flushes that failed.", t.write_failures);
+    counter("pegaflow_ssd_read_blocks_total", "Blocks read and checked.", t.read_blocks);
+    counter("pegaflow_ssd_read_bytes_total", "Bytes read and checked.", t.read_bytes);
+    counter("pegaflow_ssd_read_failures_total", "Reads that failed.", t.read_failures);
+    counter("pegaflow_ssd_digest_mismatches_total", "Blocks read with wrong bytes.", t.digest_mismatches);
+    counter("pegaflow_ssd_quarantined_blocks_total", "Blocks that are not used any more for wrong bytes.",
+            t.quarantined_blocks);
+    gauge("pegaflow_ssd_recovered_blocks", "Blocks found at the start.", number(t.recovered_blocks));
+    gauge("pegaflow_ssd_recovery_dropped_blocks", "Torn blocks dropped at the start.", number(t.recovery_dropped));
+    gauge("pegaflow_ssd_recovery_problems", "Damage found at the start; the log has the places.", number(t.recovery_problems));
+    counter("pegaflow_ssd_prefetch_requests_total", "Queries that waited for the SSD.", t.prefetch_requests);
+    gauge("pegaflow_ssd_prefetch_active", "Queries whose blocks are being read.", number(t.prefetch_active));
+    gauge("pegaflow_ssd_prefetch_waiting", "Queries that wait for their turn.", number(t.prefetch_waiting));
+    gauge("pegaflow_ssd_prefetch_bytes", "Bytes being read.", number(t.prefetch_bytes));
+    counter("pegaflow_ssd_prefetch_joined_total", "Blocks that were being read for another query already.", t.prefetch_joined);
+    counter("pegaflow_ssd_prefetch_canceled_total", "Queries that went away while they waited.", t.prefetch_canceled);
+    counter("pegaflow_ssd_prefetch_expired_total", "Queries that waited too long and got what was there.", t.prefetch_expired);
+    counter("pegaflow_ssd_prefetch_too_slow_total", "Queries for which computing anew is faster.", t.prefetch_too_slow);
+    counter("pegaflow_ssd_prefetch_failed_total", "Blocks that could not be read, or for which the pool had no room.",
+            t.prefetch_failed);
+    gauge("pegaflow_ssd_read_latency_seconds", "Of a read, as the cost model sees it.", t.read_latency_seconds);
+    gauge("pegaflow_ssd_read_bytes_per_second", "While reads are under way, as the cost model sees it.",
+          t.read_bytes_per_second);
+}
+
 }  // namespace
 
 struct Metrics::State {
@@ -112,6 +202,7 @@ std::string Metrics::expose(const Engine& engine) const {
     counter("pegaflow_leases_expired_total", "Leases that ran out of time.", s.leases_expired);
     gauge("pegaflow_instances", "Registered instances.", s.instances);
     gauge("pegaflow_workers", "Registered workers.", s.workers);
+    if (s.tier.devices != 0) add_ssd(s, families);
     return prometheus::TextSerializer().Serialize(families);
 }
 

@@ -4,6 +4,7 @@
 #include <spdlog/sinks/stdout_color_sinks.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <mutex>
@@ -37,7 +38,16 @@ Result<std::unique_ptr<Server>> Server::start(const Config& config) {
     std::unique_ptr<Server> server(new Server(std::make_unique<State>()));
     State& s = *server->state_;
     s.config = config;
-    PEGA_ASSIGN(s.fabric, Fabric::open(config.fabric));
+    FabricOptions fabric = config.fabric;
+    const std::string& ssd = config.engine.tier.backend;
+    const bool listed = std::find(fabric.backends.begin(), fabric.backends.end(), ssd) != fabric.backends.end();
+    // A list of back ends that leaves the tier's out means the others; one that cannot be used here is the tier's problem
+    // alone.
+    const bool chosen = fabric.backends.empty() || listed || config.engine.tier.paths.empty();
+    if (!chosen) fabric.backends.push_back(ssd);
+    auto opened = Fabric::open(fabric);
+    if (!opened && !chosen) opened = Fabric::open(config.fabric);
+    PEGA_ASSIGN(s.fabric, std::move(opened));
     for (const ModuleReport& module : s.fabric->modules()) {
         if (!module.problem.empty()) base::log_warning("server", "module {} is not used: {}", module.name, module.problem);
     }

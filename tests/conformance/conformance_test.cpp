@@ -13,6 +13,12 @@ struct Subject {
     const char* file;
     std::vector<std::string> options;
     std::vector<const char*> companions;
+
+    std::vector<const char*> needs() const {
+        std::vector<const char*> files = companions;
+        files.push_back(file);
+        return files;
+    }
 };
 
 void PrintTo(const Subject& subject, std::ostream* out) { *out << subject.name; }
@@ -25,6 +31,10 @@ TEST_P(Conformance, Passes) {
     const auto path = [&](const char* file) { return (std::filesystem::path(directory) / file).string(); };
     Options options;
     options.path = path(GetParam().file);
+    for (const char* file : GetParam().needs()) {
+        if (!std::filesystem::exists(path(file)))
+            GTEST_SKIP() << file << " was not built here: a library that it needs is missing";
+    }
     options.options = GetParam().options;
     for (const char* companion : GetParam().companions) options.companions.push_back(path(companion));
     std::size_t passed = 0;
@@ -38,11 +48,18 @@ TEST_P(Conformance, Passes) {
 }
 
 constexpr const char* kHost = "pegaflow-backend-host.so";
+constexpr const char* kNvme = "pegaflow-backend-nvme.so";
 
 INSTANTIATE_TEST_SUITE_P(
     Modules, Conformance,
     ::testing::Values(Subject{"host", kHost, {}, {}}, Subject{"host_one_thread", kHost, {"threads=1"}, {}},
-                      Subject{"cuda", "pegaflow-backend-cuda.so", {}, {}},
+                      Subject{"cuda", "pegaflow-backend-cuda.so", {}, {}}, Subject{"nvme", kNvme, {}, {}},
+                      Subject{"nvme_deferred", kNvme, {"ring=deferred"}, {}},
+                      Subject{"nvme_small_ring", kNvme, {"ring=deferred", "depth=3", "io_bytes=4096"}, {}},
+                      Subject{"nvme_plain", kNvme, {"fixed=off", "depth_bytes=8192"}, {}},
+                      Subject{"nvme_page_cache", kNvme, {"direct=off"}, {}},
+                      Subject{"fault_over_nvme", "pegaflow-plugin-fault.so", {"inner=nvme"}, {kNvme}},
+                      Subject{"trace_over_nvme", "pegaflow-plugin-trace.so", {"inner=nvme"}, {kNvme}},
                       Subject{"template", "pegaflow-backend-template.so", {}, {}},
                       Subject{"template_policy", "pegaflow-plugin-template_policy.so", {}, {}},
                       Subject{"template_policy_patient", "pegaflow-plugin-template_policy.so", {"chances=3"}, {}},

@@ -18,7 +18,7 @@ std::vector<CheckResult> run(const Options& options) {
                                         &module.host, module.options};
             return run(subject, options.seed, options.only);
         }
-        for (const auto& part : {batch_checks(), life_checks(), peer_checks()}) {
+        for (const auto& part : {batch_checks(), life_checks(), peer_checks(), durable_checks()}) {
             for (const Check& check : part) {
                 if (std::string(check.name).find(options.only) == std::string::npos) continue;
                 CheckResult result{check.name, Outcome::kPassed, ""};
@@ -30,6 +30,7 @@ std::vector<CheckResult> run(const Options& options) {
                 } catch (const std::exception& what) {
                     result = {check.name, Outcome::kFailed, what.what()};
                 }
+                if (options.on_result) options.on_result(result);
                 results.push_back(std::move(result));
             }
         }

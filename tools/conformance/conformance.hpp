@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -11,20 +12,21 @@
 
 namespace pegaflow::conformance {
 
-struct Options {
-    std::string path;                     // the module file
-    std::vector<std::string> options;     // "key=value" for probe and open
-    std::uint64_t seed = 1;               // of the random batches
-    std::string only;                     // run only checks whose name contains this
-    std::vector<std::string> companions;  // further module files that an interposer may ask for by name
-};
-
 enum class Outcome { kPassed = 0, kFailed = 1, kSkipped = 2 };
 
 struct CheckResult {
     std::string name;
     Outcome outcome = Outcome::kPassed;
     std::string text;  // what was wrong, or why it was skipped
+};
+
+struct Options {
+    std::string path;                                   // the module file
+    std::vector<std::string> options;                   // "key=value" for probe and open
+    std::uint64_t seed = 1;                             // of the random batches
+    std::string only;                                   // run only checks whose name contains this
+    std::vector<std::string> companions;                // further module files that an interposer may ask for by name
+    std::function<void(const CheckResult&)> on_result;  // called after each check
 };
 
 // Runs the suites of what the module offers: those of policies, or that of back ends, where each check opens the first device

@@ -149,7 +149,9 @@ void Fixture::write_seeded(Memory& memory) {
     const std::uint64_t all = memory.shadow.size();
     batch.local_offsets = batch.remote_offsets = &zero;
     batch.lengths = &all;
-    PEGA_EXPECT(run(through, batch).status == PEGA_OK, "staging a region's first bytes");
+    const pega_completion end = run(through, batch);
+    PEGA_EXPECT(end.status == PEGA_OK,
+                fmt::format("staging a region's first bytes: status {}, native code {}", end.status, end.native_code));
     close_channel(through);
 }
 
@@ -160,7 +162,11 @@ Memory::~Memory() {
 void Fixture::drop(Memory& memory) noexcept {
     memory.owner = nullptr;
     // A check that failed may leave a batch in flight: then the region stays, and the device's close waits for it.
-    if (m.region->unregister(memory.region) == PEGA_OK) std::erase(regions_, memory.region);
+    if (m.region->unregister(memory.region) == PEGA_OK) {
+        std::erase(regions_, memory.region);
+    } else {
+        orphans_.push_back(std::move(memory.host));
+    }
 }
 
 std::vector<std::uint8_t> Fixture::read_back(Memory& memory) {
@@ -177,7 +183,9 @@ std::vector<std::uint8_t> Fixture::read_back(Memory& memory) {
     pega_batch batch = flat(PEGA_OP_WRITE, memory, staging, {0}, {0}, {all});
     batch.local_offsets = batch.remote_offsets = &zero;
     batch.lengths = &all;
-    PEGA_EXPECT(run(through, batch).status == PEGA_OK, "reading a region back");
+    const pega_completion end = run(through, batch);
+    PEGA_EXPECT(end.status == PEGA_OK,
+                fmt::format("reading a region back: status {}, native code {}", end.status, end.native_code));
     close_channel(through);
     return std::move(staging.host);
 }

@@ -130,6 +130,7 @@ private:
 
     std::vector<pega_channel*> channels_;
     std::vector<pega_region*> regions_;
+    std::vector<std::vector<std::uint8_t>> orphans_;  // bytes of regions that stay registered; freed after the device
     std::uint64_t user_data_ = 0;
     std::uint64_t salt_ = 0;
 };
@@ -143,5 +144,6 @@ struct Check {
 std::vector<Check> batch_checks();
 std::vector<Check> life_checks();
 std::vector<Check> peer_checks();
+std::vector<Check> durable_checks();
 
 }  // namespace pegaflow::conformance

@@ -15,6 +15,7 @@
 
 #include "engine/block/index.hpp"
 #include "tools/pegaflow/bench_query.hpp"
+#include "tools/pegaflow/replay_tier.hpp"
 #include "tools/pegaflow/verb.hpp"
 
 namespace pegaflow::cli {
@@ -35,6 +36,8 @@ struct Arguments {
     std::vector<std::string> policies = {"lru", "tiny_lfu"};
     std::vector<std::uint32_t> scans = {0, 200};
     std::vector<unsigned> threads = {1, 2};
+    std::vector<double> ssd = {50};  // capacities of an SSD tier below the memory
+    double ssd_memory = 10;
 };
 
 class NoPages final : public engine::PageOwner {
@@ -168,7 +171,7 @@ Result<std::vector<Row>> replay_all(const Arguments& arguments, const Trace& tra
 }
 
 void print_table(const Arguments& arguments, const Trace& trace, double bound, const std::vector<Row>& rows,
-                 const std::vector<QueryCost>& costs, std::ostream& out) {
+                 const std::vector<QueryCost>& costs, const std::vector<TierReplay>& tiers, std::ostream& out) {
     out << fmt::format("# {}: {} requests, {} blocks, {} distinct; an infinite cache hits {:.1f} %\n", arguments.trace,
                        trace.requests.size(), trace.blocks, trace.distinct, bound);
     out << fmt::format("{:<10} {:>6} {:>9} {:>9} {:>8} {:>9} {:>12}\n", "policy", "scan", "capacity", "blocks", "hit %",
@@ -178,6 +181,14 @@ void print_table(const Arguments& arguments, const Trace& trace, double bound, c
                            row.capacity_pct, row.capacity_blocks, row.hit_pct, 100 * row.hit_pct / bound,
                            row.inserts_per_second / 1e6);
     }
+    if (!tiers.empty()) {
+        out << fmt::format("{:>9} {:>9} {:>9} {:>8} {:>10} {:>10} {:>8}\n", "memory", "ssd", "memory %", "ssd %", "stored",
+                           "rewritten", "WA");
+    }
+    for (const TierReplay& r : tiers) {
+        out << fmt::format("{:>7.0f} % {:>7.0f} % {:>9.2f} {:>8.2f} {:>10} {:>10} {:>8.4f}\n", r.memory_pct, r.ssd_pct,
+                           r.memory_hit_pct, r.ssd_hit_pct, r.stored_blocks, r.rewritten_blocks, r.write_amplification());
+    }
     for (const QueryCost& cost : costs) {
         out << fmt::format("{} thread{}: {:.1f} million lookups/s; a query of {} hashes p50 {:.1f} us, p99 {:.1f} us\n",
                            cost.threads, cost.threads == 1 ? "" : "s", cost.lookups_per_second / 1e6, kQueryHashes, cost.p50_us,
@@ -185,9 +196,26 @@ void print_table(const Arguments& arguments, const Trace& trace, double bound, c
     }
 }
 
+boost::json::object to_json(const TierReplay& r) {
+    return {{"memory_pct", r.memory_pct},
+            {"ssd_pct", r.ssd_pct},
+            {"memory_hit_pct", r.memory_hit_pct},
+            {"ssd_hit_pct", r.ssd_hit_pct},
+            {"stored_blocks", r.stored_blocks},
+            {"rewritten_blocks", r.rewritten_blocks},
+            {"evicted_blocks", r.evicted_blocks},
+            {"segments", r.segments},
+            {"evicted_segments", r.evicted_segments},
+            {"block_bytes", r.block_bytes},
+            {"rewritten_bytes", r.rewritten_bytes},
+            {"table_bytes", r.table_bytes},
+            {"write_amplification", r.write_amplification()}};
+}
+
 void print_json(const Arguments& arguments, const Trace& trace, double bound, const std::vector<Row>& rows,
-                const std::vector<QueryCost>& costs, std::ostream& out) {
-    boost::json::array results, queries;
+                const std::vector<QueryCost>& costs, const std::vector<TierReplay>& tiers, std::ostream& out) {
+    boost::json::array results, queries, stacked;
+    for (const TierReplay& r : tiers) stacked.push_back(to_json(r));
     for (const Row& row : rows) {
         results.push_back(boost::json::object{{"policy", row.policy},
                                               {"scan_blocks", row.scan},
@@ -216,13 +244,36 @@ void print_json(const Arguments& arguments, const Trace& trace, double bound, co
         << "\n";
 }
 
+// Memory and an SSD tier below it: hits of both, and what the device had to write for it.
+Result<std::vector<TierReplay>> replay_tiers(const Arguments& arguments, const Trace& trace) {
+    std::vector<TierReplay> out;
+    const auto part = [&](double pct) { return static_cast<std::uint64_t>(static_cast<double>(trace.distinct) * pct / 100); };
+    for (const double pct : arguments.ssd) {
+        if (pct == 0) continue;
+        TierReplayOptions options;
+        options.memory_blocks = part(arguments.ssd_memory);
+        options.ssd_blocks = part(pct);
+        PEGA_ASSIGN(TierReplay r, replay_tier(trace.requests, hash_of, options));
+        const auto share = [&](std::uint64_t hits) {
+            return 100.0 * static_cast<double>(hits) / static_cast<double>(trace.blocks);
+        };
+        r.memory_pct = arguments.ssd_memory;
+        r.ssd_pct = pct;
+        r.memory_hit_pct = share(r.memory_hits);
+        r.ssd_hit_pct = share(r.ssd_hits);
+        out.push_back(r);
+    }
+    return out;
+}
+
 Result<void> bench(const Arguments& arguments, Context& context) {
     PEGA_ASSIGN(const Trace trace, read_trace(arguments.trace));
     PEGA_ASSIGN(const Outcome all, replay(trace, "lru", UINT64_MAX));
     const double bound = 100.0 * static_cast<double>(all.hits) / static_cast<double>(trace.blocks);
     PEGA_ASSIGN(const auto rows, replay_all(arguments, trace));
     PEGA_ASSIGN(const auto costs, query_costs(trace.distinct, arguments.threads));
-    (arguments.json ? print_json : print_table)(arguments, trace, bound, rows, costs, context.out);
+    PEGA_ASSIGN(const auto tiers, replay_tiers(arguments, trace));
+    (arguments.json ? print_json : print_table)(arguments, trace, bound, rows, costs, tiers, context.out);
     return {};
 }
 
@@ -237,6 +288,10 @@ void add_bench_engine(CLI::App& bench_verb, Context& context) {
     verb.add_option("--scan", arguments->scans, "Blocks of a one-off request after every tenth one; 0 = as recorded")
         ->capture_default_str();
     verb.add_option("--threads", arguments->threads, "Threads that query at once")->capture_default_str();
+    verb.add_option("--ssd", arguments->ssd, "Capacities of an SSD tier in percent of the distinct blocks; 0 for none")
+        ->capture_default_str();
+    verb.add_option("--ssd-memory", arguments->ssd_memory, "Capacity of the memory above it, in percent")
+        ->capture_default_str();
     verb.add_flag("--json", arguments->json);
     verb.callback([arguments, &context] {
         if (const auto done = bench(*arguments, context); !done) context.fail(done.error());

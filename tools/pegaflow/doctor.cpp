@@ -17,6 +17,7 @@
 #include "base/numa.hpp"
 #include "pegaflow/bytes.hpp"
 #include "pegaflow/transfer.hpp"
+#include "tools/pegaflow/doctor.hpp"
 #include "tools/pegaflow/verb.hpp"
 
 namespace pegaflow::cli {
@@ -26,13 +27,6 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kPeakBytes = std::uint64_t{256} << 20;
 constexpr int kPeakRounds = 5;
-
-struct Finding {
-    std::string level;  // ok, warn, fail
-    std::string subject;
-    std::string text;
-    std::string advice;
-};
 
 std::uint64_t meminfo(std::string_view key) {
     std::ifstream file("/proc/meminfo");
@@ -136,6 +130,10 @@ void check_devices(const std::vector<std::string>& search_path, std::vector<Find
             out.push_back({"fail", info.name, device.error().message, ""});
             continue;
         }
+        if (info.kind == PEGA_MEMORY_FILE) {
+            out.push_back({"ok", info.name, info.text + "; `pegaflow bench ssd` measures it", ""});
+            continue;
+        }
         const auto write = link_peak(**device, false);
         const auto read = link_peak(**device, true);
         if (!write || !read) {
@@ -153,17 +151,22 @@ void check_devices(const std::vector<std::string>& search_path, std::vector<Find
 void add_doctor(CLI::App& app, Context& context) {
     struct Arguments {
         bool json = false;
-        std::vector<std::string> search_path;
+        bool quick = false;
+        std::vector<std::string> search_path, ssd;
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App& verb =
         *app.add_subcommand("doctor", "Examine this machine: devices, limits, problems, link peaks, and what to do");
     verb.add_flag("--json", arguments->json, "Print JSON");
     verb.add_option("--search-path", arguments->search_path, "Further directories with back ends");
+    verb.add_option("--ssd", arguments->ssd, "Check caches on SSD instead: directories, container files or block devices");
+    verb.add_flag("--quick", arguments->quick, "With --ssd: tables only, no pages");
     verb.callback([arguments, &context] {
+        if (!arguments->ssd.empty()) return doctor_ssd(arguments->ssd, !arguments->quick, arguments->json, context);
         std::vector<Finding> findings;
         check_memory(findings);
         check_io(findings);
+        check_disks(findings);
         check_devices(arguments->search_path, findings);
         boost::json::array list;
         for (const Finding& f : findings) {

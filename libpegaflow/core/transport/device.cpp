@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/log.hpp"
+#include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/notify.h"
 
 namespace pegaflow {
@@ -152,6 +153,25 @@ std::uint64_t Region::length() const noexcept { return impl_ ? impl_->info.lengt
 std::uint32_t Region::kind() const noexcept { return impl_ ? impl_->info.kind : 0; }
 void* Region::address() const noexcept { return impl_ ? impl_->info.address : nullptr; }
 pega_region* Region::handle() const noexcept { return impl_ ? impl_->handle : nullptr; }
+
+Result<void> Region::flush() const {
+    if (!impl_) return fail(Code::kInvalid, "this Region is empty");
+    const auto* table = static_cast<const pega_ext_durable*>(impl_->device->extension(PEGA_EXT_DURABLE));
+    if (table == nullptr) return fail(impl_->device->error(PEGA_UNSUPPORTED, "nothing is durable"));
+    const pega_status status = table->flush(impl_->handle);
+    if (status != PEGA_OK) return fail(impl_->device->error(status, "cannot flush a region"));
+    return {};
+}
+
+Result<void> Region::discard(std::uint64_t offset, std::uint64_t length) const {
+    if (!impl_) return fail(Code::kInvalid, "this Region is empty");
+    const auto* table = static_cast<const pega_ext_durable*>(impl_->device->extension(PEGA_EXT_DURABLE));
+    if (table == nullptr) return fail(impl_->device->error(PEGA_UNSUPPORTED, "nothing can be given back"));
+    const pega_status status = table->discard(impl_->handle, offset, length);
+    if (status != PEGA_OK)
+        return fail(impl_->device->error(status, fmt::format("cannot give back {} bytes from {} on", length, offset)));
+    return {};
+}
 
 Result<std::vector<std::byte>> Region::export_descriptor() const {
     if (!impl_) return fail(Code::kInvalid, "this Region is empty");

@@ -12,6 +12,7 @@
 
 #include "core/plugin/entry_check.hpp"
 #include "core/transport/transfer.hpp"
+#include "pegaflow/abi/ext/wait.h"
 #include "pegaflow/transfer.hpp"
 
 namespace pegaflow::core {
@@ -82,6 +83,9 @@ public:
 private:
     OpenDevice(const BackendTables& tables, DeviceInfo info) : tables_(tables), info_(std::move(info)) {}
     void run();
+    void run_waiting();
+    void run_polling();
+    void take(const std::vector<pega_completion>& records, std::uint32_t count);
     bool poll_once(std::vector<pega_completion>& records);
     void dispatch(const pega_completion& record);
     void sleep();
@@ -91,6 +95,7 @@ private:
     DeviceInfo info_;
     pega_capabilities capabilities_{};
     pega_device* handle_ = nullptr;
+    const pega_ext_wait* wait_ = nullptr;  // null = polling and sleeping are two calls
     InFlightTable in_flight_;
     std::atomic<std::uint64_t> pending_{0};  // batches announced and not yet ended
     std::atomic<std::uint64_t> progress_{0};

@@ -36,6 +36,7 @@ Result<std::unique_ptr<OpenDevice>> OpenDevice::open(const pega_host* host, cons
     }
     device->capabilities_.size = sizeof device->capabilities_;
     tables.backend->capabilities(device->handle_, &device->capabilities_);
+    device->wait_ = static_cast<const pega_ext_wait*>(tables.backend->extension(device->handle_, PEGA_EXT_WAIT));
     device->wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (device->wake_fd_ < 0) return fail(Code::kNoMemory, "cannot create an eventfd", errno);
     try {
@@ -52,6 +53,7 @@ OpenDevice::~OpenDevice() {
     if (thread_.joinable()) {
         const std::uint64_t one = 1;
         [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
+        if (wait_ != nullptr) wait_->interrupt(handle_);
         thread_.join();
     }
     if (handle_ != nullptr) tables_.backend->close(handle_);
@@ -60,8 +62,9 @@ OpenDevice::~OpenDevice() {
 
 void OpenDevice::batch_accepted() noexcept {
     pending_.fetch_add(1, std::memory_order_seq_cst);  // pairs with sleep(): one of the two sees the other
-    // Back ends with threads of their own make their wait_fd readable; the others move only when polled.
-    if ((capabilities_.flags & PEGA_CAP_OWN_THREADS) == 0 && sleeping_.load(std::memory_order_seq_cst)) {
+    // Back ends with threads of their own make their wait_fd readable, and those with a wait of their own end it; the others
+    // move only when polled.
+    if (wait_ == nullptr && (capabilities_.flags & PEGA_CAP_OWN_THREADS) == 0 && sleeping_.load(std::memory_order_seq_cst)) {
         const std::uint64_t one = 1;
         [[maybe_unused]] const auto written = ::write(wake_fd_, &one, sizeof one);
     }
@@ -100,12 +103,16 @@ void OpenDevice::dispatch(const pega_completion& record) {
     pending_.fetch_sub(1, std::memory_order_acq_rel);
 }
 
-bool OpenDevice::poll_once(std::vector<pega_completion>& records) {
-    records.front().size = sizeof(pega_completion);
-    const std::uint32_t count = tables_.completion->poll(handle_, records.data(), static_cast<std::uint32_t>(records.size()));
+void OpenDevice::take(const std::vector<pega_completion>& records, std::uint32_t count) {
     for (std::uint32_t i = 0; i < count; ++i) dispatch(records[i]);
     // A poll may have taken in a notification without ending any batch.
     if (count > 0 || notify_waiters_.load(std::memory_order_seq_cst) != 0) note_progress();
+}
+
+bool OpenDevice::poll_once(std::vector<pega_completion>& records) {
+    records.front().size = sizeof(pega_completion);
+    const std::uint32_t count = tables_.completion->poll(handle_, records.data(), static_cast<std::uint32_t>(records.size()));
+    take(records, count);
     return count > 0;
 }
 
@@ -127,6 +134,25 @@ void OpenDevice::sleep() {
 void OpenDevice::run() {
     ::pthread_setname_np(::pthread_self(), fmt::format("pega-{}", info_.name).substr(0, 15).c_str());
     if (info_.numa_node != PEGA_NUMA_ANY) base::bind_thread_to_node(info_.numa_node);
+    if (wait_ != nullptr) {
+        run_waiting();
+    } else {
+        run_polling();
+    }
+}
+
+void OpenDevice::run_waiting() {
+    std::vector<pega_completion> records(kPollBatch);
+    while (!stop_.load(std::memory_order_acquire)) {
+        records.front().size = sizeof(pega_completion);
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kSleepMs);
+        const std::uint32_t count = wait_->wait(handle_, records.data(), static_cast<std::uint32_t>(records.size()),
+                                                static_cast<std::uint64_t>(deadline.time_since_epoch().count()));
+        take(records, count);
+    }
+}
+
+void OpenDevice::run_polling() {
     std::vector<pega_completion> records(kPollBatch);
     int idle = 0;
     while (!stop_.load(std::memory_order_acquire)) {

@@ -90,7 +90,7 @@ Transfer& Transfer::clear() {
     t.lengths.clear();
     t.stream = {};
     t.notify = {};
-    t.has_stream = t.has_notify = t.has_flat = false;
+    t.has_stream = t.has_notify = t.has_durable = t.has_flat = false;
     t.on_mark = nullptr;
     t.on_done = nullptr;
     return *this;
@@ -136,6 +136,8 @@ Transfer& Transfer::notify(std::uint32_t value) {
     return *this;
 }
 
+Transfer& Transfer::durable() { return impl_->has_durable = true, *this; }
+
 Transfer& Transfer::wait_event(pega_event* event) {
     impl_->stream.wait = event;
     impl_->has_stream = true;
@@ -177,6 +179,10 @@ Result<void> Transfer::Impl::seal() {
     if (has_notify) {
         notify.base = {sizeof notify, PEGA_OPTION_NOTIFY, 0, 0, batch.options};
         batch.options = &notify.base;
+    }
+    if (has_durable) {
+        durable.base = {sizeof durable, PEGA_OPTION_DURABLE, 0, 0, batch.options};
+        batch.options = &durable.base;
     }
     return {};
 }

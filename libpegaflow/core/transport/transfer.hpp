@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
 #include "pegaflow/transfer.hpp"
@@ -38,7 +39,8 @@ struct Transfer::Impl {
     std::vector<std::uint64_t> local_offsets, remote_offsets, lengths;
     pega_stream_option stream{};
     pega_notify_option notify{};
-    bool has_stream = false, has_notify = false, has_flat = false;
+    pega_durable_option durable{};
+    bool has_stream = false, has_notify = false, has_durable = false, has_flat = false;
     std::function<void(std::uint64_t)> on_mark;
     std::function<void(const pega_completion&)> on_done;
     // Two, because the progress thread may still hold the last one when a waiter that it woke submits again.

@@ -78,6 +78,7 @@ struct alignas(64) Block {
     std::uint64_t came = 0;              // tick when it became resident
     std::uint64_t tag = 0;               // a policy plug-in's own word
     std::vector<std::uint32_t> digests;  // one a page
+    std::atomic<bool> offered{false};    // a slower tier has it, or is about to
 };
 
 // A counted reference: while one exists, the block's pages stay. Cheap to move.

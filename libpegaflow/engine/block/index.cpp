@@ -179,6 +179,14 @@ bool BlockIndex::contains(std::uint64_t scope, std::uint32_t group, std::string_
     return block != nullptr && block->state == BlockState::kResident;
 }
 
+BlockRef BlockIndex::peek(std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
+    const std::uint64_t table = table_hash(scope, group, hash);
+    const Shard& shard = shard_of(table);
+    const std::lock_guard lock(shard.mutex);
+    Block* block = find(shard, table, scope, group, hash);
+    return block != nullptr && block->state == BlockState::kResident ? BlockRef(block) : BlockRef();
+}
+
 bool BlockIndex::needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard_number) const {
     const std::uint64_t table = table_hash(scope, group, hash);
     const Shard& shard = shard_of(table);
@@ -196,12 +204,12 @@ void BlockIndex::publish(const Shard& shard) noexcept {
     lowest_[static_cast<std::size_t>(&shard - shards_.data())].store(shard.order.lowest(), std::memory_order_relaxed);
 }
 
-bool BlockIndex::make_resident(Shard& shard, Block& block) {
+bool BlockIndex::make_resident(Shard& shard, Block& block, bool wanted) {
     block.fill.reset();
     block.came = clock_.fetch_add(kTicksPerInsert, std::memory_order_relaxed);
     block.last_use.store(block.came, std::memory_order_relaxed);
     block.uses.store(1, std::memory_order_relaxed);
-    if (admission_.selective() && pressure_.load(std::memory_order_relaxed)) {
+    if (!wanted && admission_.selective() && pressure_.load(std::memory_order_relaxed)) {
         const Block* victim = shard.order.victim(time());
         if (victim != nullptr && !admission_.admit(block, *victim, time())) return false;
     }
@@ -309,12 +317,12 @@ void BlockIndex::unclaim(const FillClaim& claim, std::uint32_t shard_number) {
     if (empty) take_out(shard, block, false);
 }
 
-bool BlockIndex::insert_resident(const BlockRef& block, bool* admitted) {
+bool BlockIndex::insert_resident(const BlockRef& block, bool* admitted, bool wanted) {
     Shard& shard = shard_of(block->hash);
     const std::lock_guard lock(shard.mutex);
     *admitted = false;
     if (find(shard, block->hash, block->key.scope, block->key.group, block->key.hash()) != nullptr) return false;
-    *admitted = make_resident(shard, *block);
+    *admitted = make_resident(shard, *block, wanted);
     if (!*admitted) return true;
     block->refs.fetch_add(1, std::memory_order_relaxed);
     insert(shard, block.get());

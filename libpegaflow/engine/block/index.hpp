@@ -53,6 +53,8 @@ public:
                      std::vector<BlockRef>& out, std::vector<std::uint32_t>& positions);
     // True for a resident block; no pin, no effect on recency. [any]
     bool contains(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
+    // The resident block, pinned; no effect on recency. [any]
+    BlockRef peek(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
     // True when a saver of this shard would have to bring a page. [any]
     bool needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard) const;
 
@@ -66,8 +68,9 @@ public:
     // The copy failed: others may claim the layers again; a block without any layer goes. [any]
     void unclaim(const FillClaim& claim, std::uint32_t shard);
 
-    // Makes a complete block resident at once (replay of traces, slower tiers). False when it is there already. [any]
-    bool insert_resident(const BlockRef& block, bool* admitted);
+    // Makes a complete block resident at once (replay of traces, slower tiers). False when it is there already. With `wanted`
+    // admission is not asked: somebody waits for the block. [any]
+    bool insert_resident(const BlockRef& block, bool* admitted, bool wanted = false);
 
     // Takes the block that should go first out of the index; null when no block can go. Its memory follows its last reference.
     // [any]
@@ -124,7 +127,7 @@ private:
     static void each_block(const Shard& shard, Visit visit);
     void publish(const Shard& shard) noexcept;
     PolicyTime time() const noexcept;
-    bool make_resident(Shard& shard, Block& block);
+    bool make_resident(Shard& shard, Block& block, bool wanted = false);
     void take_out(Shard& shard, Block& block, bool evicted);
     // Pins the resident blocks of at most kChunk hashes.
     void pin_chunk(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, Found& found);

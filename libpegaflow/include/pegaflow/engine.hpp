@@ -133,6 +133,25 @@ struct LoadCallbacks {
 };
 using LoadId = std::uint64_t;
 
+// A cache on files or block devices below the pool. Off without paths.
+struct TierOptions {
+    std::vector<std::string> paths;                           // directories or block devices, each used to the same part
+    std::uint64_t capacity_bytes = std::uint64_t{512} << 30;  // of all paths together
+    std::string backend = "nvme";                             // moves bytes between host memory and files
+    std::uint64_t segment_bytes = std::uint64_t{64} << 20;    // written one after another, given up as a whole
+    std::uint64_t write_bytes_per_day = 0;                    // 0 = no limit
+    std::uint64_t write_queue_bytes = 0;  // pinned while they wait; 0 = an eighth of the pool, at most 1 GiB
+    std::uint64_t prefetch_bytes = 0;     // on their way to requests; 0 = a quarter of the pool
+    std::uint64_t read_bytes_in_flight = std::uint64_t{64} << 20;
+    std::chrono::nanoseconds prefetch_time = std::chrono::seconds(30);  // then a request gets what is there
+    std::chrono::nanoseconds idle_time = std::chrono::seconds(10);      // a request that nobody asked for again is dropped
+    std::chrono::nanoseconds io_time = std::chrono::seconds(30);        // a transfer that takes longer has failed
+    std::uint32_t threads = 2;                                          // that check digests
+    bool discard = true;                                                // tell the device which bytes are not needed any more
+    double prefill_tokens_per_second = 0;  // of the serving engine; 0 = always load. Else a slower tier is a miss
+    std::uint32_t tokens_per_block = 16;
+};
+
 struct EngineOptions {
     std::uint64_t pool_bytes = std::uint64_t{30} << 30;
     // The pool is made ready in slices of this many bytes, the first one before create returns; 0 = all of it. No block page
@@ -150,6 +169,7 @@ struct EngineOptions {
     std::uint32_t max_queued_transfers = 1024;  // not ended, per worker and direction; more is answered with kQueueFull
     bool digests = true;                        // CRC32C per segment, off the critical path
     bool verify_on_load = false;                // check digests of memory-resident blocks before each load as well
+    TierOptions tier;
 };
 
 struct WorkerInfo {
@@ -171,6 +191,32 @@ struct InstanceInfo {
     std::vector<WorkerInfo> workers;
 };
 
+// One path of the tier. "ok"; "degraded": it serves what it has, but cannot be written or not be read right now; "failed": not
+// in use since the start.
+struct TierDeviceInfo {
+    std::string path, state, problem;
+    std::uint64_t capacity_bytes = 0, used_bytes = 0, live_bytes = 0, blocks = 0, segments = 0, free_segments = 0;
+    std::uint64_t lifetime_written_bytes = 0;
+    std::uint64_t recovered_blocks = 0;
+    double recovery_seconds = 0;
+};
+
+// Of the tier below the pool. Bytes written are block + rewritten + table bytes; the first are the user's.
+struct TierStats {
+    std::uint64_t capacity_bytes = 0, used_bytes = 0, live_bytes = 0, blocks = 0, devices = 0, devices_ok = 0;
+    std::uint64_t queue_blocks = 0, queue_bytes = 0, stored_blocks = 0;
+    std::uint64_t skipped_known = 0, skipped_queue_full = 0, skipped_budget = 0, skipped_too_large = 0, skipped_no_space = 0,
+                  skipped_failed = 0, skipped_shed = 0;
+    std::uint64_t block_bytes = 0, rewritten_bytes = 0, table_bytes = 0, discarded_bytes = 0, lifetime_written_bytes = 0;
+    std::uint64_t rewritten_blocks = 0, evicted_segments = 0, evicted_blocks = 0, write_failures = 0;
+    std::uint64_t read_blocks = 0, read_bytes = 0, read_failures = 0, digest_mismatches = 0, quarantined_blocks = 0;
+    std::uint64_t recovered_blocks = 0, recovery_dropped = 0, recovery_problems = 0;
+    std::uint64_t prefetch_requests = 0, prefetch_waiting = 0, prefetch_active = 0, prefetch_bytes = 0, prefetch_joined = 0,
+                  prefetch_canceled = 0, prefetch_expired = 0, prefetch_too_slow = 0, prefetch_failed = 0;
+    std::uint64_t hits = 0;  // blocks that queries got by way of the tier; part of EngineStats::block_hits
+    double read_latency_seconds = 0, read_bytes_per_second = 0;  // as the cost model sees them
+};
+
 // Counters since the start and gauges of now. Plain numbers; consistent one by one, not as a whole.
 struct EngineStats {
     std::uint64_t pool_capacity_bytes = 0, pool_used_bytes = 0, pool_largest_free_bytes = 0, pool_alloc_failures = 0;
@@ -182,6 +228,7 @@ struct EngineStats {
     std::uint64_t load_requests = 0, load_failures = 0, load_bytes = 0, loads_in_flight = 0, saves_in_flight = 0;
     std::uint64_t leases = 0, leases_expired = 0, queries = 0, queue_full = 0, canceled = 0;
     std::uint64_t instances = 0, workers = 0;
+    TierStats tier;
 };
 
 struct MemoryCleanup {
@@ -197,6 +244,7 @@ struct EngineObserver {
 class Engine {
 public:
     // `fabric` is borrowed until close returned. kNoMemory (pool), kInvalid (options), kNotFound (policy module).
+    // A tier that cannot be used is no error: see tier_devices.
     static Result<std::unique_ptr<Engine>> create(EngineOptions options, Fabric& fabric, EngineObserver observer = {});
     ~Engine();
 
@@ -229,11 +277,18 @@ public:
 
     // Waits until everything saved so far is visible to queries (and has its digest).
     Result<void> flush();
+    // The same, and until the tier has stored what it takes of it. kDeadlineExceeded.
+    Result<void> flush_to_tier(std::chrono::steady_clock::time_point deadline);
+    // The paths of the tier, in the order of the options. Empty without one.
+    std::vector<TierDeviceInfo> tier_devices() const;
     // Drops every resident block. One that a lease or a copy uses stays a hit, counts as still referenced, and goes shortly
     // after that ended.
     MemoryCleanup cleanup_memory();
     // True when the block is resident: for tests and tools, no lease and no effect on recency.
     bool contains(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;
+
+    // True when the tier has the block on its device: it outlives this process.
+    bool stored(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;
 
     EngineStats stats() const;
     // Refuses new work, waits for what runs (cancelled at `deadline`), frees everything. Idempotent.

@@ -138,6 +138,10 @@ public:
     pega_region* handle() const noexcept;
     // The bytes with which another process imports this region. kUnsupported. [any]
     Result<std::vector<std::byte>> export_descriptor() const;
+    // Files (abi/ext/durable.h): makes what ended batches wrote survive a loss of power; gives a range back. Both block.
+    // kUnsupported, kRegionLost, kInvalid. [any]
+    Result<void> flush() const;
+    Result<void> discard(std::uint64_t offset, std::uint64_t length) const;
 
 private:
     std::unique_ptr<Impl> impl_;
@@ -170,6 +174,8 @@ public:
     Transfer& deadline(std::chrono::steady_clock::time_point when);
     Transfer& priority(std::uint32_t priority);
     Transfer& notify(std::uint32_t value);
+    // The completion comes when what was written to files is on the medium (abi/ext/durable.h).
+    Transfer& durable();
     Transfer& wait_event(pega_event* event);
     Transfer& record_event(pega_event* event);
 

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "pegaflow/abi/ext/cancel.h"
+#include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
 
@@ -301,6 +302,13 @@ pega_status submit(pega_channel* channel, const pega_batch* batch) {
         notify.base.next = nullptr;
         inner.stream.base.next = &notify.base;
     }
+    pega_durable_option durable{};
+    const auto* asked = pegaflow::backend::find_option(*batch, PEGA_OPTION_DURABLE);
+    if (asked != nullptr && inner.batch.options == &inner.stream.base) {
+        durable.base = *asked;
+        durable.base.next = inner.batch.options;
+        inner.batch.options = &durable.base;
+    }
     pending->channel = channel;
     pending->batch = *batch;
     pending->submitted_ns = device.now();
@@ -502,6 +510,16 @@ void event_destroy(pega_event* event) {
     delete event;
 }
 
+pega_status flush(pega_region* region) {
+    if (region == nullptr) return PEGA_INVALID;
+    return inner_extension<pega_ext_durable>(region->device, PEGA_EXT_DURABLE)->flush(region->inner);
+}
+pega_status discard(pega_region* region, std::uint64_t offset, std::uint64_t length) {
+    if (region == nullptr) return PEGA_INVALID;
+    return inner_extension<pega_ext_durable>(region->device, PEGA_EXT_DURABLE)->discard(region->inner, offset, length);
+}
+
+constexpr pega_ext_durable kDurable = {sizeof(pega_ext_durable), 0, &flush, &discard};
 constexpr pega_ext_cancel kCancel = {sizeof(pega_ext_cancel), 0, &cancel};
 constexpr pega_ext_notify kNotify = {sizeof(pega_ext_notify), 0, &notify_count, &notify_consume};
 constexpr pega_ext_stream kStream = {
@@ -513,6 +531,7 @@ const void* extension(pega_device* device, const char* id) {
     if (std::strcmp(id, PEGA_EXT_CANCEL) == 0) return &kCancel;
     if (std::strcmp(id, PEGA_EXT_NOTIFY) == 0) return &kNotify;
     if (std::strcmp(id, PEGA_EXT_STREAM) == 0) return &kStream;
+    if (std::strcmp(id, PEGA_EXT_DURABLE) == 0) return &kDurable;
     return nullptr;
 }
 

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+// The one loop that moves a device: takes batches in, feeds the ring, reaps it, gives ended batches back, sleeps.
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "device.hpp"
+
+namespace nvme_backend {
+namespace {
+
+constexpr std::uint64_t kWakeTag = 1;
+// What has ended is reported in small lots: the requests that follow from one lot are with the device while the next is
+// reported.
+constexpr unsigned kReapAtOnce = 8;
+
+// Differs between threads that run at the same time, without a system call.
+const void* this_thread() noexcept {
+    static thread_local char marker;
+    return &marker;
+}
+
+int open_ring(pega_device& device) {
+    const int error = device.ring.open(device.options, device.deferred);
+    if (error != 0) return error;
+    device.ring_thread = this_thread();
+    device.wake_armed = false;
+    forget_tables(device);
+    return 0;
+}
+
+void handle(pega_device& device, const io_uring_cqe& cqe) {
+    if (cqe.user_data == kWakeTag) {
+        if ((cqe.flags & IORING_CQE_F_MORE) == 0) device.wake_armed = false;
+        std::uint64_t drained = 0;
+        [[maybe_unused]] const auto count = ::read(device.event_fd, &drained, sizeof drained);
+    } else if (cqe.user_data != 0) {
+        complete(device, *reinterpret_cast<Operation*>(cqe.user_data), cqe.res);
+    }
+}
+
+unsigned reap(pega_device& device) {
+    io_uring& raw = device.ring.raw();
+    unsigned head = 0;
+    unsigned count = 0;
+    io_uring_cqe* cqe = nullptr;
+    io_uring_for_each_cqe(&raw, head, cqe) {
+        handle(device, *cqe);
+        if (++count == kReapAtOnce) break;
+    }
+    if (count != 0) ::io_uring_cq_advance(&raw, count);
+    return count;
+}
+
+void take_incoming(pega_device& device) {
+    {
+        const std::lock_guard lock(device.mutex);
+        device.sleeping = false;
+        device.taken.swap(device.incoming);
+    }
+    for (Batch* batch : device.taken) {
+        batch->active_index = device.active.size();
+        device.active.push_back(batch);
+        device.runnable[std::min<std::uint32_t>(batch->batch.priority, 2)].push_back(batch);
+    }
+    device.taken.clear();
+}
+
+void give_back(pega_device& device) {
+    if (device.ended.empty()) return;
+    const std::lock_guard lock(device.mutex);
+    for (Batch* batch : device.ended) {
+        batch->pin_regions(false);
+        batch->in_use = false;
+        batch->channel->free.push_back(batch);
+        --batch->channel->in_flight;
+    }
+    device.ended.clear();
+    device.idle.notify_all();
+}
+
+void act_on_cancels(pega_device& device) {
+    if (!device.look_at_cancels.exchange(false, std::memory_order_acq_rel)) return;
+    for (std::size_t i = device.active.size(); i-- > 0;) {
+        Batch& batch = *device.active[i];
+        if (!batch.cancel_requested.load(std::memory_order_acquire) || batch.status != PEGA_OK) continue;
+        give_up(device, batch, PEGA_CANCELED, ECANCELED);
+        i = std::min(i, device.active.size());
+    }
+}
+
+void work(pega_device& device) {
+    take_incoming(device);
+    if (device.look_at_tables.exchange(false, std::memory_order_acq_rel)) change_tables(device);
+    act_on_cancels(device);
+    std::vector<Operation*> again;
+    again.swap(device.again);
+    for (Operation* op : again) retry(device, *op);
+    std::vector<Batch*> unsynced;
+    unsynced.swap(device.unsynced);
+    for (Batch* batch : unsynced) settle(device, *batch);
+    feed(device);
+}
+
+// What cannot be moved because there is no ring ends as failed.
+void fail_all(pega_device& device, int error) {
+    take_incoming(device);
+    while (!device.active.empty()) give_up(device, *device.active.back(), PEGA_NO_MEMORY, error);
+    give_back(device);
+}
+
+// True when this thread may move the ring.
+bool own_ring(pega_device& device) {
+    if (device.ring.is_open() && (!device.ring.deferred() || device.ring_thread == this_thread())) return true;
+    if (device.ring.is_open()) {
+        // Another thread's. What the kernel has must end first; a thread that has exited took part in that at its end.
+        reap(device);
+        give_back(device);
+        if (device.in_kernel != 0) return false;
+        device.ring.close();
+    }
+    const int error = open_ring(device);
+    if (error == 0) return true;
+    pegaflow::backend::log(device.host, PEGA_LOG_ERROR, "nvme", "the ring cannot be set up: %s", std::strerror(error));
+    fail_all(device, error);
+    return false;
+}
+
+void arm_wake(pega_device& device) {
+    if (device.wake_armed) return;
+    io_uring_sqe* entry = device.ring.entry();
+    if (entry == nullptr) return;
+    ::io_uring_prep_poll_multishot(entry, device.event_fd, POLLIN);
+    entry->user_data = kWakeTag;
+    device.wake_armed = true;
+}
+
+// False when there is something to do instead.
+bool may_sleep(pega_device& device) {
+    if (!device.again.empty() || !device.unsynced.empty()) return false;
+    const std::lock_guard lock(device.mutex);
+    if (!device.incoming.empty() || device.look_at_cancels.load() || device.look_at_tables.load() || device.interrupted.load())
+        return false;
+    device.sleeping = true;
+    return true;
+}
+
+}  // namespace
+
+bool must_poll(const pega_device& device) noexcept {
+    return (device.ring.polled() && device.in_kernel != 0) || !device.again.empty() || !device.unsynced.empty();
+}
+
+bool pump(pega_device& device, std::uint64_t sleep_ns) {
+    if (!own_ring(device)) return false;
+    device.ring.announce(-1);
+    const std::uint64_t limit = sleep_ns == 0 ? 0 : device.now() + sleep_ns;
+    for (;;) {
+        work(device);
+        device.ring.flush(device.in_kernel != 0);
+        if (reap(device) != 0) {
+            feed(device);  // what has ended made room
+            device.ring.flush(false);
+        }
+        give_back(device);
+        if (sleep_ns == 0 || !device.records.empty() || device.interrupted.exchange(false)) return true;
+        const std::uint64_t now = device.now();
+        if (now >= limit) return true;
+        if (must_poll(device)) continue;
+        if (!may_sleep(device)) continue;
+        arm_wake(device);
+        device.ring.wait(limit - now);
+    }
+}
+
+}  // namespace nvme_backend

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ring.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+
+namespace nvme_backend {
+namespace {
+
+constexpr unsigned kFileSlots = 1024;
+constexpr unsigned kBufferSlots = 1024;
+constexpr std::uint64_t kMinSlice = 1 << 20;
+
+}  // namespace
+
+int Ring::open(const Options& options, bool deferred) {
+    const unsigned always = IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL | (options.poll ? IORING_SETUP_IOPOLL : 0) |
+                            (options.passthrough ? IORING_SETUP_SQE128 | IORING_SETUP_CQE32 : 0);
+    const unsigned best = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_TASKRUN_FLAG;
+    const unsigned shared[] = {always, always & ~IORING_SETUP_SUBMIT_ALL};
+    const unsigned alone[] = {always | best, always | IORING_SETUP_COOP_TASKRUN | IORING_SETUP_TASKRUN_FLAG, always,
+                              always & ~IORING_SETUP_SUBMIT_ALL};
+    int error = EINVAL;
+    const auto attempt = [&](unsigned flags) {
+        io_uring_params params{};
+        params.flags = flags;
+        // Cancellations need entries beside the requests that they end.
+        error = -::io_uring_queue_init_params(options.depth * 2, &raw_, &params);
+        return error != EINVAL;
+    };
+    if (deferred ? !std::any_of(std::begin(alone), std::end(alone), attempt)
+                 : !std::any_of(std::begin(shared), std::end(shared), attempt)) {
+        return error;
+    }
+    if (error != 0) return error;
+    open_ = true;
+    announced_ = announcing_ = false;
+    file_used_.clear();
+    buffer_used_.clear();
+    if (!options.fixed) return 0;
+    if (::io_uring_register_files_sparse(&raw_, kFileSlots) == 0) file_used_.resize(kFileSlots);
+    if (::io_uring_register_buffers_sparse(&raw_, kBufferSlots) == 0) buffer_used_.resize(kBufferSlots);
+    return 0;
+}
+
+void Ring::close() noexcept {
+    if (open_) ::io_uring_queue_exit(&raw_);
+    open_ = false;
+}
+
+io_uring_sqe* Ring::entry() noexcept {
+    io_uring_sqe* entry = ::io_uring_get_sqe(&raw_);
+    if (entry != nullptr) return entry;
+    ::io_uring_submit(&raw_);
+    return ::io_uring_get_sqe(&raw_);
+}
+
+void Ring::flush(bool busy) noexcept {
+    const bool completion_work = (IO_URING_READ_ONCE(*raw_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+    if (completion_work || (polled() && busy)) {
+        ::io_uring_submit_and_get_events(&raw_);
+    } else if (::io_uring_sq_ready(&raw_) != 0) {
+        ::io_uring_submit(&raw_);
+    }
+}
+
+void Ring::wait(std::uint64_t timeout_ns) noexcept {
+    __kernel_timespec timeout{};
+    timeout.tv_sec = static_cast<long long>(timeout_ns / 1'000'000'000);
+    timeout.tv_nsec = static_cast<long long>(timeout_ns % 1'000'000'000);
+    io_uring_cqe* first = nullptr;
+    ::io_uring_submit_and_wait_timeout(&raw_, &first, 1, &timeout, nullptr);
+}
+
+bool Ring::announce(int event_fd) noexcept {
+    if (event_fd < 0) {
+        if (announcing_) ::io_uring_cq_eventfd_toggle(&raw_, false);
+        announcing_ = false;
+        return true;
+    }
+    if (!announced_) announced_ = ::io_uring_register_eventfd(&raw_, event_fd) == 0;
+    if (!announced_) return false;
+    ::io_uring_cq_eventfd_toggle(&raw_, true);
+    announcing_ = true;
+    std::atomic_thread_fence(std::memory_order_seq_cst);  // the kernel writes the flags first, then looks at the switch
+    const bool work = (IO_URING_READ_ONCE(*raw_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+    return !work && ::io_uring_cq_ready(&raw_) == 0;
+}
+
+int Ring::find_room(const std::vector<bool>& used, std::uint64_t count) const noexcept {
+    std::uint64_t run = 0;
+    for (std::size_t i = 0; i < used.size(); ++i) {
+        run = used[i] ? 0 : run + 1;
+        if (run == count) return static_cast<int>(i + 1 - count);
+    }
+    return -1;
+}
+
+int Ring::add_file(int fd) noexcept {
+    const int slot = find_room(file_used_, 1);
+    if (slot < 0 || ::io_uring_register_files_update(&raw_, static_cast<unsigned>(slot), &fd, 1) != 1) return -1;
+    file_used_[static_cast<std::size_t>(slot)] = true;
+    return slot;
+}
+
+void Ring::drop_file(int slot) noexcept {
+    const int none = -1;
+    ::io_uring_register_files_update(&raw_, static_cast<unsigned>(slot), &none, 1);
+    file_used_[static_cast<std::size_t>(slot)] = false;
+}
+
+int Ring::add_buffer(void* base, std::uint64_t length, std::uint64_t* slice_bytes, int* error) noexcept {
+    *error = 0;
+    for (; *slice_bytes >= kMinSlice; *slice_bytes /= 2) {
+        const std::uint64_t count = (length + *slice_bytes - 1) / *slice_bytes;
+        const int first = find_room(buffer_used_, count);
+        if (first < 0) return -1;
+        std::uint64_t done = 0;
+        for (; done < count; ++done) {
+            const std::uint64_t at = done * *slice_bytes;
+            const iovec slice = {static_cast<char*>(base) + at, std::min(*slice_bytes, length - at)};
+            const __u64 tag = 0;
+            const int result = ::io_uring_register_buffers_update_tag(
+                &raw_, static_cast<unsigned>(first) + static_cast<unsigned>(done), &slice, &tag, 1);
+            if (result == 1) continue;
+            *error = result < 0 ? -result : ENOMEM;
+            break;
+        }
+        std::fill_n(buffer_used_.begin() + first, static_cast<std::ptrdiff_t>(done), true);
+        if (done == count) return first;
+        drop_buffer(first, done);
+        // A limit on locked memory holds for any size of slice; what is too large or too scattered may be taken in parts.
+        if (done != 0 || count > 1) return -1;
+    }
+    return -1;
+}
+
+void Ring::drop_buffer(int first, std::uint64_t count) noexcept {
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const iovec none = {nullptr, 0};
+        const __u64 tag = 0;
+        const auto slot = static_cast<unsigned>(first) + static_cast<unsigned>(i);
+        ::io_uring_register_buffers_update_tag(&raw_, slot, &none, &tag, 1);
+        buffer_used_[slot] = false;
+    }
+}
+
+}  // namespace nvme_backend

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// ring.hpp - one io_uring with its tables of registered files and buffers, set up as well as the kernel allows.
+//
+// Belongs to the thread that opened it when `deferred()`; else to whoever holds the device's poll mutex.
+#pragma once
+
+#include <liburing.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "options.hpp"
+
+namespace nvme_backend {
+
+class Ring {
+public:
+    Ring() = default;
+    ~Ring() { close(); }
+    Ring(const Ring&) = delete;
+    Ring& operator=(const Ring&) = delete;
+
+    // Tries the best set of flags first, then plainer ones. 0 or an errno.
+    int open(const Options& options, bool deferred);
+    // The kernel has nothing of ours any more when it returns.
+    void close() noexcept;
+
+    bool is_open() const noexcept { return open_; }
+    bool deferred() const noexcept { return (raw_.flags & IORING_SETUP_DEFER_TASKRUN) != 0; }
+    bool polled() const noexcept { return (raw_.flags & IORING_SETUP_IOPOLL) != 0; }
+    bool wide() const noexcept { return (raw_.flags & IORING_SETUP_SQE128) != 0; }
+    io_uring& raw() noexcept { return raw_; }
+
+    // Room for a request, handing in what waits when there is none; null when the kernel takes nothing now.
+    io_uring_sqe* entry() noexcept;
+    // Hands in what was prepared and lets completion work run. [data]
+    void flush(bool busy) noexcept;
+    // As flush, but sleeps until a completion or for so long.
+    void wait(std::uint64_t timeout_ns) noexcept;
+
+    // From now on the eventfd becomes readable when there is something to reap; -1 = no longer. False when there is already.
+    bool announce(int event_fd) noexcept;
+
+    // A slot of the table of files, or -1 when there is no table or no room.
+    int add_file(int fd) noexcept;
+    void drop_file(int slot) noexcept;
+    // Registers the memory in slices of *slice_bytes, made smaller while the kernel refuses. The first of consecutive slots, or
+    // -1: then `error` is the kernel's reason, 0 = the table is full or not there.
+    int add_buffer(void* base, std::uint64_t length, std::uint64_t* slice_bytes, int* error) noexcept;
+    void drop_buffer(int first, std::uint64_t count) noexcept;
+
+private:
+    int find_room(const std::vector<bool>& used, std::uint64_t count) const noexcept;
+
+    io_uring raw_{};
+    bool open_ = false;
+    bool announced_ = false, announcing_ = false;  // the eventfd is known; it is written to
+    std::vector<bool> file_used_, buffer_used_;
+};
+
+}  // namespace nvme_backend

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/prefetch.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace pegaflow::engine {
+namespace {
+
+bool same(const Prefetcher::Name& a, const Prefetcher::Name& b) {
+    return a.request == b.request && a.group == b.group && a.instance == b.instance;
+}
+
+}  // namespace
+
+Prefetcher::Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert)
+    : tier_(tier), host_(host), options_(options), insert_(std::move(insert)) {
+    for (std::uint32_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { run(); });
+}
+
+void Prefetcher::close() {
+    {
+        const std::lock_guard lock(mutex_);
+        if (stop_) return;
+        for (auto it = requests_.begin(); it != requests_.end();) it = forget(it);
+        stop_ = true;
+        changed_.notify_all();
+    }
+    for (std::thread& thread : threads_) thread.join();
+}
+
+Prefetcher::Progress Prefetcher::poll(const Name& name, std::vector<BlockRef>* held, std::uint64_t* fetched) {
+    const std::lock_guard lock(mutex_);
+    const auto it =
+        std::find_if(requests_.begin(), requests_.end(), [&](const auto& request) { return same(request->name, name); });
+    if (it == requests_.end()) return Progress::kUnknown;
+    Request& request = **it;
+    if (request.name.hashes != name.hashes) {
+        ++canceled_;
+        forget(it);
+        return Progress::kUnknown;
+    }
+    request.asked = Clock::now();
+    if (!request.over) return Progress::kLoading;
+    *held = std::move(request.wish.held);
+    *fetched = request.fetched;
+    forget(it);
+    return Progress::kOver;
+}
+
+bool Prefetcher::start(const Name& name, Wish wish) {
+    const std::uint64_t block_bytes = std::accumulate(wish.page_bytes.begin(), wish.page_bytes.end(), std::uint64_t{0});
+    const std::lock_guard lock(mutex_);
+    if (stop_ || block_bytes == 0) return false;
+    const std::size_t most = std::max<std::uint64_t>(1, options_.max_bytes / block_bytes);
+    if (wish.keys.size() > most) wish.keys.erase(wish.keys.begin() + static_cast<std::ptrdiff_t>(most), wish.keys.end());
+    if (wish.keys.empty()) return false;
+    const std::uint64_t bytes = wish.keys.size() * block_bytes;
+    if (options_.prefill_tokens_per_second > 0) {
+        const double anew =
+            static_cast<double>(wish.keys.size()) * options_.tokens_per_block / options_.prefill_tokens_per_second;
+        if (tier_.estimate_seconds(bytes, queued_bytes_) > anew) {
+            ++too_slow_;
+            return false;
+        }
+    }
+    const auto now = Clock::now();
+    auto request = std::make_unique<Request>();
+    request->name = name;
+    request->bytes = bytes;
+    request->remaining = wish.keys.size();
+    request->wish = std::move(wish);
+    request->deadline = now + options_.time;
+    request->asked = now;
+    queued_bytes_ += bytes;
+    ++started_;
+    requests_.push_back(std::move(request));
+    let_in();
+    return true;
+}
+
+void Prefetcher::let_in() {
+    for (const auto& request : requests_) {
+        if (request->in || request->over) continue;
+        if (reserved_bytes_ != 0 && reserved_bytes_ + request->bytes > options_.max_bytes) break;
+        request->in = true;
+        reserved_bytes_ += request->bytes;
+        for (std::size_t i = 0; i < request->wish.keys.size(); ++i) join(*request, i);
+    }
+    changed_.notify_all();
+}
+
+void Prefetcher::join(Request& request, std::size_t position) {
+    const BlockKey& key = request.wish.keys[position];
+    const auto [it, added] = fetches_.try_emplace(key_of(key));
+    if (added) {
+        it->second = std::make_unique<Fetch>(key, request.wish.page_bytes);
+        Fetch& fetch = *it->second;
+        fetch.bytes = request.bytes / request.wish.keys.size();
+        fetch.position = position;
+        fetch.order = next_order_++;
+        waiting_.insert(place_of(fetch));
+    } else {
+        ++joined_;
+        Fetch& fetch = *it->second;
+        if (!fetch.reading && position < fetch.position) {
+            waiting_.erase(place_of(fetch));
+            fetch.position = position;
+            waiting_.insert(place_of(fetch));
+        }
+    }
+    it->second->waiters.push_back(&request);
+    request.fetches[position] = it->second.get();
+}
+
+// The request does not wait any more for what lies at `from` and behind.
+void Prefetcher::detach(Request& request, std::size_t from) {
+    for (auto it = request.fetches.lower_bound(from); it != request.fetches.end();) {
+        Fetch& fetch = *it->second;
+        std::erase(fetch.waiters, &request);
+        it = request.fetches.erase(it);
+        if (!fetch.waiters.empty() || fetch.reading) continue;
+        waiting_.erase(place_of(fetch));
+        fetches_.erase(key_of(fetch.key));
+    }
+    if (request.fetches.empty()) request.over = true;
+}
+
+Prefetcher::Requests::iterator Prefetcher::forget(Requests::iterator place) {
+    const std::unique_ptr<Request> request = std::move(*place);
+    const auto next = requests_.erase(place);
+    detach(*request, 0);
+    queued_bytes_ -= request->bytes;
+    if (request->in) reserved_bytes_ -= request->bytes;
+    let_in();
+    return next;
+}
+
+void Prefetcher::end_fetch(Fetch& fetch, bool good) {
+    if (!good) ++failed_;
+    const std::vector<Request*> waiters = std::move(fetch.waiters);
+    for (Request* request : waiters) {
+        const auto it = std::find_if(request->fetches.begin(), request->fetches.end(),
+                                     [&](const auto& entry) { return entry.second == &fetch; });
+        const std::size_t position = it->first;
+        request->fetches.erase(it);
+        if (good) {
+            ++request->fetched;
+            request->wish.held.push_back(fetch.block);
+        } else {
+            detach(*request, position);  // a prefix ends at its first gap
+        }
+        if (request->fetches.empty()) request->over = true;
+    }
+    fetches_.erase(key_of(fetch.key));
+    changed_.notify_all();
+}
+
+void Prefetcher::drop_instance(const std::string& instance) {
+    const std::lock_guard lock(mutex_);
+    for (auto it = requests_.begin(); it != requests_.end();) {
+        if ((*it)->name.instance != instance) {
+            ++it;
+            continue;
+        }
+        ++canceled_;
+        it = forget(it);
+    }
+}
+
+void Prefetcher::tick(Clock::time_point now) {
+    const std::lock_guard lock(mutex_);
+    for (auto it = requests_.begin(); it != requests_.end();) {
+        Request& request = **it;
+        if (now - request.asked >= options_.idle) {
+            ++canceled_;
+            it = forget(it);
+            continue;
+        }
+        if (!request.over && now >= request.deadline) {
+            ++expired_;
+            detach(request, 0);
+        }
+        ++it;
+    }
+}
+
+bool Prefetcher::can_read() const {
+    if (waiting_.empty()) return false;
+    return reading_ == 0 || bytes_in_flight_ + std::get<Fetch*>(*waiting_.begin())->bytes <= options_.bytes_in_flight;
+}
+
+void Prefetcher::begin_read(std::unique_lock<std::mutex>& lock) {
+    Fetch* fetch = std::get<Fetch*>(*waiting_.begin());
+    waiting_.erase(waiting_.begin());
+    fetch->reading = true;
+    bytes_in_flight_ += fetch->bytes;
+    ++reading_;
+    lock.unlock();
+    BlockRef block = host_.resident(fetch->key);  // it may have come while the request waited its turn
+    const bool there = static_cast<bool>(block);
+    auto read = there ? nullptr : tier_.read(fetch->key, fetch->page_bytes, &block, [this, fetch] {
+        const std::lock_guard landed_lock(mutex_);
+        // The read may land before the call that began it has returned: the second of the two puts it in the queue.
+        if (std::exchange(fetch->landed, true)) landed_.push_back(fetch);
+        changed_.notify_all();
+    });
+    lock.lock();
+    if (!read) {
+        bytes_in_flight_ -= fetch->bytes;
+        --reading_;
+        fetch->block = std::move(block);
+        return end_fetch(*fetch, there);
+    }
+    fetch->block = std::move(block);
+    fetch->read = std::move(read);
+    if (std::exchange(fetch->landed, true)) landed_.push_back(fetch);
+}
+
+void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
+    Fetch* fetch = landed_.front();
+    landed_.pop_front();
+    bytes_in_flight_ -= fetch->bytes;
+    --reading_;
+    changed_.notify_all();
+    lock.unlock();
+    const bool good = fetch->read->finish().has_value();
+    fetch->read.reset();
+    if (good) insert_(fetch->block);
+    lock.lock();
+    end_fetch(*fetch, good);
+}
+
+void Prefetcher::run() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+        changed_.wait(lock, [this] { return !landed_.empty() || can_read() || (stop_ && reading_ == 0); });
+        if (!landed_.empty()) {
+            finish_read(lock);
+        } else if (can_read()) {
+            begin_read(lock);
+        } else {
+            return;
+        }
+    }
+}
+
+void Prefetcher::add_stats(TierStats& stats) const {
+    const std::lock_guard lock(mutex_);
+    stats.prefetch_requests = started_;
+    for (const auto& request : requests_) ++(request->in ? stats.prefetch_active : stats.prefetch_waiting);
+    stats.prefetch_bytes = bytes_in_flight_;
+    stats.prefetch_joined = joined_;
+    stats.prefetch_canceled = canceled_;
+    stats.prefetch_expired = expired_;
+    stats.prefetch_too_slow = too_slow_;
+    stats.prefetch_failed = failed_;
+}
+
+}  // namespace pegaflow::engine

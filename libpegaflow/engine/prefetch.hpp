@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// prefetch.hpp - brings blocks of a slower tier into the pool for the queries that asked for them.
+//
+// A query that misses blocks which the tier has becomes a request; asked again with the same name it learns whether it is over.
+// Requests are let in as long as their bytes fit under the bound, in the order in which they came; the others wait their turn
+// until their deadline. Among those that are in, the block nearest to the front of its prefix is read first. A block that
+// several requests want is read once. Blocks stay pinned for their requests until these are asked for again or dropped.
+#pragma once
+
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include "engine/tier/tier.hpp"
+
+namespace pegaflow::engine {
+
+class Prefetcher {
+public:
+    using Clock = std::chrono::steady_clock;
+
+    struct Options {
+        std::uint64_t max_bytes = 0;        // of all requests that are in
+        std::uint64_t bytes_in_flight = 0;  // being read at one time
+        std::chrono::nanoseconds time{}, idle{};
+        std::uint32_t threads = 2;
+        double prefill_tokens_per_second = 0;
+        std::uint32_t tokens_per_block = 0;
+    };
+    // Who asks, and for what: a name that comes again with other hashes is another request.
+    struct Name {
+        std::string instance, request;
+        std::uint32_t group = 0;
+        std::uint64_t hashes = 0;  // a hash of all hashes asked for
+    };
+    struct Wish {
+        std::vector<BlockKey> keys;             // in the order of the prefix
+        std::vector<std::uint64_t> page_bytes;  // of each block
+        std::vector<BlockRef> held;             // stay pinned as long as the request
+    };
+    enum class Progress { kUnknown, kLoading, kOver };
+
+    // `insert` makes a block resident. It and `host` are called from threads of the prefetcher, and outlive it, as `tier` does.
+    Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert);
+    ~Prefetcher() { close(); }
+
+    // How a request stands. When it is over, it is forgotten; `held` gets what it pinned, and `fetched` how many blocks came.
+    // [any]
+    Progress poll(const Name& name, std::vector<BlockRef>* held, std::uint64_t* fetched);
+    // Begins a request. False when it is not worth it: nothing to fetch, or computing anew would be faster. [any]
+    bool start(const Name& name, Wish wish);
+    void drop_instance(const std::string& instance);
+    // Ends what is late or forgotten. [any]
+    void tick(Clock::time_point now);
+    // Drops all requests, and waits for the reads under way. Idempotent. [serial]
+    void close();
+    void add_stats(TierStats& stats) const;
+
+private:
+    struct Request;
+    struct Fetch {
+        Fetch(const BlockKey& k, std::vector<std::uint64_t> sizes) : key(k), page_bytes(std::move(sizes)) {}
+        const BlockKey key;
+        const std::vector<std::uint64_t> page_bytes;
+        std::uint64_t bytes = 0;
+        std::size_t position = 0;  // the smallest among its requests
+        std::uint64_t order = 0;
+        bool reading = false, landed = false;
+        BlockRef block;
+        std::unique_ptr<TierRead> read;
+        std::vector<Request*> waiters;
+    };
+    struct Request {
+        Name name;
+        Wish wish;
+        std::uint64_t bytes = 0;
+        bool in = false, over = false;
+        std::size_t remaining = 0;
+        std::uint64_t fetched = 0;
+        Clock::time_point deadline, asked;
+        std::map<std::size_t, Fetch*> fetches;  // by position; those that have not ended
+    };
+    using Key = std::tuple<std::uint64_t, std::uint32_t, std::string>;
+    using Place = std::tuple<std::size_t, std::uint64_t, Fetch*>;  // in order of urgency
+    using Requests = std::list<std::unique_ptr<Request>>;
+
+    static Key key_of(const BlockKey& key) { return {key.scope, key.group, std::string(key.hash())}; }
+    static Place place_of(Fetch& fetch) { return {fetch.position, fetch.order, &fetch}; }
+    void run();
+    void begin_read(std::unique_lock<std::mutex>& lock);
+    void finish_read(std::unique_lock<std::mutex>& lock);
+    bool can_read() const;
+    void let_in();
+    void join(Request& request, std::size_t position);
+    void end_fetch(Fetch& fetch, bool good);
+    void detach(Request& request, std::size_t from);
+    Requests::iterator forget(Requests::iterator request);
+
+    Tier& tier_;
+    TierHost& host_;
+    const Options options_;
+    const std::function<void(BlockRef)> insert_;
+
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    // All guarded by mutex_.
+    Requests requests_;  // in the order in which they came
+    std::map<Key, std::unique_ptr<Fetch>> fetches_;
+    std::set<Place> waiting_;
+    std::deque<Fetch*> landed_;
+    std::uint64_t reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, reading_ = 0, next_order_ = 0;
+    bool stop_ = false;
+    std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;
+    std::vector<std::thread> threads_;
+};
+
+}  // namespace pegaflow::engine

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tier/container.hpp"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include "base/log.hpp"
+#include "pegaflow/bytes.hpp"
+
+namespace pegaflow::engine::tier {
+namespace {
+
+constexpr std::uint64_t kLeastSegments = 4;
+constexpr std::uint64_t kZeroedBytes = std::uint64_t{64} << 10;  // what must be zero of a block device that gets a cache
+
+unexpected<Error> failed(const std::string& what, const std::string& path, Code code = Code::kRegionLost) {
+    const int number = errno;
+    return fail(code, fmt::format("cannot {} {}: {}", what, path, std::strerror(number)), number);
+}
+
+bool is_directory(const std::string& path) {
+    struct stat info{};
+    return ::stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
+}
+
+bool exists(const std::string& path) {
+    struct stat info{};
+    return ::stat(path.c_str(), &info) == 0;
+}
+
+Result<Superblock> read_superblock(const Container& container) {
+    std::vector<std::byte> block(kBlockBytes);
+    PEGA_TRY(container.read(0, block));
+    auto first = decode_superblock(block);
+    if (first || first.error().code == Code::kUnsupported) return first;
+    PEGA_TRY(container.read(kSuperblockCopyAt, block));
+    auto copy = decode_superblock(block);
+    if (copy) base::log_warning("tier", "{}: {}; its copy is used", container.path(), first.error().message);
+    return copy ? copy : first;
+}
+
+}  // namespace
+
+Container::~Container() {
+    if (fd_ >= 0) ::close(fd_);
+}
+
+Result<void> Container::open_file(const std::string& path, int flags, bool may_create) {
+    path_ = is_directory(path) ? path + "/" + kContainerFile : path;
+    fd_ = ::open(path_.c_str(), flags | O_CLOEXEC | (may_create ? O_CREAT : 0), 0600);
+    if (fd_ < 0) return failed("open", path_, errno == ENOENT ? Code::kNotFound : Code::kRegionLost);
+    struct stat info{};
+    if (::fstat(fd_, &info) != 0) return failed("examine", path_);
+    block_device_ = S_ISBLK(info.st_mode);
+    if (!block_device_ && !S_ISREG(info.st_mode))
+        return fail(Code::kInvalid, fmt::format("{} is neither a directory, nor a file, nor a block device", path_));
+    return {};
+}
+
+Result<std::unique_ptr<Container>> Container::open(const std::string& path, std::uint64_t capacity,
+                                                   std::uint64_t segment_bytes) {
+    if (!exists(path) && ::mkdir(path.c_str(), 0700) != 0) return failed("make the directory", path);
+    std::unique_ptr<Container> c(new Container());
+    if (!is_directory(path)) {
+        struct stat info{};
+        if (::stat(path.c_str(), &info) == 0 && S_ISREG(info.st_mode))
+            return fail(Code::kInvalid, fmt::format("{} is a file, expected a directory or a block device", path));
+    }
+    // O_EXCL on a block device: nobody may have mounted it.
+    PEGA_TRY(c->open_file(path, O_RDWR | (is_directory(path) ? 0 : O_EXCL), is_directory(path)));
+    if (::flock(c->fd_, LOCK_EX | LOCK_NB) != 0)
+        return fail(Code::kNotReady, fmt::format("{} is in use by another process", c->path_), errno);
+    PEGA_ASSIGN(const std::uint64_t length, c->size());
+    if (length == 0) {
+        PEGA_TRY(c->create(capacity, segment_bytes));
+        return c;
+    }
+    auto known = read_superblock(*c);
+    if (known) {
+        c->superblock_ = *known;
+        if (known->segment_bytes != segment_bytes) {
+            base::log_warning("tier", "{} has segments of {}, which stay; the configuration says {}", c->path_,
+                              format_size(known->segment_bytes), format_size(segment_bytes));
+        }
+        PEGA_TRY(c->resize(capacity));
+        return c;
+    }
+    if (known.error().code == Code::kUnsupported)
+        return fail(Code::kUnsupported, fmt::format("{}: {}; it is left as it is", c->path_, known.error().message));
+    std::vector<std::byte> start(std::min(length, kZeroedBytes));
+    PEGA_TRY(c->read(0, start));
+    const bool empty = std::all_of(start.begin(), start.end(), [](std::byte b) { return b == std::byte{0}; });
+    if (!empty) {
+        return fail(Code::kInvalid,
+                    fmt::format("{} holds something else ({}); it is left as it is. Remove the file, or clear a "
+                                "block device with blkdiscard or wipefs, to use it for the cache",
+                                c->path_, known.error().message));
+    }
+    PEGA_TRY(c->create(capacity, segment_bytes));
+    return c;
+}
+
+Result<std::unique_ptr<Container>> Container::open_read_only(const std::string& path) {
+    std::unique_ptr<Container> c(new Container());
+    PEGA_TRY(c->open_file(path, O_RDONLY, false));
+    c->locked_by_other_ = ::flock(c->fd_, LOCK_SH | LOCK_NB) != 0;
+    if (!c->locked_by_other_) ::flock(c->fd_, LOCK_UN);
+    PEGA_ASSIGN(c->superblock_, read_superblock(*c));
+    return c;
+}
+
+Result<std::uint64_t> Container::size() const {
+    const off_t end = ::lseek(fd_, 0, SEEK_END);
+    if (end < 0) return failed("measure", path_);
+    return static_cast<std::uint64_t>(end);
+}
+
+Result<void> Container::create(std::uint64_t capacity, std::uint64_t segment_bytes) {
+    superblock_.segment_bytes = segment_bytes;
+    superblock_.created_seconds = static_cast<std::uint64_t>(std::time(nullptr));
+    if (::getrandom(superblock_.container.data(), superblock_.container.size(), 0) < 0) return failed("name", path_);
+    return resize(capacity);
+}
+
+Result<void> Container::resize(std::uint64_t capacity) {
+    PEGA_ASSIGN(const std::uint64_t length, size());
+    if (block_device_) capacity = capacity == 0 ? length : std::min(capacity, length);
+    const std::uint64_t count = capacity <= kSegmentsAt ? 0 : (capacity - kSegmentsAt) / superblock_.segment_bytes;
+    if (count < kLeastSegments) {
+        return fail(Code::kNoMemory,
+                    fmt::format("{} of capacity at {} are too little: expected at least {} segments of {}",
+                                format_size(capacity), path_, kLeastSegments, format_size(superblock_.segment_bytes)));
+    }
+    const bool same = count == superblock_.segment_count;
+    superblock_.segment_count = count;
+    const auto wanted = static_cast<off_t>(superblock_.total_bytes());
+    if (!block_device_ && ::ftruncate(fd_, wanted) != 0) return failed("resize", path_, Code::kNoMemory);
+    return same ? Result<void>() : write_superblock();
+}
+
+Result<void> Container::write_superblock() {
+    std::vector<std::byte> block(kBlockBytes);
+    encode(superblock_, block);
+    // The copy first: whenever power goes, one of the two is whole.
+    for (const std::uint64_t at : {kSuperblockCopyAt, std::uint64_t{0}}) {
+        if (::pwrite(fd_, block.data(), block.size(), static_cast<off_t>(at)) != static_cast<ssize_t>(block.size()))
+            return failed("write the superblock of", path_);
+        if (::fsync(fd_) != 0) return failed("write the superblock of", path_);
+    }
+    return {};
+}
+
+Result<void> Container::read(std::uint64_t offset, std::span<std::byte> out) const {
+    while (!out.empty()) {
+        const ssize_t count = ::pread(fd_, out.data(), out.size(), static_cast<off_t>(offset));
+        if (count < 0 && errno == EINTR) continue;
+        if (count < 0) return failed(fmt::format("read {} bytes at {} of", out.size(), offset), path_);
+        if (count == 0)
+            return fail(Code::kRegionLost, fmt::format("{} ends at {}, {} more bytes are missing", path_, offset, out.size()));
+        out = out.subspan(static_cast<std::size_t>(count));
+        offset += static_cast<std::uint64_t>(count);
+    }
+    return {};
+}
+
+Result<void> Container::sync() const {
+    if (::fdatasync(fd_) != 0) return failed("flush", path_);
+    return {};
+}
+
+Result<void> Container::reserve(std::uint64_t offset, std::uint64_t length) const {
+    if (block_device_) return {};
+    if (::fallocate(fd_, FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(length)) == 0) return {};
+    if (errno == EOPNOTSUPP) return {};  // such a file system says that it is full when it is written
+    return failed(fmt::format("set {} aside in", format_size(length)), path_,
+                  errno == ENOSPC ? Code::kNoMemory : Code::kRegionLost);
+}
+
+Result<void> Container::discard(std::uint64_t offset, std::uint64_t length) const {
+    if (block_device_) {
+        const std::uint64_t range[2] = {offset, length};
+        if (::ioctl(fd_, BLKDISCARD, range) == 0) return {};
+    } else if (::fallocate(fd_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                           static_cast<off_t>(length)) == 0) {
+        return {};
+    }
+    return failed("discard a part of", path_, errno == EOPNOTSUPP ? Code::kUnsupported : Code::kRegionLost);
+}
+
+}  // namespace pegaflow::engine::tier

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tier/fabric_io.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdlib>
+
+namespace pegaflow::engine::tier {
+namespace {
+
+constexpr std::uint32_t kMaxBatches = 1 << 20;  // whoever submits keeps far below
+
+}  // namespace
+
+Result<Device*> find_file_device(Fabric& fabric, const std::string& backend) {
+    std::string why = fmt::format("the back end \"{}\" is not loaded; `pegaflow plugins` says what was found", backend);
+    for (const DeviceInfo& info : fabric.devices()) {
+        if (info.backend != backend) continue;
+        PEGA_ASSIGN(Device* const device, fabric.device(info.name));
+        const pega_capabilities& can = device->capabilities();
+        const bool files =
+            (can.matrix[PEGA_MEMORY_HOST] & (1U << PEGA_MEMORY_FILE)) != 0 && (can.source_mask & (1U << PEGA_SOURCE_PATH)) != 0;
+        if (files && (can.alignment == 0 || kBlockBytes % can.alignment == 0)) return device;
+        why = files ? fmt::format("{} needs an alignment of {} bytes, the tier has {}", info.name, can.alignment, kBlockBytes)
+                    : fmt::format("{} does not move bytes between host memory and files", info.name);
+    }
+    return fail(Code::kUnsupported, std::move(why));
+}
+
+void FabricIo::FreeAligned::operator()(std::byte* memory) const { std::free(memory); }
+
+Result<std::unique_ptr<FabricIo>> FabricIo::open(Container& container, Device& device, PoolAccess pool,
+                                                 std::uint64_t staging_bytes, std::chrono::nanoseconds limit) {
+    std::unique_ptr<FabricIo> io(new FabricIo(container, pool, limit));
+    io->staging_bytes_ = round_up(staging_bytes);
+    io->staging_.reset(static_cast<std::byte*>(std::aligned_alloc(kBlockBytes, io->staging_bytes_)));
+    if (!io->staging_) return fail(Code::kNoMemory, fmt::format("no memory for {} bytes of staging", io->staging_bytes_));
+    PEGA_ASSIGN(io->staging_region_, device.register_address(io->staging_.get(), io->staging_bytes_));
+    pega_memory file{};
+    file.size = sizeof file;
+    file.kind = PEGA_MEMORY_FILE;
+    file.source = PEGA_SOURCE_PATH;
+    file.handle = container.path().data();
+    file.handle_length = container.path().size();
+    file.length = container.superblock().total_bytes();
+    PEGA_ASSIGN(io->file_, device.register_memory(file));
+    PEGA_ASSIGN(Channel reads, device.open_channel());
+    PEGA_ASSIGN(Channel writes, device.open_channel());
+    io->reads_ = std::make_unique<Lane>(std::move(reads), kMaxBatches);
+    io->writes_ = std::make_unique<Lane>(std::move(writes), kMaxBatches);
+    return io;
+}
+
+FabricIo::~FabricIo() {
+    if (reads_) reads_->close();
+    if (writes_) writes_->close();
+}
+
+// The pool's memory is registered slice by slice: a transfer has one slice.
+Result<std::vector<FabricIo::Part>> FabricIo::divide(Memory memory, std::span<const Piece> pieces) {
+    std::vector<Part> out;
+    if (memory == Memory::kStaging) {
+        out.push_back({0, &staging_region_, {pieces.begin(), pieces.end()}});
+        return out;
+    }
+    for (Piece piece : pieces) {
+        while (piece.length != 0) {
+            const std::size_t number = pool_.pool.slice_of(piece.memory_offset);
+            const Pool::Slice& slice = pool_.pool.slice(number);
+            auto part = std::find_if(out.begin(), out.end(), [number](const Part& p) { return p.slice == number; });
+            if (part == out.end()) {
+                PEGA_ASSIGN(const Region* const region, pool_.slices.get(number));
+                part = out.insert(out.end(), {number, region, {}});
+            }
+            const std::uint64_t within = piece.memory_offset - slice.offset;
+            const std::uint64_t length = std::min(piece.length, slice.length - within);
+            part->pieces.push_back({within, piece.file_offset, length});
+            piece = {piece.memory_offset + length, piece.file_offset + length, piece.length - length};
+        }
+    }
+    return out;
+}
+
+void FabricIo::submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) {
+    auto parts = divide(memory, pieces);
+    if (!parts) return ended(fail(std::move(parts).error()));
+    if (parts->size() == 1) return start(op, parts->front(), std::move(ended));
+    auto call = std::make_shared<Call>();  // shared by the transfers
+    call->left = parts->size();
+    call->ended = std::move(ended);
+    for (const Part& part : *parts) {
+        start(op, part, [call](Result<void> result) {
+            {
+                const std::lock_guard lock(call->mutex);
+                if (!result && call->result) call->result = std::move(result);
+                if (--call->left != 0) return;
+            }
+            call->ended(std::move(call->result));
+        });
+    }
+}
+
+void FabricIo::start(Op op, const Part& part, Ended ended) {
+    auto batch = std::make_shared<Batch>();
+    batch->ended = std::move(ended);
+    batch->lane = op == Op::kRead ? reads_.get() : writes_.get();
+    batch->deadline = std::chrono::steady_clock::now() + limit_;
+    batch->transfer.flat(*part.region, file_).priority(op == Op::kRead ? 2 : 0);
+    if (op == Op::kRead) batch->transfer.read();
+    for (const Piece& piece : part.pieces) batch->transfer.range(piece.memory_offset, piece.file_offset, piece.length);
+    std::list<std::shared_ptr<Batch>>::iterator place;
+    {
+        const std::lock_guard lock(mutex_);
+        place = batches_.insert(batches_.end(), batch);
+    }
+    const auto finish = [this, place](Result<void> result) {
+        std::shared_ptr<Batch> over;
+        {
+            const std::lock_guard lock(mutex_);
+            over = std::move(*place);
+            batches_.erase(place);
+        }
+        over->ended(std::move(result));
+    };
+    auto started = batch->lane->reserve(1);
+    if (started) {
+        started = batch->lane->submit(batch->transfer, [finish](pega_status status, std::uint64_t) {
+            if (status == PEGA_OK) return finish({});
+            finish(
+                fail(static_cast<Code>(status), fmt::format("the device answered {}", to_string(static_cast<Code>(status)))));
+        });
+        if (!started) batch->lane->unreserve(1);
+    }
+    if (!started) finish(std::move(started));
+}
+
+void FabricIo::expire(std::chrono::steady_clock::time_point now, bool all) {
+    std::vector<std::shared_ptr<Batch>> late;
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& batch : batches_) {
+            if ((all || batch->deadline <= now) && !std::exchange(batch->told, true)) late.push_back(batch);
+        }
+    }
+    for (const auto& batch : late) batch->lane->cancel(batch->transfer);
+}
+
+}  // namespace pegaflow::engine::tier

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+// fabric_io.hpp - DataIo over whatever back end moves bytes between host memory and files.
+#pragma once
+
+#include <chrono>
+#include <list>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <vector>
+
+#include "engine/lane.hpp"
+#include "engine/pool/pool_regions.hpp"
+#include "engine/tier/container.hpp"
+#include "engine/tier/data_io.hpp"
+#include "pegaflow/transfer.hpp"
+
+namespace pegaflow::engine::tier {
+
+// The device of the back end `backend` that moves bytes between host memory and files in units of kBlockBytes. kUnsupported,
+// kNotFound.
+Result<Device*> find_file_device(Fabric& fabric, const std::string& backend);
+
+class FabricIo final : public DataIo {
+public:
+    // The pool, and how the device reaches it.
+    struct PoolAccess {
+        const Pool& pool;
+        DeviceSlices& slices;
+    };
+    // `container`, `device` and what `pool` names are borrowed. A transfer that takes longer than `limit` is cancelled.
+    static Result<std::unique_ptr<FabricIo>> open(Container& container, Device& device, PoolAccess pool,
+                                                  std::uint64_t staging_bytes, std::chrono::nanoseconds limit);
+    ~FabricIo() override;
+
+    void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) override;
+    std::span<std::byte> staging() override { return {staging_.get(), staging_bytes_}; }
+    Result<void> sync() override { return container_.sync(); }
+    Result<void> reserve(std::uint64_t offset, std::uint64_t length) override { return container_.reserve(offset, length); }
+    Result<void> discard(std::uint64_t offset, std::uint64_t length) override { return container_.discard(offset, length); }
+    // Cancels what took too long; everything when `all`. [any]
+    void expire(std::chrono::steady_clock::time_point now, bool all = false);
+
+private:
+    struct Batch {
+        Transfer transfer;
+        Ended ended;
+        Lane* lane = nullptr;
+        std::chrono::steady_clock::time_point deadline;
+        bool told = false;  // guarded by mutex_
+    };
+    struct FreeAligned {
+        void operator()(std::byte* memory) const;
+    };
+
+    // Counts the transfers of one call down; the last one ends it.
+    struct Call {
+        std::mutex mutex;
+        std::size_t left = 0;  // guarded by mutex
+        Result<void> result;   // the first failure; guarded by mutex
+        Ended ended;
+    };
+    // Pieces whose memory lies in one region, with offsets in it.
+    struct Part {
+        std::size_t slice = 0;
+        const Region* region = nullptr;
+        std::vector<Piece> pieces;
+    };
+
+    FabricIo(Container& container, PoolAccess pool, std::chrono::nanoseconds limit)
+        : container_(container), pool_(pool), limit_(limit) {}
+    Result<std::vector<Part>> divide(Memory memory, std::span<const Piece> pieces);
+    void start(Op op, const Part& part, Ended ended);
+
+    Container& container_;
+    const PoolAccess pool_;
+    const std::chrono::nanoseconds limit_;
+    std::unique_ptr<std::byte, FreeAligned> staging_;
+    std::uint64_t staging_bytes_ = 0;
+    Region staging_region_, file_;
+    std::unique_ptr<Lane> reads_, writes_;
+    std::mutex mutex_;
+    std::list<std::shared_ptr<Batch>> batches_;  // guarded by mutex_; shared with whoever cancels
+};
+
+}  // namespace pegaflow::engine::tier

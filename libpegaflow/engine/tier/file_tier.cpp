@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tier/file_tier.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "base/crc32c.hpp"
+#include "base/log.hpp"
+#include "engine/tier/recovery.hpp"
+#include "pegaflow/bytes.hpp"
+
+namespace pegaflow::engine::tier {
+namespace {
+
+constexpr unsigned kScanThreads = 8;
+constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 30;
+constexpr std::uint32_t kFailuresUntilOffline = 8;
+constexpr auto kOfflineTime = std::chrono::seconds(5);
+constexpr auto kCloseStep = std::chrono::milliseconds(1);
+constexpr std::size_t kMostDeferred = 1 << 16;
+constexpr auto kFlushStep = std::chrono::milliseconds(20);
+constexpr std::size_t kProblemLines = 8;  // of a recovery, in the log; the offline check shows all
+
+std::uint64_t queue_bytes(const TierOptions& options, std::uint64_t pool_bytes) {
+    return options.write_queue_bytes != 0 ? options.write_queue_bytes : std::min(pool_bytes / 8, kMostQueueBytes);
+}
+
+}  // namespace
+
+class FileTier::Read final : public TierRead {
+public:
+    Read(FileTier& owner, Location where, BlockRef target)
+        : tier(owner), location(std::move(where)), block(std::move(target)) {}
+    ~Read() override { tier.catalog_.unpin(location); }
+    Result<void> finish() override;
+
+    std::uint64_t bytes() const {
+        std::uint64_t sum = 0;
+        for (const StoredPage& page : location.pages) sum += page.bytes();
+        return sum;
+    }
+
+    FileTier& tier;
+    const Location location;
+    const BlockRef block;
+    const Clock::time_point begun = Clock::now();
+    Result<void> result;
+};
+
+Result<void> FileTier::Read::finish() {
+    PEGA_TRY(result);
+    block->digests.clear();
+    for (std::size_t i = 0; i < location.pages.size(); ++i) {
+        const Page& page = block->pages[i];
+        const std::uint32_t digest = base::crc32c(tier.parts_.host.pool_base() + page.offset, page.bytes);
+        if (digest != location.pages[i].digest) {
+            ++tier.counters_.mismatches;
+            ++tier.counters_.quarantined;
+            tier.catalog_.quarantine(location);
+            base::log_error("tier", "{}: a block of {} bytes at {} does not have its digest (page {}); it is not used any more",
+                            tier.stores_[location.container]->info.path, bytes(), location.offset, i);
+            return fail(Code::kCorrupt, "the bytes of a stored block are not what was written");
+        }
+        block->digests.push_back(digest);
+    }
+    block->digested.store(true, std::memory_order_release);
+    ++tier.counters_.read_blocks;
+    tier.counters_.read_bytes += bytes();
+    return {};
+}
+
+FileTier::FileTier(const TierOptions& options, Parts parts)
+    : options_(options),
+      parts_(std::move(parts)),
+      catalog_(parts_.scopes),
+      queue_(queue_bytes(options, parts_.pool.capacity())),
+      budget_(options.write_bytes_per_day, Clock::now()) {
+    writer_options_.discard = options.discard;
+}
+
+FileTier::~FileTier() { close(Clock::now()); }
+
+Result<std::unique_ptr<FileTier>> FileTier::open(const TierOptions& options, Parts parts) {
+    if (options.segment_bytes < kMinSegmentBytes || options.segment_bytes > kMaxSegmentBytes ||
+        options.segment_bytes % kBlockBytes != 0) {
+        return fail(Code::kInvalid, fmt::format("a segment of {} is not possible, expected {} to {} in steps of {}",
+                                                format_size(options.segment_bytes), format_size(kMinSegmentBytes),
+                                                format_size(kMaxSegmentBytes), format_size(kBlockBytes)));
+    }
+    std::unique_ptr<FileTier> tier(new FileTier(options, std::move(parts)));
+    auto device = find_file_device(tier->parts_.fabric, options.backend);
+    if (device) {
+        const pega_cost& cost = (*device)->capabilities().cost[0];
+        tier->cost_ = CostModel(cost.latency_ns, cost.bytes_per_second);
+    }
+    for (const std::string& path : options.paths) {
+        auto store = std::make_unique<Store>();
+        store->info.path = path;
+        if (device) {
+            tier->open_store(*store, **device, options.capacity_bytes / options.paths.size());
+        } else {
+            store->info.state = "failed";
+            store->info.problem = device.error().message;
+            base::log_error("tier", "{} is not used: {}", path, store->info.problem);
+        }
+        tier->stores_.push_back(std::move(store));
+    }
+    return tier;
+}
+
+void FileTier::open_store(Store& store, Device& device, std::uint64_t capacity) {
+    auto opened = try_open(store, device, capacity);
+    if (opened) return;
+    base::log_error("tier", "{} is not used: {}", store.info.path, opened.error().message);
+    store.info.state = "failed";
+    store.info.problem = opened.error().message;
+    store.writer.reset();
+    store.io.reset();
+    store.container.reset();
+}
+
+Result<void> FileTier::try_open(Store& store, Device& device, std::uint64_t capacity) {
+    const auto begin = Clock::now();
+    PEGA_ASSIGN(store.container, Container::open(store.info.path, capacity, options_.segment_bytes));
+    PEGA_ASSIGN(DeviceSlices* const pool, parts_.regions.open(device));
+    PEGA_ASSIGN(store.io, FabricIo::open(*store.container, device, {parts_.pool, *pool}, Writer::staging_bytes(writer_options_),
+                                         options_.io_time));
+    recover(store);
+    store.info.recovery_seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    const Usage usage = catalog_.usage(store.number);
+    base::log_info("tier", "{}: {} of {} in {} segments; found {} blocks ({}) in {:.3f} s", store.container->path(),
+                   format_size(usage.used_bytes), format_size(usage.capacity_bytes), usage.segments,
+                   store.info.recovered_blocks, format_size(usage.live_bytes), store.info.recovery_seconds);
+    store.info.state = "ok";
+    return {};
+}
+
+void FileTier::recover(Store& store) {
+    const auto read = [&](std::uint64_t offset, std::span<std::byte> out) { return store.container->read(offset, out); };
+    const Superblock& superblock = store.container->superblock();
+    store.number = catalog_.add_container(superblock);
+    std::optional<FoundSegment> open;  // the newest that was not sealed
+    std::uint64_t lifetime = 0;
+    std::size_t problems = 0;
+    scan_container(read, superblock, kScanThreads, {}, [&](FoundSegment found) {
+        lifetime = std::max(lifetime, found.header.written_before + found.data_end);
+        counters_.recovery_dropped += found.dropped_records;
+        for (const std::string& problem : found.problems) {
+            if (problems++ < kProblemLines) base::log_warning("tier", "{}: {}", store.info.path, problem);
+        }
+        catalog_.add_found(store.number, found);
+        if (found.kind != FoundSegment::Kind::kOpen) return;
+        if (!open || open->header.sequence < found.header.sequence) open = std::move(found);
+    });
+    if (open && open->header.sequence != catalog_.last_sequence(store.number)) open.reset();
+    if (open) catalog_.resume(store.number, open->slot);
+    counters_.recovery_problems += problems;
+    store.info.recovered_blocks = catalog_.usage(store.number).blocks;
+    counters_.recovered_blocks += store.info.recovered_blocks;
+    store.writer = std::make_unique<Writer>(
+        Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_, [this] { offer_deferred(); }},
+        superblock, store.number, writer_options_, open ? &*open : nullptr, lifetime);
+    largest_block_ = std::max(largest_block_, store.writer->largest_block());
+}
+
+FileTier::Store& FileTier::store_of(std::uint32_t container) {
+    return **std::find_if(stores_.begin(), stores_.end(),
+                          [container](const auto& s) { return s->writer && s->number == container; });
+}
+
+bool FileTier::writable() const {
+    return std::any_of(stores_.begin(), stores_.end(), [](const auto& s) { return s->writer && s->writer->problem().empty(); });
+}
+
+void FileTier::offer(BlockRef block) {
+    if (block->offered.exchange(true, std::memory_order_relaxed) || take(block) != Taken::kQueueFull) return;
+    // It stays `offered`: its turn comes when the queue has room, if the pool still has it then.
+    const std::lock_guard lock(deferred_mutex_);
+    deferred_.push_back(block->key);
+    if (deferred_.size() <= kMostDeferred) return;
+    deferred_.pop_front();
+    ++counters_.queue_full_blocks;
+}
+
+FileTier::Taken FileTier::take(const BlockRef& block) {
+    const auto refuse = [&](Count& counter) {
+        ++counter;
+        block->offered.store(false, std::memory_order_relaxed);
+        return Taken::kNo;
+    };
+    if (catalog_.contains(block->key)) {
+        ++counters_.known_blocks;
+        return Taken::kYes;
+    }
+    const std::uint64_t bytes = block->footprint();
+    if (bytes > largest_block_ || block->pages.size() > UINT16_MAX) return refuse(counters_.too_large_blocks);
+    if (!writable()) return refuse(counters_.failed_blocks);
+    if (!queue_.has_room(bytes)) return Taken::kQueueFull;
+    {
+        const std::lock_guard lock(mutex_);
+        if (!budget_.take(bytes, Clock::now())) return refuse(counters_.budget_blocks);
+    }
+    queue_.push(block);
+    return Taken::kYes;
+}
+
+void FileTier::offer_deferred() {
+    const std::lock_guard lock(deferred_mutex_);
+    while (!deferred_.empty()) {
+        const BlockRef block = parts_.host.resident(deferred_.front());
+        if (!block) ++counters_.queue_full_blocks;
+        if (block && take(block) == Taken::kQueueFull) return;
+        deferred_.pop_front();
+    }
+}
+
+bool FileTier::shed() {
+    BlockRef block;
+    if (!queue_.drop_one(&block)) return false;
+    block->offered.store(false, std::memory_order_relaxed);
+    ++counters_.shed_blocks;
+    return true;
+}
+
+std::unique_ptr<TierRead> FileTier::read(const BlockKey& key, std::span<const std::uint64_t> page_bytes, BlockRef* block,
+                                         std::function<void()> landed) {
+    auto location = catalog_.pin(key);
+    if (!location) return nullptr;
+    const bool same = std::equal(page_bytes.begin(), page_bytes.end(), location->pages.begin(), location->pages.end(),
+                                 [](std::uint64_t bytes, const StoredPage& page) { return bytes == page.bytes(); });
+    BlockRef target = same ? parts_.host.make_block(key, page_bytes) : BlockRef();
+    if (!target) {
+        catalog_.unpin(*location);
+        return nullptr;
+    }
+    auto read = std::make_unique<Read>(*this, std::move(*location), target);
+    std::vector<DataIo::Piece> pieces;
+    std::uint64_t at = read->location.offset;
+    for (const Page& page : target->pages) {
+        pieces.push_back({page.offset, at, page.bytes});
+        at += page.bytes;
+    }
+    {
+        const std::lock_guard lock(mutex_);
+        cost_.started(read->begun);
+    }
+    target->offered.store(true, std::memory_order_relaxed);
+    *block = std::move(target);
+    Read* raw = read.get();
+    store_of(read->location.container)
+        .io->submit(DataIo::Op::kRead, DataIo::Memory::kPool, pieces,
+                    [this, raw, landed = std::move(landed)](Result<void> result) {
+                        read_ended(*raw, result);
+                        raw->result = std::move(result);
+                        landed();
+                    });
+    return read;
+}
+
+void FileTier::read_ended(const Read& read, const Result<void>& result) {
+    const auto now = Clock::now();
+    const std::lock_guard lock(mutex_);
+    cost_.ended(read.bytes(), read.begun, now);
+    Store& store = store_of(read.location.container);
+    if (result) {
+        store.failures_in_a_row = 0;
+        return;
+    }
+    ++counters_.read_failures;
+    if (++store.failures_in_a_row < kFailuresUntilOffline || !store.read_problem.empty()) return;
+    store.read_problem = result.error().message;
+    store.try_again = now + kOfflineTime;
+    catalog_.set_readable(store.number, false);
+    base::log_error("tier", "{}: {} reads in a row failed ({}); its blocks are misses until it answers again", store.info.path,
+                    store.failures_in_a_row, store.read_problem);
+}
+
+double FileTier::estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const {
+    const std::lock_guard lock(mutex_);
+    return cost_.seconds(bytes, ahead);
+}
+
+void FileTier::tick(Clock::time_point now) {
+    for (const auto& store : stores_) {
+        if (store->io) store->io->expire(now);
+    }
+    {
+        const std::lock_guard lock(mutex_);
+        for (const auto& store : stores_) {
+            if (store->read_problem.empty() || now < store->try_again) continue;
+            store->read_problem.clear();
+            store->failures_in_a_row = kFailuresUntilOffline - 1;  // one more failure, and it is offline again
+            catalog_.set_readable(store->number, true);
+        }
+    }
+    // What no writer will take must not stay pinned.
+    if (!writable()) {
+        while (shed()) {
+        }
+    }
+}
+
+Result<void> FileTier::flush(Clock::time_point deadline) {
+    for (;;) {
+        tick(Clock::now());  // at the end of the engine nobody else does
+        offer_deferred();
+        const bool empty = queue_.wait_empty(std::min(deadline, Clock::now() + kFlushStep));
+        const std::lock_guard lock(deferred_mutex_);
+        if (empty && deferred_.empty()) return {};
+        if (Clock::now() < deadline) continue;
+        return fail(Code::kDeadlineExceeded,
+                    fmt::format("{} blocks still wait to be stored", queue_.blocks() + deferred_.size()));
+    }
+}
+
+void FileTier::close(Clock::time_point deadline) {
+    if (std::exchange(closed_, true)) return;
+    [[maybe_unused]] const auto flushed = flush(std::max(deadline, Clock::now()));
+    queue_.stop();
+    for (const auto& store : stores_) {
+        if (store->writer) store->writer->request_stop(deadline);
+    }
+    const auto ended = [](const auto& store) { return !store->writer || store->writer->ended(); };
+    while (!std::all_of(stores_.begin(), stores_.end(), ended)) {
+        // A transfer that hangs must not keep the process.
+        const auto now = Clock::now();
+        for (const auto& store : stores_) {
+            if (store->io) store->io->expire(now, now >= deadline);
+        }
+        std::this_thread::sleep_for(kCloseStep);
+    }
+    while (shed()) {
+    }
+    for (const auto& store : stores_) {
+        store->io.reset();
+        store->container.reset();
+    }
+}
+
+}  // namespace pegaflow::engine::tier

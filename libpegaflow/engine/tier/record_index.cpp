@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tier/record_index.hpp"
+
+#include <algorithm>
+
+namespace pegaflow::engine::tier {
+namespace {
+
+constexpr std::size_t kNotThere = SIZE_MAX;
+constexpr std::uint8_t kMaxHeat = 7;
+
+// The mark takes the lowest bit, so a slot's home follows from the others.
+constexpr std::uint64_t marked(std::uint64_t hash) noexcept { return hash | 1; }
+constexpr std::size_t home_of(std::uint64_t hash, std::size_t mask) noexcept { return (hash >> 1) & mask; }
+
+}  // namespace
+
+std::uint32_t SegmentRecords::add(const BlockKey& key, std::uint64_t offset, std::span<const StoredPage> pages) {
+    Entry entry;
+    entry.scope = key.scope;
+    entry.group = key.group;
+    entry.hash_at = static_cast<std::uint32_t>(hashes_.size());
+    entry.hash_bytes = static_cast<std::uint8_t>(key.length);
+    entry.offset_blocks = static_cast<std::uint32_t>(offset / kBlockBytes);
+    entry.first_page = static_cast<std::uint32_t>(pages_.size());
+    entry.pages = static_cast<std::uint16_t>(pages.size());
+    hashes_.append(key.hash());
+    pages_.insert(pages_.end(), pages.begin(), pages.end());
+    entries_.push_back(entry);
+    const auto number = static_cast<std::uint32_t>(entries_.size() - 1);
+    live_bytes += bytes(number);
+    ++live_blocks;
+    return number;
+}
+
+void SegmentRecords::reserve(std::size_t records) {
+    entries_.reserve(records);
+    pages_.reserve(records);
+}
+
+std::string_view SegmentRecords::hash(std::uint32_t record) const {
+    const Entry& e = entries_[record];
+    return std::string_view(hashes_).substr(e.hash_at, e.hash_bytes);
+}
+
+BlockKey SegmentRecords::key(std::uint32_t record) const {
+    return BlockKey(entries_[record].scope, entries_[record].group, hash(record));
+}
+
+std::span<const StoredPage> SegmentRecords::pages(std::uint32_t record) const {
+    const Entry& e = entries_[record];
+    return std::span(pages_).subspan(e.first_page, e.pages);
+}
+
+std::uint64_t SegmentRecords::bytes(std::uint32_t record) const {
+    std::uint64_t sum = 0;
+    for (const StoredPage& page : pages(record)) sum += page.bytes();
+    return sum;
+}
+
+std::size_t RecordIndex::slot_of(std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
+    const std::uint64_t wanted = marked(table_hash(scope, group, hash));
+    const std::size_t mask = slots_.size() - 1;
+    for (std::size_t at = home_of(wanted, mask); slots_[at].hash != 0; at = (at + 1) & mask) {
+        if (slots_[at].hash != wanted) continue;
+        const SegmentRecords& records = segments_[slots_[at].id.segment];
+        const SegmentRecords::Entry& entry = records.entry(slots_[at].id.record);
+        if (entry.scope == scope && entry.group == group && records.hash(slots_[at].id.record) == hash) return at;
+    }
+    return kNotThere;
+}
+
+std::size_t RecordIndex::slot_of(RecordId id) const {
+    const SegmentRecords& records = segments_[id.segment];
+    const SegmentRecords::Entry& entry = records.entry(id.record);
+    const std::size_t at = slot_of(entry.scope, entry.group, records.hash(id.record));
+    return at != kNotThere && slots_[at].id == id ? at : kNotThere;
+}
+
+void RecordIndex::put(const Slot& slot) {
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t at = home_of(slot.hash, mask);
+    while (slots_[at].hash != 0) at = (at + 1) & mask;
+    slots_[at] = slot;
+}
+
+void RecordIndex::grow() {
+    std::vector<Slot> old(slots_.size() * 2);
+    old.swap(slots_);
+    for (const Slot& slot : old) {
+        if (slot.hash != 0) put(slot);
+    }
+}
+
+void RecordIndex::remove(std::size_t at) {
+    const std::size_t mask = slots_.size() - 1;
+    std::size_t hole = at;
+    for (std::size_t next = (at + 1) & mask; slots_[next].hash != 0; next = (next + 1) & mask) {
+        const std::size_t home = home_of(slots_[next].hash, mask);
+        if (((next - home) & mask) >= ((next - hole) & mask)) {
+            slots_[hole] = slots_[next];
+            hole = next;
+        }
+    }
+    slots_[hole] = {};
+    --used_;
+}
+
+void RecordIndex::kill(RecordId id) {
+    SegmentRecords& records = segments_[id.segment];
+    if (!std::exchange(records.entry(id.record).live, false)) return;
+    const std::uint64_t bytes = records.bytes(id.record);
+    records.live_bytes -= bytes;
+    --records.live_blocks;
+    live_bytes_ -= bytes;
+}
+
+RecordId RecordIndex::insert(const BlockKey& key, std::uint32_t segment, std::uint64_t offset,
+                             std::span<const StoredPage> pages) {
+    const std::size_t at = slot_of(key.scope, key.group, key.hash());
+    const RecordId id{segment, segments_[segment].add(key, offset, pages)};
+    live_bytes_ += segments_[segment].bytes(id.record);
+    if (at != kNotThere) {
+        kill(slots_[at].id);
+        slots_[at].id = id;
+        return id;
+    }
+    if ((used_ + 1) * 2 > slots_.size()) grow();
+    put({marked(table_hash(key.scope, key.group, key.hash())), id});
+    ++used_;
+    return id;
+}
+
+std::optional<RecordId> RecordIndex::find(std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
+    const std::size_t at = slot_of(scope, group, hash);
+    if (at == kNotThere) return std::nullopt;
+    return slots_[at].id;
+}
+
+void RecordIndex::erase(RecordId id) {
+    if (id.record >= segments_[id.segment].size() || !segments_[id.segment].entry(id.record).live) return;
+    if (const std::size_t at = slot_of(id); at != kNotThere) remove(at);
+    kill(id);
+}
+
+void RecordIndex::clear(std::uint32_t segment) {
+    for (std::uint32_t i = 0; i < segments_[segment].size(); ++i) erase({segment, i});
+    segments_[segment] = {};
+}
+
+void RecordIndex::touch(RecordId id) {
+    std::uint8_t& heat = segments_[id.segment].entry(id.record).heat;
+    if (heat < kMaxHeat) ++heat;
+}
+
+}  // namespace pegaflow::engine::tier

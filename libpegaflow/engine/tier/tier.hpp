@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// tier.hpp - a slower place for blocks than the pool: what it offers the engine, and what it needs of it.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "engine/block/block.hpp"
+#include "pegaflow/engine.hpp"
+#include "pegaflow/result.hpp"
+
+namespace pegaflow::engine {
+
+// What a tier needs of the engine.
+class TierHost {
+public:
+    // The block when it is in the pool, pinned; else an empty reference. Changes nothing about recency. [any]
+    virtual BlockRef resident(const BlockKey& key) = 0;
+    // A block that nobody else knows, with pages of these sizes; empty when the pool has no room. May wait. [any]
+    virtual BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes) = 0;
+    virtual const std::byte* pool_base() const = 0;
+
+protected:
+    ~TierHost() = default;
+};
+
+// A block on its way from a tier to pages of the pool.
+class TierRead {
+public:
+    virtual ~TierRead() = default;
+    // Checks the bytes that landed and gives the block its digests. kCorrupt: the bytes are wrong, and will not be found again;
+    // else what the transfer ended with. Takes as long as reading the pages. Once, after `landed`. [any]
+    virtual Result<void> finish() = 0;
+};
+
+class Tier {
+public:
+    virtual ~Tier() = default;
+
+    // Takes a sealed block with digests to be written in the background; it stays pinned until then. Whether it does is the
+    // tier's business: room in its queue, write budget, known already. [any]
+    virtual void offer(BlockRef block) = 0;
+    // Gives up what waits to be written, so that the pool can have its pages. False when nothing waits. [any]
+    virtual bool shed() = 0;
+    virtual bool contains(const BlockKey& key) const = 0;
+    // Makes the block of `key` and begins to read its pages; null when it is not there (any more) or the pool has no room. The
+    // pages must have the sizes of `page_bytes`. `landed` runs once, on a thread that must not be blocked. [any]
+    virtual std::unique_ptr<TierRead> read(const BlockKey& key, std::span<const std::uint64_t> page_bytes, BlockRef* block,
+                                           std::function<void()> landed) = 0;
+    // Seconds until this many bytes would be there, going by what it did lately. [any]
+    virtual double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const = 0;
+
+    // Called every few milliseconds. [serial]
+    virtual void tick(std::chrono::steady_clock::time_point now) = 0;
+    // Waits until everything offered so far is stored or given up. kDeadlineExceeded. [any]
+    virtual Result<void> flush(std::chrono::steady_clock::time_point deadline) = 0;
+    // Stores what it can until `deadline`; then no byte moves any more. Reads have ended before. Idempotent. [serial]
+    virtual void close(std::chrono::steady_clock::time_point deadline) = 0;
+
+    virtual void add_stats(EngineStats& stats) const = 0;
+    virtual std::vector<TierDeviceInfo> devices() const = 0;
+};
+
+}  // namespace pegaflow::engine

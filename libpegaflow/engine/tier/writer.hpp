@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: Apache-2.0
+// writer.hpp - the thread that writes one container: extents of a MiB or more, a few in flight, each stored when it is flushed.
+//
+// A block counts as stored when the extent that holds it and all extents before it in the segment have been written and
+// flushed: that is what a scan after a power cut finds. When a write fails, the segment is given up where it is, and writing
+// pauses.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "engine/tier/catalog.hpp"
+#include "engine/tier/counters.hpp"
+#include "engine/tier/data_io.hpp"
+#include "engine/tier/extent_builder.hpp"
+#include "engine/tier/tier.hpp"
+#include "engine/tier/write_queue.hpp"
+
+namespace pegaflow::engine::tier {
+
+struct WriterOptions {
+    std::uint64_t extent_bytes = std::uint64_t{4} << 20;  // of payload
+    std::uint32_t window = 2;                             // extents in flight
+    double rewrite_share = 0.08;                          // of a segment: hot blocks that are kept when it is given up
+    bool discard = true;
+    std::chrono::nanoseconds linger = std::chrono::milliseconds(20);
+    std::chrono::nanoseconds first_pause = std::chrono::seconds(1), longest_pause = std::chrono::seconds(60);
+};
+
+class Writer {
+public:
+    static constexpr std::uint64_t kDescriptorBytes = std::uint64_t{1} << 20;
+    static constexpr std::uint64_t kTableBytes = std::uint64_t{8} << 20;
+    // The staging memory that `io` must have.
+    static std::uint64_t staging_bytes(const WriterOptions& options);
+
+    struct Parts {
+        DataIo& io;
+        Catalog& catalog;
+        ScopeTable& scopes;
+        WriteQueue& queue;
+        TierHost& host;
+        Counters& counters;
+        std::function<void()> refill;  // called before the queue is taken from: more may have room now
+    };
+    // All parts outlive it. `open` is the segment to go on with, or null.
+    Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,
+           const FoundSegment* open, std::uint64_t lifetime_bytes);
+    ~Writer();
+
+    // Asks the thread to end when the queue, which was stopped, is empty, or `deadline` has passed. [any]
+    void request_stop(std::chrono::steady_clock::time_point deadline);
+    bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
+    // "" while writing works; else why not. [any]
+    std::string problem() const;
+    // Bytes that were ever written to the container. [any]
+    std::uint64_t lifetime_bytes() const noexcept { return lifetime_bytes_.load(std::memory_order_relaxed); }
+    // The largest block that fits into a segment. [any]
+    std::uint64_t largest_block() const noexcept;
+
+private:
+    using Clock = std::chrono::steady_clock;
+
+    struct Item {
+        BlockRef block;
+        std::uint8_t heat = 0;
+        bool rewritten = false;
+    };
+    struct Flight {  // one extent under way
+        std::uint64_t slot = 0;
+        std::uint32_t staging = 0;  // which descriptor memory it uses
+        std::vector<Item> items;
+        std::vector<NewRecord> records;
+        std::uint64_t payload_bytes = 0, descriptor_bytes = 0;
+        std::uint32_t open_batches = 0;  // guarded by mutex_
+        Result<void> result;             // guarded by mutex_
+    };
+
+    void run();
+    void gather();
+    bool start_extent();
+    void submit(const ExtentBuilder::Extent& extent, std::unique_ptr<Flight> flight);
+    Result<void> take_ended(std::vector<std::unique_ptr<Flight>>& out);
+    void finish_flights();
+    void store(Flight& flight);
+    void give_up_segment(const Error& error);
+    void drop(std::vector<Item>& items, Count& counter);
+    void drop_pending(Count& counter);
+    Record record_of(const Block& block) const;
+
+    // writer_segment.cpp
+    bool begin_segment();
+    Result<void> write_header(std::uint64_t slot, std::uint64_t sequence);
+    void seal_segment();
+    void retire_oldest();
+    void keep_hot(std::uint64_t slot);
+    BlockRef read_back(const HotRecord& hot);
+    void finish_retiring();
+    Result<void> write_staging(std::uint64_t staging_at, std::uint64_t file_at, std::uint64_t length);
+    void pause(const Error& error);
+    std::uint64_t segment_at(std::uint64_t slot) const noexcept { return superblock_.segment_at(slot); }
+
+    Parts p_;
+    const Superblock superblock_;
+    const std::uint32_t container_;
+    const WriterOptions options_;
+    const ExtentBuilder::Limits limits_;
+
+    std::optional<ExtentBuilder> open_;
+    std::uint64_t slot_ = 0;  // of the open segment
+    std::deque<Item> pending_;
+    std::deque<std::unique_ptr<Flight>> flights_;
+    std::vector<std::uint32_t> free_staging_;
+    std::optional<std::uint64_t> retiring_;
+    std::size_t rewriting_ = 0;  // items of the retiring segment that are not stored yet
+    std::chrono::nanoseconds next_pause_;
+    Clock::time_point paused_until_{};
+    Clock::time_point retry_space_at_ = Clock::time_point::max();
+
+    std::atomic<std::uint64_t> lifetime_bytes_;
+    std::atomic<bool> ended_{false};
+    mutable std::mutex mutex_;
+    std::condition_variable changed_;
+    std::string problem_;         // guarded by mutex_
+    bool stop_ = false;           // guarded by mutex_
+    Clock::time_point deadline_;  // guarded by mutex_; of the stop
+    std::thread thread_;
+};
+
+}  // namespace pegaflow::engine::tier

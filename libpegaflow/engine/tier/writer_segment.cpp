@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: Apache-2.0
+// The writer's other half: beginning a segment, closing it, and giving the oldest one up without losing what is read often.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <ctime>
+#include <future>
+
+#include "base/crc32c.hpp"
+#include "base/log.hpp"
+#include "engine/tier/writer.hpp"
+
+namespace pegaflow::engine::tier {
+namespace {
+
+constexpr auto kReaderTime = std::chrono::milliseconds(5);  // between looks at a segment that is still being read
+constexpr int kReaderLooks = 400;
+constexpr auto kRetrySpace = std::chrono::seconds(60);
+
+Result<void> wait_for(DataIo& io, DataIo::Op op, DataIo::Memory memory, std::span<const DataIo::Piece> pieces) {
+    auto promise = std::make_shared<std::promise<Result<void>>>();
+    auto outcome = promise->get_future();
+    io.submit(op, memory, pieces, [promise](Result<void> result) { promise->set_value(std::move(result)); });
+    return outcome.get();
+}
+
+}  // namespace
+
+Result<void> Writer::write_staging(std::uint64_t staging_at, std::uint64_t file_at, std::uint64_t length) {
+    const DataIo::Piece piece{staging_at, file_at, length};
+    PEGA_TRY(wait_for(p_.io, DataIo::Op::kWrite, DataIo::Memory::kStaging, {&piece, 1}));
+    p_.counters.table_bytes += length;
+    lifetime_bytes_ += length;
+    return p_.io.sync();
+}
+
+// A header is on the device before anything behind it is overwritten: no scan ever sees the old header with new bytes.
+Result<void> Writer::write_header(std::uint64_t slot, std::uint64_t sequence) {
+    const std::uint64_t at = options_.window * kDescriptorBytes;
+    const auto block = p_.io.staging().subspan(at, kBlockBytes);
+    encode(
+        SegmentHeader{superblock_.container, sequence, slot, lifetime_bytes(), static_cast<std::uint64_t>(std::time(nullptr))},
+        block);
+    PEGA_TRY(write_staging(at, segment_at(slot), kBlockBytes));
+    open_.emplace(limits_, sequence, closing_digest(block));
+    return {};
+}
+
+bool Writer::begin_segment() {
+    if (Clock::now() >= retry_space_at_) {
+        p_.catalog.retry_space(container_);
+        retry_space_at_ = Clock::time_point::max();
+    }
+    for (int looks = 0; looks < kReaderLooks; ++looks) {
+        std::uint64_t sequence = 0;
+        const auto slot = p_.catalog.begin(container_, &sequence);
+        if (!slot) {
+            if (!retiring_) retiring_ = p_.catalog.oldest(container_);
+            if (retiring_) {
+                finish_retiring();
+            } else {
+                std::this_thread::sleep_for(kReaderTime);
+            }
+            continue;
+        }
+        auto begun = p_.io.reserve(segment_at(*slot), superblock_.segment_bytes);
+        if (!begun && begun.error().code == Code::kNoMemory) {
+            if (retry_space_at_ == Clock::time_point::max())
+                base::log_warning("tier", "container {}: {}; the cache stays smaller", container_, begun.error().message);
+            p_.catalog.set_aside(container_, *slot);
+            retry_space_at_ = Clock::now() + kRetrySpace;
+            --looks;  // there are only so many free segments
+            continue;
+        }
+        if (begun) begun = write_header(*slot, sequence);
+        if (!begun) {
+            ++p_.counters.write_failures;
+            std::uint64_t blocks = 0;
+            p_.catalog.release(container_, *slot, &blocks);
+            open_.reset();
+            pause(begun.error());
+            return false;
+        }
+        slot_ = *slot;
+        if (p_.catalog.free_segments(container_) == 0 && !retiring_) retire_oldest();
+        return true;
+    }
+    pause({Code::kNoMemory, "the device has no room, and no segment of the cache can be given up", 0});
+    return false;
+}
+
+void Writer::seal_segment() {
+    std::vector<BlockKey> keys;
+    const std::vector<Record> records = p_.catalog.live_records(container_, slot_, keys);
+    const std::uint64_t at = options_.window * kDescriptorBytes;
+    const std::uint64_t used = open_->close(records, p_.io.staging().subspan(at));
+    const auto written = write_staging(at, segment_at(slot_) + superblock_.segment_bytes - used, used);
+    p_.catalog.seal(container_, slot_);
+    open_.reset();
+    if (written) return;
+    ++p_.counters.write_failures;
+    pause(written.error());  // the segment is whole all the same: a scan goes by its extents
+}
+
+void Writer::retire_oldest() {
+    retiring_ = p_.catalog.oldest(container_);
+    if (!retiring_) return;
+    keep_hot(*retiring_);
+    if (rewriting_ == 0) finish_retiring();
+}
+
+void Writer::keep_hot(std::uint64_t slot) {
+    const auto limit = static_cast<std::uint64_t>(options_.rewrite_share * static_cast<double>(superblock_.segment_bytes));
+    std::vector<Item> items;
+    for (const HotRecord& hot : p_.catalog.hot_records(container_, slot, limit)) {
+        BlockRef block = p_.host.resident(hot.key);
+        if (!block || !block->digested.load(std::memory_order_acquire)) block = read_back(hot);
+        if (!block) continue;
+        // Half as hot as it was: what is not read again goes the next time.
+        items.push_back({std::move(block), static_cast<std::uint8_t>(hot.heat / 2), true});
+    }
+    rewriting_ += items.size();
+    pending_.insert(pending_.begin(), std::make_move_iterator(items.begin()), std::make_move_iterator(items.end()));
+}
+
+BlockRef Writer::read_back(const HotRecord& hot) {
+    std::vector<std::uint64_t> sizes;
+    for (const StoredPage& page : hot.pages) sizes.push_back(page.bytes());
+    BlockRef block = p_.host.make_block(hot.key, sizes);
+    if (!block) return {};
+    const auto location = p_.catalog.pin(hot.key);
+    if (!location) return {};
+    std::vector<DataIo::Piece> pieces;
+    std::uint64_t at = location->offset;
+    for (const Page& page : block->pages) {
+        pieces.push_back({page.offset, at, page.bytes});
+        at += page.bytes;
+    }
+    const auto landed = wait_for(p_.io, DataIo::Op::kRead, DataIo::Memory::kPool, pieces);
+    bool whole = landed.has_value();
+    for (std::size_t i = 0; i < hot.pages.size() && whole; ++i) {
+        whole = base::crc32c(p_.host.pool_base() + block->pages[i].offset, block->pages[i].bytes) == hot.pages[i].digest;
+        block->digests.push_back(hot.pages[i].digest);
+    }
+    if (landed && !whole) {
+        ++p_.counters.mismatches;
+        ++p_.counters.quarantined;
+        p_.catalog.quarantine(*location);
+    }
+    p_.catalog.unpin(*location);
+    if (!whole) return {};
+    block->digested.store(true, std::memory_order_release);
+    return block;
+}
+
+void Writer::finish_retiring() {
+    const std::uint64_t slot = *std::exchange(retiring_, std::nullopt);
+    std::vector<BlockKey> keys;
+    static_cast<void>(p_.catalog.live_records(container_, slot, keys));
+    for (const BlockKey& key : keys) {
+        // What the pool still has may come again when it is used again.
+        if (const BlockRef block = p_.host.resident(key)) block->offered.store(false, std::memory_order_relaxed);
+    }
+    std::uint64_t blocks = 0;
+    const bool free = p_.catalog.release(container_, slot, &blocks);
+    ++p_.counters.evicted_segments;
+    p_.counters.evicted_blocks += blocks;
+    if (!free || !options_.discard) return;
+    if (p_.io.discard(segment_at(slot), superblock_.segment_bytes)) p_.counters.discarded_bytes += superblock_.segment_bytes;
+}
+
+}  // namespace pegaflow::engine::tier

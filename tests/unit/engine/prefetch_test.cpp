@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: Apache-2.0
+// The prefetcher over a tier whose reads land when the test says so.
+#include "engine/prefetch.hpp"
+
+#include <fmt/format.h>
+
+#include <atomic>
+#include <set>
+#include <thread>
+
+namespace pegaflow::engine {
+namespace {
+
+using namespace std::chrono_literals;
+using Progress = Prefetcher::Progress;
+
+class FakeTier final : public Tier, public TierHost, public PageOwner {
+public:
+    class Read final : public TierRead {
+    public:
+        explicit Read(bool g) : good(g) {}
+        Result<void> finish() override { return good ? Result<void>() : fail(Code::kCorrupt, "wrong bytes"); }
+        const bool good;
+    };
+    void offer(BlockRef) override {}
+    bool shed() override { return false; }
+    bool contains(const BlockKey&) const override { return true; }
+    std::unique_ptr<TierRead> read(const BlockKey& key, std::span<const std::uint64_t> bytes, BlockRef* block,
+                                   std::function<void()> landed) override {
+        const std::lock_guard lock(mutex);
+        order.emplace_back(key.hash());
+        if (missing.contains(std::string(key.hash()))) return nullptr;
+        *block = make_block(key, bytes);
+        landing.push_back(std::move(landed));
+        return std::make_unique<Read>(!corrupt.contains(std::string(key.hash())));
+    }
+    double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override {
+        return static_cast<double>(bytes + ahead) / 1000;
+    }
+    void tick(std::chrono::steady_clock::time_point) override {}
+    Result<void> flush(std::chrono::steady_clock::time_point) override { return {}; }
+    void close(std::chrono::steady_clock::time_point) override {}
+    void add_stats(EngineStats&) const override {}
+    std::vector<TierDeviceInfo> devices() const override { return {}; }
+
+    BlockRef resident(const BlockKey&) override { return {}; }
+    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> bytes) override {
+        auto* block = new Block(key, 0, *this);
+        block->pages.push_back({0, bytes[0]});
+        return BlockRef(block);
+    }
+    const std::byte* pool_base() const override { return nullptr; }
+    void free_page(std::uint64_t, std::uint64_t) noexcept override {}
+
+    // Lets the read that was begun first land.
+    bool land() {
+        std::function<void()> landed;
+        {
+            const std::lock_guard lock(mutex);
+            if (landing.empty()) return false;
+            landed = std::move(landing.front());
+            landing.pop_front();
+        }
+        landed();
+        return true;
+    }
+    std::size_t begun() {
+        const std::lock_guard lock(mutex);
+        return order.size();
+    }
+
+    std::mutex mutex;
+    std::vector<std::string> order;
+    std::deque<std::function<void()>> landing;
+    std::set<std::string> missing, corrupt;
+};
+
+class PrefetchTest : public ::testing::Test {
+protected:
+    static constexpr std::uint64_t kBytes = 100;
+
+    void start(Prefetcher::Options options = {}) {
+        if (options.max_bytes == 0) options.max_bytes = 100 * kBytes;
+        if (options.bytes_in_flight == 0) options.bytes_in_flight = kBytes;  // one at a time: the order can be seen
+        if (options.time == 0ns) options.time = 10s;
+        if (options.idle == 0ns) options.idle = 10s;
+        options.threads = 1;
+        prefetcher_ = std::make_unique<Prefetcher>(tier_, tier_, options, [this](BlockRef block) {
+            const std::lock_guard lock(tier_.mutex);
+            inserted_.emplace_back(block->key.hash());
+        });
+    }
+    ~PrefetchTest() override {
+        std::atomic<bool> closed{false};
+        std::thread closing([&] {
+            prefetcher_.reset();
+            closed = true;
+        });
+        while (!closed) {
+            if (!tier_.land()) std::this_thread::sleep_for(1ms);
+        }
+        closing.join();
+    }
+    static Prefetcher::Name name(const std::string& request, std::uint64_t hashes = 1) { return {"i", request, 0, hashes}; }
+    bool ask(const std::string& request, const std::string& blocks) {
+        Prefetcher::Wish wish;
+        for (const char c : blocks) wish.keys.emplace_back(1, 0, std::string(1, c));
+        wish.page_bytes = {kBytes};
+        return prefetcher_->start(name(request), std::move(wish));
+    }
+    Progress poll(const std::string& request) {
+        held_.clear();
+        return prefetcher_->poll(name(request), &held_, &fetched_);
+    }
+    void wait_begun(std::size_t count) {
+        for (int i = 0; i < 5000 && tier_.begun() < count; ++i) std::this_thread::sleep_for(1ms);
+        ASSERT_GE(tier_.begun(), count);
+    }
+    void land_all(std::size_t count) {
+        for (std::size_t landed = 0; landed < count;) {
+            if (tier_.land()) {
+                ++landed;
+            } else {
+                std::this_thread::sleep_for(1ms);
+            }
+        }
+    }
+    void wait_over(const std::string& request) {
+        for (int i = 0; i < 5000; ++i) {
+            last_ = poll(request);
+            if (last_ != Progress::kLoading) return;
+            std::this_thread::sleep_for(1ms);
+        }
+    }
+
+    FakeTier tier_;
+    std::unique_ptr<Prefetcher> prefetcher_;
+    std::vector<std::string> inserted_;
+    std::vector<BlockRef> held_;
+    std::uint64_t fetched_ = 0;
+    Progress last_ = Progress::kUnknown;
+};
+
+TEST_F(PrefetchTest, ReadsInTheOrderOfThePrefixAndHoldsWhatCame) {
+    start();
+    EXPECT_EQ(poll("r"), Progress::kUnknown);
+    ASSERT_TRUE(ask("r", "abc"));
+    EXPECT_EQ(poll("r"), Progress::kLoading);
+    land_all(3);
+    wait_over("r");
+    EXPECT_EQ(last_, Progress::kOver);
+    EXPECT_EQ(fetched_, 3U);
+    EXPECT_EQ(held_.size(), 3U);
+    EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "b", "c"}));
+    EXPECT_EQ(inserted_, tier_.order);
+    EXPECT_EQ(poll("r"), Progress::kUnknown) << "told once";
+}
+
+TEST_F(PrefetchTest, TheFrontOfEveryPrefixComesBeforeTheTailOfAny) {
+    start();
+    ask("first", "abcd");
+    wait_begun(1);  // a is being read
+    ask("second", "wxyz");
+    land_all(8);
+    wait_over("first");
+    EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "w", "b", "x", "c", "y", "d", "z"}));
+}
+
+TEST_F(PrefetchTest, ABlockThatTwoWantIsReadOnceAndAtTheEarlierPlace) {
+    start();
+    ask("first", "abcd");
+    wait_begun(1);
+    ask("second", "dc");
+    land_all(4);
+    wait_over("first");
+    wait_over("second");
+    EXPECT_EQ(fetched_, 2U);
+    EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "d", "b", "c"})) << "d is the front of the second prefix";
+}
+
+TEST_F(PrefetchTest, APrefixEndsAtItsFirstGap) {
+    start();
+    tier_.corrupt = {"b"};
+    ask("r", "abcd");
+    land_all(2);
+    wait_over("r");
+    EXPECT_EQ(fetched_, 1U);
+    EXPECT_EQ(tier_.order.size(), 2U) << "what lies behind the gap is not read";
+    tier_.missing = {"y"};
+    ask("s", "xyz");
+    land_all(1);
+    wait_over("s");
+    EXPECT_EQ(fetched_, 1U);
+}
+
+TEST_F(PrefetchTest, RequestsBeyondTheBoundWaitTheirTurn) {
+    start({.max_bytes = 3 * kBytes});
+    ask("first", "abc");
+    ask("second", "xyz");
+    land_all(3);
+    for (int i = 0; i < 20; ++i) std::this_thread::sleep_for(1ms);
+    EXPECT_EQ(poll("second"), Progress::kLoading);
+    EXPECT_EQ(tier_.begun(), 3U) << "the first one's blocks are held until it is asked for";
+    wait_over("first");
+    EXPECT_EQ(fetched_, 3U);
+    held_.clear();
+    land_all(3);
+    wait_over("second");
+    EXPECT_EQ(fetched_, 3U);
+}
+
+TEST_F(PrefetchTest, ARequestLargerThanTheBoundGetsItsFront) {
+    start({.max_bytes = 2 * kBytes});
+    ask("r", "abcdef");
+    land_all(2);
+    wait_over("r");
+    EXPECT_EQ(fetched_, 2U);
+}
+
+TEST_F(PrefetchTest, OtherHashesUnderTheSameNameAreAnotherRequest) {
+    start();
+    ask("r", "abc");
+    wait_begun(1);
+    EXPECT_EQ(prefetcher_->poll(name("r", 2), &held_, &fetched_), Progress::kUnknown);
+    land_all(1);
+    TierStats stats;
+    prefetcher_->add_stats(stats);
+    EXPECT_EQ(stats.prefetch_canceled, 1U);
+    EXPECT_EQ(stats.prefetch_active, 0U);
+    EXPECT_EQ(tier_.begun(), 1U) << "b and c were not wanted any more";
+}
+
+TEST_F(PrefetchTest, AForgottenRequestIsDroppedAndALateOneGetsWhatIsThere) {
+    start();
+    ask("gone", "abc");
+    wait_begun(1);
+    prefetcher_->tick(Prefetcher::Clock::now() + 9s);
+    EXPECT_EQ(poll("gone"), Progress::kLoading);
+    prefetcher_->tick(Prefetcher::Clock::now() + 11s);  // both too late and forgotten
+    EXPECT_EQ(poll("gone"), Progress::kUnknown);
+    land_all(1);
+    for (int i = 0; i < 100 && tier_.begun() == 1 && inserted_.empty(); ++i) std::this_thread::sleep_for(1ms);
+    start({.time = 1s, .idle = 100s});
+    ask("late", "xyz");
+    wait_begun(2);
+    land_all(1);
+    wait_begun(3);
+    prefetcher_->tick(Prefetcher::Clock::now() + 2s);
+    EXPECT_EQ(poll("late"), Progress::kOver);
+    EXPECT_EQ(fetched_, 1U);
+}
+
+TEST_F(PrefetchTest, WhatIsSlowerThanComputingIsNotBegun) {
+    start({.prefill_tokens_per_second = 1000, .tokens_per_block = 50});  // a block anew in 0.05 s, fetched in 0.1 s
+    EXPECT_FALSE(ask("r", "ab"));
+    EXPECT_EQ(poll("r"), Progress::kUnknown);
+    TierStats stats;
+    prefetcher_->add_stats(stats);
+    EXPECT_EQ(stats.prefetch_too_slow, 1U);
+}
+
+TEST_F(PrefetchTest, RequestsOfAnInstanceGoWithIt) {
+    start();
+    ask("r", "abc");
+    wait_begun(1);
+    prefetcher_->drop_instance("another");
+    EXPECT_EQ(poll("r"), Progress::kLoading);
+    prefetcher_->drop_instance("i");
+    EXPECT_EQ(poll("r"), Progress::kUnknown);
+    land_all(1);
+}
+
+}  // namespace
+}  // namespace pegaflow::engine

@@ -1,0 +1,243 @@
+// SPDX-License-Identifier: Apache-2.0
+// fake_device.hpp - a device in memory with a volatile cache that can lose power, run full and fail; and a host with a pool.
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <random>
+#include <vector>
+
+#include "base/crc32c.hpp"
+#include "engine/pool/pool.hpp"
+#include "engine/tier/catalog.hpp"
+#include "engine/tier/data_io.hpp"
+#include "engine/tier/recovery.hpp"
+#include "engine/tier/tier.hpp"
+#include "engine/tier/writer.hpp"
+
+namespace pegaflow::engine::tier {
+
+class FakeHost final : public TierHost {
+public:
+    explicit FakeHost(std::uint64_t pool_bytes) : pool(std::move(*Pool::create({.bytes = pool_bytes}))) {}
+
+    BlockRef resident(const BlockKey&) override { return {}; }
+    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes) override {
+        BlockRef block(new Block(key, table_hash(key.scope, key.group, key.hash()), *pool));
+        for (const std::uint64_t bytes : page_bytes) {
+            const std::uint64_t offset = pool->allocate(bytes, 0);
+            if (offset == Slab::kNone) return {};
+            block->pages.push_back({offset, bytes});
+        }
+        return block;
+    }
+    const std::byte* pool_base() const override { return pool->base(); }
+
+    // A sealed block whose bytes follow from its number.
+    BlockRef sealed_block(std::uint64_t scope, std::uint64_t number, std::vector<std::uint64_t> sizes = {8192, 4096}) {
+        BlockRef block = make_block(BlockKey(scope, 0, name(number)), sizes);
+        if (!block) return {};
+        for (std::size_t i = 0; i < block->pages.size(); ++i) {
+            auto* bytes = pool->base() + block->pages[i].offset;
+            fill(number, i, {bytes, block->pages[i].bytes});
+            block->digests.push_back(base::crc32c(bytes, block->pages[i].bytes));
+        }
+        block->digested = true;
+        return block;
+    }
+    static std::string name(std::uint64_t number) { return fmt::format("block-{:026}", number); }
+    static void fill(std::uint64_t number, std::size_t page, std::span<std::byte> out) {
+        std::uint64_t state = number * 77 + page + 1;
+        for (std::size_t i = 0; i < out.size(); i += 8) {
+            state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+            std::memcpy(&out[i], &state, 8);
+        }
+    }
+
+    std::unique_ptr<Pool> pool;
+};
+
+class FakeDevice final : public DataIo {
+public:
+    FakeDevice(const Superblock& super, FakeHost& host)
+        : superblock(super), durable(super.total_bytes()), host_(host), staging_(Writer::staging_bytes({})) {}
+
+    void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) override {
+        const auto result = move(op, memory, pieces);
+        ended(result);
+    }
+    std::span<std::byte> staging() override { return staging_; }
+    Result<void> sync() override {
+        const std::lock_guard lock(mutex_);
+        PEGA_TRY(step());
+        for (const auto& [at, bytes] : unsynced_) std::memcpy(&durable[at], bytes.data(), kBlockBytes);
+        unsynced_.clear();
+        return {};
+    }
+    Result<void> reserve(std::uint64_t, std::uint64_t) override {
+        if (space_left == 0) return fail(Code::kNoMemory, "the fake device is full");
+        --space_left;
+        return {};
+    }
+    Result<void> discard(std::uint64_t offset, std::uint64_t length) override {
+        const std::lock_guard lock(mutex_);
+        PEGA_TRY(step());
+        unsynced_.erase(unsynced_.lower_bound(offset), unsynced_.lower_bound(offset + length));
+        std::memset(&durable[offset], 0, length);
+        return {};
+    }
+
+    // From operation `when` on, nothing works; of what was not flushed, every 4 KiB block is there or not, by chance.
+    void lose_power_at(std::uint64_t when) { power_ends_ = when; }
+    void settle(std::uint64_t seed) {
+        std::mt19937_64 random(seed);
+        for (const auto& [at, bytes] : unsynced_) {
+            if (random() % 2 == 0) std::memcpy(&durable[at], bytes.data(), kBlockBytes);
+        }
+        unsynced_.clear();
+    }
+    void fail_writes(std::uint64_t from, std::uint64_t count) {
+        fail_from_ = from;
+        fail_count_ = count;
+    }
+    ReadBytes reader() {
+        return [this](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
+            const std::lock_guard lock(mutex_);
+            if (offset + out.size() > durable.size()) return fail(Code::kRegionLost, "behind the end");
+            std::memcpy(out.data(), &durable[offset], out.size());
+            return {};
+        };
+    }
+
+    const Superblock superblock;
+    std::vector<std::byte> durable;
+    std::uint64_t space_left = UINT64_MAX;
+    std::uint64_t operations = 0, written_bytes = 0;
+
+private:
+    Result<void> step() {
+        if (++operations >= power_ends_) return fail(Code::kRegionLost, "no power");
+        return {};
+    }
+    Result<void> move(Op op, Memory memory, std::span<const Piece> pieces) {
+        const std::lock_guard lock(mutex_);
+        PEGA_TRY(step());
+        if (op == Op::kWrite && operations >= fail_from_ && operations < fail_from_ + fail_count_)
+            return fail(Code::kRegionLost, "the fake device fails");
+        std::byte* base = memory == Memory::kPool ? host_.pool->base() : staging_.data();
+        for (const Piece& piece : pieces) {
+            for (std::uint64_t i = 0; i < piece.length; i += kBlockBytes) {
+                std::byte* here = base + piece.memory_offset + i;
+                const std::uint64_t at = piece.file_offset + i;
+                const auto cached = unsynced_.find(at);
+                if (op == Op::kRead) {
+                    std::memcpy(here, cached == unsynced_.end() ? &durable[at] : cached->second.data(), kBlockBytes);
+                } else {
+                    unsynced_[at].assign(here, here + kBlockBytes);
+                    written_bytes += kBlockBytes;
+                }
+            }
+        }
+        return {};
+    }
+
+    FakeHost& host_;
+    std::vector<std::byte> staging_;
+    std::mutex mutex_;
+    std::map<std::uint64_t, std::vector<std::byte>> unsynced_;  // by place, a block each
+    std::uint64_t power_ends_ = UINT64_MAX, fail_from_ = UINT64_MAX, fail_count_ = 0;
+};
+
+inline Superblock small_superblock(std::uint64_t segments) {
+    Superblock out;
+    out.container.fill(std::byte{7});
+    out.segment_bytes = kMinSegmentBytes;
+    out.segment_count = segments;
+    return out;
+}
+
+// A writer over the device, with a catalog filled from what lies there.
+struct Bench {
+    Bench(FakeDevice& d, FakeHost& h, WriterOptions options = {}) : device(d), host(h) {
+        container = catalog.add_container(device.superblock);
+        std::optional<FoundSegment> open;
+        scan_container(device.reader(), device.superblock, 2, {}, [&](FoundSegment found) {
+            catalog.add_found(container, found);
+            dropped += found.dropped_records;
+            if (found.kind != FoundSegment::Kind::kOpen) return;
+            if (!open || open->header.sequence < found.header.sequence) open = std::move(found);
+        });
+        if (open && open->header.sequence != catalog.last_sequence(container)) open.reset();
+        if (open) catalog.resume(container, open->slot);
+        options.linger = std::chrono::milliseconds(1);
+        options.first_pause = options.longest_pause = std::chrono::milliseconds(5);
+        writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr},
+                                          device.superblock, container, options, open ? &*open : nullptr, 0);
+    }
+    ~Bench() { stop(); }
+    void stop() {
+        queue.stop();
+        writer.reset();
+        BlockRef left;
+        while (queue.drop_one(&left)) {
+        }
+    }
+    // Writes blocks [first, first + count) and waits until they are stored or given up.
+    void write(std::uint64_t first, std::uint64_t count) {
+        for (std::uint64_t i = first; i < first + count; ++i) {
+            BlockRef block = host.sealed_block(scope, i);
+            ASSERT_TRUE(block);
+            while (!queue.has_room(block->footprint())) {
+                ASSERT_TRUE(flush());
+            }
+            queue.push(std::move(block));
+        }
+        ASSERT_TRUE(flush());
+    }
+    // As the tier does: what a writer that pauses will not take is dropped.
+    bool flush() {
+        for (int i = 0; i < 2000; ++i) {
+            if (queue.wait_empty(std::chrono::steady_clock::now() + std::chrono::milliseconds(10))) return true;
+            BlockRef left;
+            while (!writer->problem().empty() && queue.drop_one(&left)) ++shed;
+        }
+        return false;
+    }
+    bool has(std::uint64_t number) const { return catalog.contains(BlockKey(scope, 0, FakeHost::name(number))); }
+    // True when what lies on the device is the block.
+    bool right(std::uint64_t number) {
+        const auto location = catalog.pin(BlockKey(scope, 0, FakeHost::name(number)));
+        if (!location) return false;
+        bool same = true;
+        std::uint64_t at = location->offset;
+        for (std::size_t i = 0; i < location->pages.size(); ++i) {
+            std::vector<std::byte> bytes(location->pages[i].bytes()), expected(bytes.size());
+            EXPECT_TRUE(device.reader()(at, bytes));
+            FakeHost::fill(number, i, expected);
+            const bool good = base::crc32c(bytes.data(), bytes.size()) == location->pages[i].digest;
+            if (good) {
+                EXPECT_EQ(bytes, expected) << "bytes with the right digest, and yet another block's";
+            }
+            same = same && good;
+            at += bytes.size();
+        }
+        catalog.unpin(*location);
+        return same;
+    }
+
+    FakeDevice& device;
+    FakeHost& host;
+    ScopeTable scopes;
+    std::uint64_t scope = scopes.number_of("model", "0123456789abcdef");
+    Catalog catalog{scopes};
+    WriteQueue queue{1 << 20};
+    Counters counters;
+    std::uint64_t dropped = 0, shed = 0;
+    std::uint32_t container = 0;
+    std::unique_ptr<Writer> writer;
+};
+
+}  // namespace pegaflow::engine::tier

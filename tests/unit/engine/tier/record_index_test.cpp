@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/tier/record_index.hpp"
+
+#include <fmt/format.h>
+
+#include <map>
+#include <random>
+
+namespace pegaflow::engine::tier {
+namespace {
+
+const StoredPage kOnePage[] = {{2, 5}};
+
+TEST(RecordIndexTest, FindsByTheWholeIdentity) {
+    RecordIndex index;
+    index.resize(2);
+    const auto id = index.insert({1, 0, "hash"}, 1, 8192, kOnePage);
+    EXPECT_EQ(index.find(1, 0, "hash"), id);
+    EXPECT_FALSE(index.find(2, 0, "hash")) << "another namespace or layout";
+    EXPECT_FALSE(index.find(1, 1, "hash")) << "another storage group";
+    EXPECT_FALSE(index.find(1, 0, "hasj"));
+    EXPECT_EQ(index.segment(1).entry(id.record).offset_blocks, 2U);
+    EXPECT_EQ(index.segment(1).bytes(id.record), 2 * kBlockBytes);
+    EXPECT_EQ(index.live_bytes(), 2 * kBlockBytes);
+}
+
+TEST(RecordIndexTest, TheNewerRecordOfAKeyCounts) {
+    RecordIndex index;
+    index.resize(2);
+    const auto old = index.insert({1, 0, "hash"}, 0, 4096, kOnePage);
+    const auto fresh = index.insert({1, 0, "hash"}, 1, 4096, kOnePage);
+    EXPECT_EQ(index.find(1, 0, "hash"), fresh);
+    EXPECT_FALSE(index.segment(0).entry(old.record).live);
+    EXPECT_EQ(index.blocks(), 1U);
+    EXPECT_EQ(index.segment(0).live_bytes, 0U);
+    index.erase(old);
+    EXPECT_EQ(index.find(1, 0, "hash"), fresh) << "the dead one has nothing left to take away";
+    index.clear(0);
+    EXPECT_EQ(index.find(1, 0, "hash"), fresh);
+    index.clear(1);
+    EXPECT_FALSE(index.find(1, 0, "hash"));
+    EXPECT_EQ(index.live_bytes(), 0U);
+}
+
+TEST(RecordIndexTest, AgreesWithAMapUnderRandomUse) {
+    RecordIndex index;
+    constexpr std::uint32_t kSegments = 9;
+    index.resize(kSegments);
+    std::map<std::string, RecordId> truth;
+    std::mt19937 random(3);
+    for (int step = 0; step < 60'000; ++step) {
+        const std::string hash = fmt::format("hash-{}", random() % 3000);
+        const auto segment = static_cast<std::uint32_t>(random() % kSegments);
+        switch (random() % 16) {
+            case 0:
+                if (truth.contains(hash)) {
+                    index.erase(truth[hash]);
+                    truth.erase(hash);
+                }
+                break;
+            case 1:
+                if (random() % 64 == 0) {
+                    index.clear(segment);
+                    std::erase_if(truth, [segment](const auto& entry) { return entry.second.segment == segment; });
+                }
+                break;
+            default:
+                truth[hash] = index.insert({4, 0, hash}, segment, 4096, kOnePage);
+        }
+    }
+    EXPECT_EQ(index.blocks(), truth.size());
+    EXPECT_EQ(index.live_bytes(), truth.size() * 2 * kBlockBytes);
+    for (int i = 0; i < 3000; ++i) {
+        const std::string hash = fmt::format("hash-{}", i);
+        const auto found = index.find(4, 0, hash);
+        ASSERT_EQ(found.has_value(), truth.contains(hash)) << hash;
+        if (found) {
+            EXPECT_EQ(*found, truth[hash]);
+        }
+    }
+}
+
+}  // namespace
+}  // namespace pegaflow::engine::tier

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+// What is written, what is found again after a stop, a power cut, an error, and what goes when there is no room.
+#include "engine/tier/writer.hpp"
+
+#include "tests/unit/engine/tier/fake_device.hpp"
+
+namespace pegaflow::engine::tier {
+namespace {
+
+constexpr std::uint64_t kBlock = 8192 + 4096;
+
+TEST(WriterTest, WhatIsStoredIsFoundByTheNextStart) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(8), host);
+    {
+        Bench bench(device, host);
+        bench.write(0, 200);
+        EXPECT_EQ(bench.counters.stored_blocks, 200U);
+        EXPECT_EQ(bench.catalog.blocks(), 200U);
+        EXPECT_EQ(bench.catalog.live_bytes(), 200 * kBlock);
+        EXPECT_EQ(bench.counters.block_bytes, 200 * kBlock);
+    }
+    Bench again(device, host);
+    EXPECT_EQ(again.catalog.blocks(), 200U);
+    for (std::uint64_t i = 0; i < 200; ++i) ASSERT_TRUE(again.right(i)) << i;
+    EXPECT_FALSE(again.has(200));
+    EXPECT_EQ(again.dropped, 0U);
+}
+
+TEST(WriterTest, GoesOnInTheOpenSegmentAfterEveryStart) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(8), host);
+    for (std::uint64_t round = 0; round < 10; ++round) {
+        Bench bench(device, host);
+        bench.write(round * 5, 5);
+    }
+    Bench last(device, host);
+    EXPECT_EQ(last.catalog.blocks(), 50U);
+    EXPECT_EQ(last.catalog.usage(last.container).free_segments, 7U) << "ten starts share one segment";
+    for (std::uint64_t i = 0; i < 50; ++i) ASSERT_TRUE(last.right(i)) << i;
+}
+
+TEST(WriterTest, TheOldestSegmentGoesWhenThereIsNoRoom) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(4), host);
+    Bench bench(device, host);
+    bench.write(0, 600);  // nearly twice what fits
+    EXPECT_EQ(bench.counters.stored_blocks, 600U);
+    EXPECT_GT(bench.counters.evicted_segments, 2U);
+    EXPECT_EQ(bench.counters.evicted_blocks + bench.catalog.blocks(), 600U) << "every block is there or was given up";
+    EXPECT_FALSE(bench.has(0));
+    for (std::uint64_t i = 420; i < 600; ++i) ASSERT_TRUE(bench.right(i)) << i;
+    const Usage usage = bench.catalog.usage(bench.container);
+    EXPECT_EQ(usage.blocks * kBlock, usage.live_bytes);
+    EXPECT_EQ(usage.used_bytes + usage.free_segments * kMinSegmentBytes, usage.capacity_bytes);
+    EXPECT_EQ(bench.counters.discarded_bytes, bench.counters.evicted_segments * kMinSegmentBytes);
+}
+
+TEST(WriterTest, WhatIsReadOftenIsWrittenAgainInsteadOfGoing) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(4), host);
+    Bench bench(device, host);
+    bench.write(0, 40);
+    for (std::uint64_t round = 0; round < 20; ++round) {
+        for (const std::uint64_t hot : {3, 11}) ASSERT_TRUE(bench.right(hot)) << "in round " << round;
+        bench.write(100 + round * 40, 40);
+    }
+    EXPECT_GT(bench.counters.rewritten_blocks, 0U);
+    EXPECT_FALSE(bench.has(4)) << "its neighbour was never read";
+    const double amplification = static_cast<double>(device.written_bytes) / static_cast<double>(bench.counters.block_bytes);
+    EXPECT_LE(amplification, 1.15 + 0.10) << "these blocks are small: tables weigh more than they will";
+    EXPECT_EQ(bench.counters.block_bytes + bench.counters.rewritten_bytes + bench.counters.table_bytes, device.written_bytes)
+        << "every byte that was written is accounted for";
+}
+
+TEST(WriterTest, AfterAPowerCutAtAnyMomentEveryStoredBlockIsThereAndNoWrongOne) {
+    std::uint64_t cuts_with_loss = 0;
+    for (std::uint64_t when = 2; when < 160; when += 1 + when / 40) {
+        FakeHost host(2 << 20);
+        FakeDevice device(small_superblock(4), host);
+        device.lose_power_at(when);
+        std::vector<std::uint64_t> stored;
+        {
+            WriterOptions options;
+            options.extent_bytes = 64 << 10;
+            Bench bench(device, host, options);
+            bench.write(0, 400);
+            for (std::uint64_t i = 0; i < 400; ++i) {
+                if (bench.has(i)) stored.push_back(i);
+            }
+        }
+        device.settle(when);
+        device.lose_power_at(UINT64_MAX);
+        Bench after(device, host);
+        for (const std::uint64_t i : stored) ASSERT_TRUE(after.right(i)) << "block " << i << ", cut at " << when;
+        for (std::uint64_t i = 0; i < 400; ++i) {
+            if (after.has(i)) {
+                ASSERT_TRUE(after.right(i)) << "block " << i << ", cut at " << when;
+            }
+        }
+        cuts_with_loss += after.dropped != 0 ? 1 : 0;
+        after.write(1000, 20);  // and it goes on from there
+        for (std::uint64_t i = 1000; i < 1020; ++i) ASSERT_TRUE(after.right(i)) << "cut at " << when;
+        after.stop();
+        Bench once_more(device, host);
+        for (std::uint64_t i = 1000; i < 1020; ++i) ASSERT_TRUE(once_more.right(i)) << "cut at " << when;
+    }
+    EXPECT_GT(cuts_with_loss, 0U) << "some cuts tore an extent, and that was noticed";
+}
+
+TEST(WriterTest, AFailedWriteGivesTheSegmentUpAndThePauseEnds) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(6), host);
+    Bench bench(device, host);
+    bench.write(0, 10);
+    device.fail_writes(device.operations + 1, 1);
+    bench.write(10, 10);
+    EXPECT_EQ(bench.counters.write_failures, 1U);
+    EXPECT_EQ(bench.counters.failed_blocks + bench.shed, 10U);
+    EXPECT_NE(bench.writer->problem(), "");
+    bench.write(20, 10);
+    EXPECT_EQ(bench.writer->problem(), "");
+    for (std::uint64_t i = 0; i < 30; ++i) EXPECT_EQ(bench.right(i), i < 10 || i >= 20) << i;
+    bench.stop();
+    Bench again(device, host);
+    for (std::uint64_t i = 0; i < 30; ++i) EXPECT_EQ(again.right(i), i < 10 || i >= 20) << i;
+}
+
+TEST(WriterTest, AFullFileSystemMakesTheCacheSmallerNotWrong) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(8), host);
+    device.space_left = 3;  // segments
+    WriterOptions options;
+    options.discard = false;  // what is given up stays ours
+    Bench bench(device, host, options);
+    bench.write(0, 200);
+    device.space_left = 0;
+    // Nothing new can be set aside: the oldest segments make room. This file system counts every request.
+    device.space_left = 1000;
+    bench.write(200, 200);
+    for (std::uint64_t i = 330; i < 400; ++i) ASSERT_TRUE(bench.right(i)) << i;
+}
+
+TEST(WriterTest, WithoutAnySpaceWritingPausesAndNothingIsStored) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(4), host);
+    device.space_left = 0;
+    Bench bench(device, host);
+    bench.write(0, 5);
+    EXPECT_EQ(bench.counters.no_space_blocks + bench.shed, 5U);
+    EXPECT_NE(bench.writer->problem(), "");
+    EXPECT_EQ(bench.catalog.blocks(), 0U);
+    EXPECT_EQ(bench.catalog.usage(bench.container).no_space_segments, 4U);
+}
+
+TEST(WriterTest, ABlockThatIsTooLargeIsLeftOutAndTheNextOneIsNot) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(4), host);
+    Bench bench(device, host);
+    bench.queue.push(host.sealed_block(bench.scope, 1, {kMinSegmentBytes}));
+    bench.queue.push(host.sealed_block(bench.scope, 2, {bench.writer->largest_block()}));
+    ASSERT_TRUE(bench.flush());
+    EXPECT_EQ(bench.counters.too_large_blocks, 1U);
+    EXPECT_TRUE(bench.right(2));
+}
+
+}  // namespace
+}  // namespace pegaflow::engine::tier

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench_ssd.hpp - the parts of `pegaflow bench ssd`: what is asked for, one measured run, the same by fio, and how it is told.
+#pragma once
+
+#include <array>
+#include <boost/json.hpp>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pegaflow/result.hpp"
+
+namespace pegaflow::cli::ssd {
+
+enum class Mode { kRead, kWrite, kMixed };
+const char* to_string(Mode mode) noexcept;
+
+struct Arguments {
+    std::vector<std::string> paths;  // files, disks, or one directory in which a file is made and deleted
+    std::string sizes = "4K,64K,1M";
+    std::string modes = "read,write,mixed";
+    std::string file_size = "1G";
+    std::string backend = "uring";  // uring, uring-poll, passthru
+    std::string compare;            // "fio"
+    std::string json;               // a file; "-" = standard output
+    std::vector<std::string> options;
+    std::vector<std::string> search_path;
+    std::uint32_t depth = 32, threads = 1, batch = 1, read_percent = 70;
+    int repetitions = 3;
+    double seconds = 2, warmup_seconds = 0.3, min_ratio = 0;
+    std::uint64_t seed = 1;
+    bool verify = true, csv = false, sequential = false, overwrite = false, tier = false;
+};
+
+// What one point does.
+struct Load {
+    Mode mode = Mode::kRead;
+    std::uint64_t block = 0;
+    std::uint32_t depth = 1, threads = 1, batch = 1;
+    bool sequential = false;
+};
+
+// Counts by value, with less than 1 % error: 128 steps for each power of two.
+class Histogram {
+public:
+    void add(std::uint64_t nanoseconds) noexcept;
+    void merge(const Histogram& other) noexcept;
+    std::uint64_t count() const noexcept { return count_; }
+    double percentile_us(double p) const noexcept;
+    double mean_us() const noexcept;
+    double stddev_us() const noexcept;
+    double min_us() const noexcept { return count_ == 0 ? 0 : static_cast<double>(min_) / 1e3; }
+    double max_us() const noexcept { return static_cast<double>(max_) / 1e3; }
+
+private:
+    static constexpr unsigned kStepBits = 8;
+    std::array<std::uint64_t, (64 - kStepBits + 2) << (kStepBits - 1)> counts_{};
+    std::uint64_t count_ = 0, min_ = UINT64_MAX, max_ = 0;
+    double sum_ = 0, squares_ = 0;
+};
+
+// One timed run, by us or by fio.
+struct Run {
+    double bytes_per_s = 0, ops_per_s = 0, cpu_us_per_op = 0;
+    Histogram latency;            // ours, of a batch
+    boost::json::object time_us;  // fio's own
+    std::uint64_t checked = 0;    // bytes compared
+    std::uint64_t wrong = 0;      // bytes
+};
+
+// The file or disks under test, open in the back end once for each thread.
+class Bench {
+public:
+    struct State;
+    // kInvalid, kNotFound (no nvme back end here), and what registering the paths says.
+    static Result<std::unique_ptr<Bench>> open(const Arguments& arguments);
+    ~Bench();
+
+    Result<Run> run(const Load& load);
+    // Writes the pattern that reads expect, when something else has been written since.
+    Result<void> fill();
+    void note_foreign_writes() noexcept;
+    const std::vector<std::string>& paths() const noexcept;
+    std::uint64_t bytes() const noexcept;
+
+private:
+    explicit Bench(std::unique_ptr<State> state);
+    std::unique_ptr<State> state_;
+};
+
+// The same load by fio. kNotFound when there is no fio, kInternal with what it said otherwise.
+Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, std::vector<std::string>* command);
+Result<std::string> fio_version();
+
+// What is under test: file system, disk, queue, and what is odd about them.
+boost::json::object describe(const std::string& path);
+
+}  // namespace pegaflow::cli::ssd

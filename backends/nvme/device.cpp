@@ -60,8 +60,13 @@ std::uint32_t wait(pega_device* device, pega_completion* out, std::uint32_t capa
     if (capacity == 0) return 0;
     const std::lock_guard polling(device->poll_mutex);
     const bool idle = deadline_ns != 0 && device->records.empty();
-    const std::uint64_t now = idle ? device->now() : 0;
-    pump(*device, idle && deadline_ns > now ? deadline_ns - now : 0);
+    std::uint64_t sleep = 0;
+    if (idle && deadline_ns == UINT64_MAX) {
+        sleep = kNoTimeout;
+    } else if (const std::uint64_t now = idle ? device->now() : UINT64_MAX; deadline_ns > now) {
+        sleep = deadline_ns - now;
+    }
+    pump(*device, sleep);
     return device->records.pop(out, capacity);
 }
 

@@ -153,8 +153,8 @@ void close_device(pega_device* device);
 void wake(pega_device& device) noexcept;
 
 // The engine (pump.cpp). poll_mutex is held for all of them.
-// Moves everything that can be moved; sleeps for up to `sleep_ns` when there is nothing to report. False when this thread may
-// not move the ring.
+// Moves everything that can be moved; sleeps for up to `sleep_ns` (kNoTimeout = for ever) when there is nothing to report.
+// False when this thread may not move the ring.
 bool pump(pega_device& device, std::uint64_t sleep_ns);
 // True when only polling finds out what has ended.
 bool must_poll(const pega_device& device) noexcept;

@@ -15,7 +15,7 @@ namespace {
 constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in small lots: the requests that follow from one lot are with the device while the next is
 // reported.
-constexpr unsigned kReapAtOnce = 8;
+constexpr unsigned kReapAtOnce = 4;
 
 // Differs between threads that run at the same time, without a system call.
 const void* this_thread() noexcept {
@@ -129,13 +129,15 @@ bool own_ring(pega_device& device) {
     return false;
 }
 
-void arm_wake(pega_device& device) {
-    if (device.wake_armed) return;
+// False when there is no room for the request now: then sleep would be too deep.
+bool arm_wake(pega_device& device) {
+    if (device.wake_armed) return true;
     io_uring_sqe* entry = device.ring.entry();
-    if (entry == nullptr) return;
+    if (entry == nullptr) return false;
     ::io_uring_prep_poll_multishot(entry, device.event_fd, POLLIN);
     entry->user_data = kWakeTag;
     device.wake_armed = true;
+    return true;
 }
 
 // False when there is something to do instead.
@@ -157,7 +159,8 @@ bool must_poll(const pega_device& device) noexcept {
 bool pump(pega_device& device, std::uint64_t sleep_ns) {
     if (!own_ring(device)) return false;
     device.ring.announce(-1);
-    const std::uint64_t limit = sleep_ns == 0 ? 0 : device.now() + sleep_ns;
+    const bool for_ever = sleep_ns == kNoTimeout;
+    const std::uint64_t limit = sleep_ns == 0 || for_ever ? sleep_ns : device.now() + sleep_ns;
     for (;;) {
         work(device);
         device.ring.flush(device.in_kernel != 0);
@@ -167,12 +170,11 @@ bool pump(pega_device& device, std::uint64_t sleep_ns) {
         }
         give_back(device);
         if (sleep_ns == 0 || !device.records.empty() || device.interrupted.exchange(false)) return true;
-        const std::uint64_t now = device.now();
+        const std::uint64_t now = for_ever ? 0 : device.now();
         if (now >= limit) return true;
         if (must_poll(device)) continue;
-        if (!may_sleep(device)) continue;
-        arm_wake(device);
-        device.ring.wait(limit - now);
+        if (!may_sleep(device) || !arm_wake(device)) continue;
+        device.ring.wait(for_ever ? kNoTimeout : limit - now);
     }
 }
 

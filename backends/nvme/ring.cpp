@@ -67,6 +67,10 @@ void Ring::flush(bool busy) noexcept {
 }
 
 void Ring::wait(std::uint64_t timeout_ns) noexcept {
+    if (timeout_ns == kNoTimeout) {  // a timer for each sleep would cost more than the sleep
+        ::io_uring_submit_and_wait(&raw_, 1);
+        return;
+    }
     __kernel_timespec timeout{};
     timeout.tv_sec = static_cast<long long>(timeout_ns / 1'000'000'000);
     timeout.tv_nsec = static_cast<long long>(timeout_ns % 1'000'000'000);

@@ -14,6 +14,8 @@
 
 namespace nvme_backend {
 
+constexpr std::uint64_t kNoTimeout = UINT64_MAX;
+
 class Ring {
 public:
     Ring() = default;
@@ -36,7 +38,7 @@ public:
     io_uring_sqe* entry() noexcept;
     // Hands in what was prepared and lets completion work run. [data]
     void flush(bool busy) noexcept;
-    // As flush, but sleeps until a completion or for so long.
+    // As flush, but sleeps until a completion or for so long; kNoTimeout = for ever.
     void wait(std::uint64_t timeout_ns) noexcept;
 
     // From now on the eventfd becomes readable when there is something to reap; -1 = no longer. False when there is already.

@@ -30,7 +30,7 @@ using pegaflow::Result;
 using pegaflow::Transfer;
 
 constexpr std::uint64_t kRecord = 32 << 10;
-constexpr std::uint64_t kInFlight = 4;
+constexpr std::uint64_t kInFlight = 16;
 
 std::uint64_t word(std::uint64_t record, std::uint64_t i) {
     std::uint64_t x = (record + 1) * 0x9e3779b97f4a7c15ULL + i * 0xd1342543de82ef95ULL;

@@ -60,6 +60,11 @@ private:
     double sum_ = 0, squares_ = 0;
 };
 
+// Bytes that only their seed and place tell; lengths are multiples of 8.
+void fill_words(std::uint8_t* to, std::uint64_t bytes, std::uint64_t seed, std::uint64_t first_word);
+// How many bytes are in words that differ.
+std::uint64_t wrong_words(const std::uint8_t* bytes, std::uint64_t length, std::uint64_t seed, std::uint64_t first_word);
+
 // One timed run, by us or by fio.
 struct Run {
     double bytes_per_s = 0, ops_per_s = 0, cpu_us_per_op = 0;

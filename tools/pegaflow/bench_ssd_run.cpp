@@ -9,9 +9,7 @@
 
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <chrono>
-#include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <thread>
@@ -29,29 +27,6 @@ constexpr std::uint64_t kFillBytes = 1 << 20;
 constexpr std::uint64_t kMaxChecked = 4096;  // blocks read back after a run
 
 std::uint64_t now_ns() { return static_cast<std::uint64_t>(Clock::now().time_since_epoch().count()); }
-
-std::uint64_t word(std::uint64_t seed, std::uint64_t i) {
-    std::uint64_t x = (i + 1) * 0x9e3779b97f4a7c15ULL + seed * 0xd1342543de82ef95ULL;
-    x ^= x >> 32;
-    return x * 0xff51afd7ed558ccdULL;
-}
-
-void fill_words(std::uint8_t* to, std::uint64_t bytes, std::uint64_t seed, std::uint64_t first_word) {
-    for (std::uint64_t i = 0; i < bytes / 8; ++i) {
-        const std::uint64_t value = word(seed, first_word + i);
-        std::memcpy(to + i * 8, &value, 8);
-    }
-}
-
-std::uint64_t wrong_words(const std::uint8_t* bytes, std::uint64_t length, std::uint64_t seed, std::uint64_t first_word) {
-    std::uint64_t wrong = 0;
-    for (std::uint64_t i = 0; i < length / 8; ++i) {
-        std::uint64_t value = 0;
-        std::memcpy(&value, bytes + i * 8, 8);
-        wrong += value == word(seed, first_word + i) ? 0 : 8;
-    }
-    return wrong;
-}
 
 double cpu_seconds() {
     rusage usage{};
@@ -84,7 +59,7 @@ struct Worker {
 // What a run shares between its threads; each Slot belongs to one progress thread.
 struct Shared {
     Load load;
-    std::uint64_t blocks = 0, slots = 0, seed = 0;
+    std::uint64_t blocks = 0, slots = 0;
     std::uint32_t read_percent = 0;
     std::atomic<bool> measuring{false}, stop{false}, failed{false};
     std::atomic<std::uint64_t> running{0};
@@ -191,6 +166,8 @@ struct Bench::State {
     Result<void> open_worker(std::uint32_t index, std::uint64_t memory);
     std::uint8_t* memory(std::size_t worker) { return static_cast<std::uint8_t*>(workers[worker].memory.address()); }
     std::uint64_t slot_seed(std::uint64_t slot) const { return arguments.seed + (runs << 32) + slot + 1; }
+    std::vector<std::unique_ptr<Slot>> make_slots(Shared& shared);
+    Result<void> drive(Shared& shared, std::vector<std::unique_ptr<Slot>>& slots, Run& out);
     Result<void> check(const Load& load, const std::vector<std::unique_ptr<Slot>>& slots,
                        const std::vector<std::uint8_t>& written, Run& out);
 };
@@ -319,6 +296,69 @@ Result<void> Bench::State::check(const Load& load, const std::vector<std::unique
     return {};
 }
 
+// Slots with their places in memory, and what they write.
+std::vector<std::unique_ptr<Slot>> Bench::State::make_slots(Shared& shared) {
+    const Load& load = shared.load;
+    std::vector<std::unique_ptr<Slot>> slots;
+    for (std::uint64_t i = 0; i < shared.slots; ++i) {
+        auto slot = std::make_unique<Slot>();
+        slot->shared = &shared;
+        slot->worker = &workers[i % load.threads];
+        slot->number = i;
+        slot->memory_offset = i / load.threads * load.batch * load.block;
+        slot->random = Random(slot_seed(i));
+        slot->at.resize(load.batch);
+        if (load.mode != Mode::kRead) {
+            auto* at = memory(i % load.threads) + slot->worker->memory.length() / 2 + slot->memory_offset;
+            for (std::uint32_t b = 0; b < load.batch; ++b) fill_words(at + b * load.block, load.block, slot_seed(i), 0);
+        }
+        slots.push_back(std::move(slot));
+    }
+    return slots;
+}
+
+// Runs the slots for the warm-up and the measured time, until the last batch has ended.
+Result<void> Bench::State::drive(Shared& shared, std::vector<std::unique_ptr<Slot>>& slots, Run& out) {
+    const std::uint32_t threads = shared.load.threads;
+    // A channel has one submitter at a time: the progress thread, from its first moment on.
+    std::vector<Transfer> kicks(threads);
+    for (std::uint32_t t = 0; t < threads; ++t) {
+        kicks[t].flat(workers[t].memory, workers[t].file).on_done([&slots, t, threads](const pega_completion&) {
+            for (std::size_t i = t; i < slots.size(); i += threads) slots[i]->submit();
+        });
+        if (auto kicked = workers[t].channel.submit_wait(kicks[t]); !kicked) {
+            for (std::size_t i = t; i < slots.size(); i += threads) slots[i]->finish(kicked.error());
+        }
+    }
+    const auto pause = [&](double seconds) {
+        const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
+        for (auto now = Clock::now(); now < until && !shared.failed.load(); now = Clock::now())
+            std::this_thread::sleep_for(std::min<Clock::duration>(until - now, std::chrono::milliseconds(100)));
+    };
+    pause(arguments.warmup_seconds);
+    const double cpu_before = cpu_seconds();
+    const auto begin = Clock::now();
+    shared.measuring.store(true);
+    pause(arguments.seconds);
+    shared.measuring.store(false);
+    const std::chrono::duration<double> took = Clock::now() - begin;
+    const double cpu = cpu_seconds() - cpu_before;
+    shared.stop.store(true);
+    wait_until_zero(shared.running);
+    for (Transfer& kick : kicks) kick.clear();
+    std::uint64_t ops = 0;
+    for (auto& slot : slots) {
+        slot->transfer.clear();
+        ops += slot->ops;
+        out.latency.merge(slot->latency);
+    }
+    if (shared.failed.load()) return fail(shared.error);
+    out.ops_per_s = static_cast<double>(ops) / took.count();
+    out.bytes_per_s = out.ops_per_s * static_cast<double>(shared.load.block);
+    out.cpu_us_per_op = ops == 0 ? 0 : cpu * 1e6 / static_cast<double>(ops);
+    return {};
+}
+
 Result<Run> Bench::run(const Load& load) {
     State& s = *state_;
     PEGA_TRY(fill());
@@ -326,114 +366,20 @@ Result<Run> Bench::run(const Load& load) {
     Shared shared;
     shared.load = load;
     shared.blocks = s.bytes / load.block;
-    shared.seed = s.arguments.seed;
     shared.read_percent = s.arguments.read_percent;
     std::vector<std::uint8_t> written(shared.blocks);
     shared.written = &written;
-    const std::uint32_t per_thread = std::max(1U, load.depth / load.batch);
-    shared.slots = std::uint64_t{per_thread} * load.threads;
+    shared.slots = std::uint64_t{std::max(1U, load.depth / load.batch)} * load.threads;
     if (shared.blocks < shared.slots * load.batch)
         return fail(Code::kInvalid, fmt::format("{} has too few blocks of {} for {} in flight", format_size(s.bytes),
                                                 format_size(load.block), shared.slots * load.batch));
-    std::vector<std::unique_ptr<Slot>> slots;
-    for (std::uint64_t i = 0; i < shared.slots; ++i) {
-        auto slot = std::make_unique<Slot>();
-        slot->shared = &shared;
-        slot->worker = &s.workers[i % load.threads];
-        slot->number = i;
-        slot->memory_offset = i / load.threads * load.batch * load.block;
-        slot->random = Random(s.slot_seed(i));
-        slot->at.resize(load.batch);
-        if (load.mode != Mode::kRead) {
-            auto* memory = s.memory(i % load.threads) + slot->worker->memory.length() / 2 + slot->memory_offset;
-            for (std::uint32_t b = 0; b < load.batch; ++b) fill_words(memory + b * load.block, load.block, s.slot_seed(i), 0);
-        }
-        slots.push_back(std::move(slot));
-    }
-    // A channel has one submitter at a time: the progress thread, from its first moment on.
     shared.running.store(shared.slots);
-    std::vector<Transfer> kicks(load.threads);
-    for (std::uint32_t t = 0; t < load.threads; ++t) {
-        kicks[t].flat(s.workers[t].memory, s.workers[t].file).on_done([&slots, t, &load](const pega_completion&) {
-            for (std::size_t i = t; i < slots.size(); i += load.threads) slots[i]->submit();
-        });
-        PEGA_ASSIGN([[maybe_unused]] const Completion kicked, s.workers[t].channel.submit_wait(kicks[t]));
-    }
-    const auto pause = [&](double seconds) {
-        const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(seconds));
-        while (Clock::now() < until && !shared.failed.load()) {
-            const auto left = until - Clock::now();
-            std::this_thread::sleep_for(std::min<Clock::duration>(left, std::chrono::milliseconds(100)));
-        }
-    };
-    pause(s.arguments.warmup_seconds);
-    const double cpu_before = cpu_seconds();
-    const auto begin = Clock::now();
-    shared.measuring.store(true);
-    pause(s.arguments.seconds);
-    shared.measuring.store(false);
-    const std::chrono::duration<double> took = Clock::now() - begin;
-    const double cpu = cpu_seconds() - cpu_before;
-    shared.stop.store(true);
-    wait_until_zero(shared.running);
-    for (Transfer& kick : kicks) kick.clear();
-    for (auto& slot : slots) slot->transfer.clear();
-    if (shared.failed.load()) return fail(shared.error);
+    auto slots = s.make_slots(shared);
     if (load.mode != Mode::kRead) s.filled = false;
     Run out;
-    std::uint64_t ops = 0;
-    for (const auto& slot : slots) {
-        ops += slot->ops;
-        out.latency.merge(slot->latency);
-    }
-    out.ops_per_s = static_cast<double>(ops) / took.count();
-    out.bytes_per_s = out.ops_per_s * static_cast<double>(load.block);
-    out.cpu_us_per_op = ops == 0 ? 0 : cpu * 1e6 / static_cast<double>(ops);
+    PEGA_TRY(s.drive(shared, slots, out));
     if (s.arguments.verify) PEGA_TRY(s.check(load, slots, written, out));
     return out;
-}
-
-void Histogram::add(std::uint64_t value) noexcept {
-    const auto high = static_cast<unsigned>(std::bit_width(value | ((1U << kStepBits) - 1))) - 1;
-    const unsigned shift = high < kStepBits ? 0 : high - kStepBits + 1;
-    const std::size_t index = (static_cast<std::size_t>(shift) << (kStepBits - 1)) + (value >> shift);
-    ++counts_[std::min(index, counts_.size() - 1)];
-    ++count_;
-    min_ = std::min(min_, value);
-    max_ = std::max(max_, value);
-    sum_ += static_cast<double>(value);
-    squares_ += static_cast<double>(value) * static_cast<double>(value);
-}
-
-void Histogram::merge(const Histogram& other) noexcept {
-    for (std::size_t i = 0; i < counts_.size(); ++i) counts_[i] += other.counts_[i];
-    count_ += other.count_;
-    min_ = std::min(min_, other.min_);
-    max_ = std::max(max_, other.max_);
-    sum_ += other.sum_;
-    squares_ += other.squares_;
-}
-
-double Histogram::percentile_us(double p) const noexcept {
-    const auto rank = static_cast<std::uint64_t>(p * static_cast<double>(count_));
-    std::uint64_t seen = 0;
-    for (std::size_t i = 0; i < counts_.size(); ++i) {
-        seen += counts_[i];
-        if (seen <= rank && i + 1 < counts_.size()) continue;
-        constexpr std::size_t kHalf = std::size_t{1} << (kStepBits - 1);
-        const std::size_t shift = i < 2 * kHalf ? 0 : i / kHalf - 1;
-        const std::uint64_t value = static_cast<std::uint64_t>(i - shift * kHalf) << shift;
-        return static_cast<double>(std::clamp(value, min_, max_)) / 1e3;
-    }
-    return max_us();
-}
-
-double Histogram::mean_us() const noexcept { return count_ == 0 ? 0 : sum_ / static_cast<double>(count_) / 1e3; }
-
-double Histogram::stddev_us() const noexcept {
-    if (count_ < 2) return 0;
-    const double n = static_cast<double>(count_);
-    return std::sqrt(std::max(0.0, squares_ / n - (sum_ / n) * (sum_ / n))) / 1e3;
 }
 
 }  // namespace pegaflow::cli::ssd

@@ -145,9 +145,8 @@ void OpenDevice::run_waiting() {
     std::vector<pega_completion> records(kPollBatch);
     while (!stop_.load(std::memory_order_acquire)) {
         records.front().size = sizeof(pega_completion);
-        const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kSleepMs);
-        const std::uint32_t count = wait_->wait(handle_, records.data(), static_cast<std::uint32_t>(records.size()),
-                                                static_cast<std::uint64_t>(deadline.time_since_epoch().count()));
+        const std::uint32_t count =
+            wait_->wait(handle_, records.data(), static_cast<std::uint32_t>(records.size()), UINT64_MAX);
         take(records, count);
     }
 }

@@ -14,7 +14,7 @@ typedef struct pega_ext_wait {
     uint32_t size;
     uint32_t reserved;
     /* As `poll` of the completion table, but sleeps until there is a record, `interrupt` was called, or `deadline_ns` (host
-     * clock) has come. Also wakes for batches that other threads submit. May return 0 early. [serial] per device, with poll */
+     * clock; UINT64_MAX = never) has come. Also wakes for batches that other threads submit. May return 0 early. [serial] per device, with poll */
     uint32_t (*wait)(pega_device* device, pega_completion* out, uint32_t capacity, uint64_t deadline_ns);
     /* Makes a `wait` under way, or the next one, return. [any] */
     void (*interrupt)(pega_device* device);

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tools/pegaflow/bench_ssd.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <random>
+
+namespace pegaflow::cli::ssd {
+namespace {
+
+TEST(SsdHistogram, PercentilesAreWithinAPercent) {
+    std::mt19937_64 random(1);
+    std::vector<double> micros;
+    Histogram histogram;
+    for (int i = 0; i < 20'000; ++i) {
+        const std::uint64_t value = 50 + random() % 1000 * (random() % 3000);
+        histogram.add(value);
+        micros.push_back(static_cast<double>(value) / 1e3);
+    }
+    std::sort(micros.begin(), micros.end());
+    for (const double p : {0.01, 0.1, 0.5, 0.9, 0.99, 0.999}) {
+        const double exact = micros[static_cast<std::size_t>(p * 20'000)];
+        EXPECT_NEAR(histogram.percentile_us(p), exact, exact * 0.01) << p;
+    }
+    EXPECT_DOUBLE_EQ(histogram.min_us(), micros.front());
+    EXPECT_DOUBLE_EQ(histogram.max_us(), micros.back());
+    EXPECT_DOUBLE_EQ(histogram.percentile_us(1), micros.back());
+}
+
+TEST(SsdHistogram, PartsAddUp) {
+    Histogram all;
+    Histogram parts[2];
+    for (std::uint64_t i = 1; i < 1000; ++i) {
+        all.add(i * i);
+        parts[i % 2].add(i * i);
+    }
+    parts[0].merge(parts[1]);
+    EXPECT_EQ(parts[0].count(), all.count());
+    EXPECT_DOUBLE_EQ(parts[0].mean_us(), all.mean_us());
+    EXPECT_NEAR(parts[0].stddev_us(), all.stddev_us(), 1e-9);
+    EXPECT_DOUBLE_EQ(parts[0].percentile_us(0.3), all.percentile_us(0.3));
+}
+
+TEST(SsdHistogram, EmptyAndHugeValues) {
+    Histogram histogram;
+    EXPECT_EQ(histogram.percentile_us(0.5), 0);
+    EXPECT_EQ(histogram.stddev_us(), 0);
+    histogram.add(UINT64_MAX);
+    histogram.add(0);
+    EXPECT_EQ(histogram.count(), 2U);
+    EXPECT_EQ(histogram.min_us(), 0);
+}
+
+TEST(SsdPattern, FindsEveryWrongWord) {
+    std::vector<std::uint8_t> bytes(4096);
+    fill_words(bytes.data(), bytes.size(), 3, 100);
+    EXPECT_EQ(wrong_words(bytes.data(), bytes.size(), 3, 100), 0U);
+    EXPECT_EQ(wrong_words(bytes.data(), bytes.size(), 4, 100), 4096U);
+    EXPECT_EQ(wrong_words(bytes.data() + 8, 8, 3, 101), 0U);
+    bytes[17] ^= 1;
+    EXPECT_EQ(wrong_words(bytes.data(), bytes.size(), 3, 100), 8U);
+}
+
+}  // namespace
+}  // namespace pegaflow::cli::ssd

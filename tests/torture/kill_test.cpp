@@ -76,7 +76,11 @@ TEST_F(TierKillTest, WhatWasDurableSurvivesKillsAtAnyMoment) {
         }
         const pid_t child = start({"write", cache(), std::to_string(i + 2), "20", "1024", "100"}, log());
         ASSERT_GT(child, 0);
-        std::this_thread::sleep_for(std::chrono::milliseconds(20 + random() % 400));
+        // Every other time not before something is durable, however slow this build starts.
+        const std::uint64_t before = lines();
+        for (int step = 0; i % 2 == 0 && step < 2000 && lines() == before; ++step)
+            std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        std::this_thread::sleep_for(std::chrono::milliseconds(random() % 400));
         ::kill(child, SIGKILL);
         wait_for(child);
         ASSERT_EQ(wait_for(start({"check", cache(), log(), "1024"}, dir_ + "/check")), 0) << "after kill " << i;

@@ -250,13 +250,13 @@ void Writer::store(Flight& flight) {
     c.table_bytes += flight.descriptor_bytes;
     lifetime_bytes_ += flight.payload_bytes + flight.descriptor_bytes;
     flight.items.clear();
-    p_.queue.done(taken);
     next_pause_ = options_.first_pause;
     {
         const std::lock_guard lock(mutex_);
         if (!problem_.empty()) base::log_info("tier", "container {}: writing works again", container_);
         problem_.clear();
     }
+    p_.queue.done(taken);
     if (retiring_ && rewriting_ == 0) finish_retiring();
 }
 

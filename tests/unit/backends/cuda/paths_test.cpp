@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "paths.hpp"
+
+#include <gtest/gtest.h>
+
+namespace cuda_backend {
+namespace {
+
+constexpr unsigned kAll = (1U << kPaths) - 1;
+
+PathTable flat(double rate) {
+    PathTable table;
+    for (const bool to_gpu : {false, true}) {
+        for (std::size_t p = 0; p < kPaths; ++p) {
+            for (std::size_t f = 0; f < kFragments.size(); ++f) {
+                for (std::size_t b = 0; b < kBatches.size(); ++b) table.at(to_gpu, static_cast<Path>(p), f, b) = rate;
+            }
+        }
+    }
+    return table;
+}
+
+void set(PathTable& table, Path path, double rate) {
+    for (std::size_t f = 0; f < kFragments.size(); ++f) {
+        for (std::size_t b = 0; b < kBatches.size(); ++b) table.at(false, path, f, b) = rate;
+    }
+}
+
+TEST(PathTable, MeasuredPointsComeBackAndWhatLiesBetweenIsBetween) {
+    PathTable table = flat(1);
+    table.at(false, Path::kBulk, 0, 2) = 10;
+    table.at(false, Path::kBulk, 1, 2) = 20;
+    const std::uint64_t batch = kBatches[2];
+    EXPECT_DOUBLE_EQ(table.expect(Path::kBulk, {false, kFragments[0], batch, batch}), 10);
+    EXPECT_DOUBLE_EQ(table.expect(Path::kBulk, {false, kFragments[1], batch, batch}), 20);
+    EXPECT_DOUBLE_EQ(table.expect(Path::kBulk, {false, 4U << 10, batch, batch}), 15)
+        << "half way from 2 to 8 KiB, in logarithms";
+    EXPECT_DOUBLE_EQ(table.expect(Path::kBulk, {false, 1, batch, batch}), 10) << "below the first point";
+}
+
+TEST(PathTable, TheCopyEngineIsPreferredUnlessKernelsAreClearlyFaster) {
+    PathTable table = flat(0);
+    set(table, Path::kBatch, 100);
+    set(table, Path::kBulk, 102);
+    const Workload workload{false, 32U << 10, 1U << 20, 64U << 20};
+    EXPECT_EQ(table.choose(workload, kAll), Path::kBatch);
+    set(table, Path::kBulk, 110);
+    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk);
+    EXPECT_EQ(table.choose(workload, kAll & ~(1U << static_cast<unsigned>(Path::kBulk))), Path::kBatch)
+        << "what cannot be used";
+}
+
+TEST(PathTable, StagingIsNoFasterThanTheCopiesOfThePagesItPacksInto) {
+    PathTable table = flat(0);
+    set(table, Path::kStaged, 100);
+    for (std::size_t b = 0; b < kBatches.size(); ++b) {
+        table.at(false, Path::kLoop, 0, b) = 1;                        // pages of 2 KiB
+        table.at(false, Path::kLoop, kFragments.size() - 1, b) = 100;  // and of 2 MiB
+    }
+    EXPECT_DOUBLE_EQ(table.expect(Path::kStaged, {false, 2048, 2048, 64U << 20}), 1);
+    EXPECT_DOUBLE_EQ(table.expect(Path::kStaged, {false, 2048, 2U << 20, 64U << 20}), 100);
+}
+
+TEST(PathTable, TheBuiltInTableKnowsThatSmallFragmentsNeedKernels) {
+    const PathTable table;
+    EXPECT_FALSE(table.measured);
+    for (const bool to_gpu : {false, true}) {
+        EXPECT_EQ(table.choose({to_gpu, 2048, 64U << 20, 64U << 20}, kAll), Path::kStaged);
+        EXPECT_EQ(table.choose({to_gpu, 2048, 2048, 64U << 20}, kAll & ~(1U << static_cast<unsigned>(Path::kStaged))),
+                  Path::kBulk);
+        EXPECT_LE(static_cast<int>(table.choose({to_gpu, 4U << 20, 64U << 20, 64U << 20}, kAll)),
+                  static_cast<int>(Path::kBatch));
+    }
+}
+
+}  // namespace
+}  // namespace cuda_backend

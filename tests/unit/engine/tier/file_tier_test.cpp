@@ -158,6 +158,49 @@ TEST_F(FileTierTest, APrefixComesPartlyFromThePoolAndPartlyFromTheTier) {
     EXPECT_FALSE(miss->loading);
 }
 
+// Each slice is a region of its own: a page must go through the one it lies in, also while the pool still grows.
+TEST_F(FileTierTest, PagesInEverySliceOfThePoolAreStoredAndComeBack) {
+    options_.pool_slice_bytes = 3 * (64 << 10);
+    start();
+    if (IsSkipped()) return;
+    const auto wait_grown = [&] {
+        const auto limit = Clock::now() + 20s;
+        while (engine_->stats().pool_ready_bytes != options_.pool_bytes && Clock::now() < limit)
+            std::this_thread::sleep_for(1ms);
+        ASSERT_EQ(engine_->stats().pool_ready_bytes, options_.pool_bytes);
+    };
+    wait_grown();
+    save(0, 300);
+    EXPECT_EQ(stats().stored_blocks, 300U);
+    EXPECT_GT(engine_->stats().pool_used_bytes, options_.pool_bytes / 2) << "or most slices had no page";
+    for (std::uint64_t i = 0; i < 300; ++i) ASSERT_TRUE(hit(i)) << i;
+    EXPECT_GT(stats().read_blocks, 170U);
+    start();
+    for (std::uint64_t i = 0; i < 150; ++i) ASSERT_TRUE(hit(i)) << i;
+    wait_grown();
+    for (std::uint64_t i = 150; i < 300; ++i) ASSERT_TRUE(hit(i)) << i;
+    EXPECT_EQ(stats().read_blocks, 300U);
+    EXPECT_EQ(stats().digest_mismatches, 0U);
+    EXPECT_EQ(stats().read_failures, 0U);
+}
+
+// A reader keeps the block that a clean-up could not take: it goes when the reader does, and the tier still has it.
+TEST_F(FileTierTest, ABlockThatACleanUpHadToLeaveComesBackFromTheTier) {
+    start();
+    if (IsSkipped()) return;
+    save(0, 3);
+    const auto held = ask(make_hashes(3), "holder");
+    ASSERT_EQ(held.hit_blocks, 3U);
+    EXPECT_EQ(engine_->cleanup_memory().still_referenced_blocks, 3U);
+    ASSERT_TRUE(engine_->release(*held.lease));
+    const auto limit = Clock::now() + 5s;
+    while (engine_->stats().resident_blocks != 0 && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+    ASSERT_EQ(engine_->stats().resident_blocks, 0U);
+    for (std::uint64_t i = 0; i < 3; ++i) EXPECT_TRUE(hit(i)) << i;
+    EXPECT_EQ(stats().read_blocks, 3U);
+    EXPECT_EQ(engine_->stats().resident_blocks, 3U);
+}
+
 TEST_F(FileTierTest, OtherLayoutsAndNamespacesDoNotSeeTheBlocks) {
     start();
     if (IsSkipped()) return;

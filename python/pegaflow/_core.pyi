@@ -365,7 +365,7 @@ class Engine:
         hugepages: bool = False,
         pool_file: str = "",
         numa_affinity: bool = True,
-        eviction_policy: str = "lru",
+        eviction_policy: str = "tiny_lfu",
         admission_policy: str = "none",
         lease_time: float = 600.0,
         incomplete_block_time: float = 300.0,

@@ -165,14 +165,25 @@ void bind_engine(py::module_& module) {
                          bool hugepages, const std::string& pool_file, bool numa_affinity, const std::string& eviction_policy,
                          const std::string& admission_policy, double lease_time, double incomplete_block_time,
                          std::uint32_t max_queued_transfers, bool digests, bool verify_on_load) {
-                 return make_engine(fabric, {pool_bytes, block_bytes_hint, hugepages, pool_file, numa_affinity, eviction_policy,
-                                             admission_policy, to_duration(lease_time), to_duration(incomplete_block_time),
-                                             max_queued_transfers, digests, verify_on_load});
+                 EngineOptions options;
+                 options.pool_bytes = pool_bytes;
+                 options.block_bytes_hint = block_bytes_hint;
+                 options.hugepages = hugepages;
+                 options.pool_file = pool_file;
+                 options.numa_affinity = numa_affinity;
+                 options.eviction_policy = eviction_policy;
+                 options.admission_policy = admission_policy;
+                 options.lease_time = to_duration(lease_time);
+                 options.incomplete_block_time = to_duration(incomplete_block_time);
+                 options.max_queued_transfers = max_queued_transfers;
+                 options.digests = digests;
+                 options.verify_on_load = verify_on_load;
+                 return make_engine(fabric, options);
              }),
              py::arg("fabric") = py::none(), py::kw_only(), py::arg("pool_bytes") = defaults.pool_bytes,
              py::arg("block_bytes_hint") = 0, py::arg("hugepages") = false, py::arg("pool_file") = "",
-             py::arg("numa_affinity") = true, py::arg("eviction_policy") = "lru", py::arg("admission_policy") = "none",
-             py::arg("lease_time") = 600.0, py::arg("incomplete_block_time") = 300.0,
+             py::arg("numa_affinity") = true, py::arg("eviction_policy") = defaults.eviction_policy,
+             py::arg("admission_policy") = "none", py::arg("lease_time") = 600.0, py::arg("incomplete_block_time") = 300.0,
              py::arg("max_queued_transfers") = defaults.max_queued_transfers, py::arg("digests") = true,
              py::arg("verify_on_load") = false)
         .def("register_worker", &register_worker, py::arg("instance_id"), py::arg("namespace"), py::arg("layers"),

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random batches by every path of the cuda back end: each byte lands where it should and no other changes. Runs over the fake
-// driver of the tests, and on a GPU where PEGAFLOW_LIBCUDA is not set.
+// driver where that was built, and elsewhere on a GPU.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
+#include <cstdlib>
 #include <cstring>
 #include <numeric>
 #include <random>
@@ -17,6 +19,7 @@ constexpr std::uint64_t kBytes = 24U << 20;
 class CudaCopies : public ::testing::TestWithParam<const char*> {
 protected:
     void SetUp() override {
+        if (::access(FAKE_DRIVER, R_OK) == 0) ::setenv("PEGAFLOW_LIBCUDA", FAKE_DRIVER, 0);
         FabricOptions options;
         options.backends = {"cuda"};
         options.options["cuda"] = {{"path", GetParam()}, {"calibrate", "off"}, {"staging_chunk", "1048576"}};

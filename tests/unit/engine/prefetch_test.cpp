@@ -116,6 +116,10 @@ protected:
         for (int i = 0; i < 5000 && tier_.begun() < count; ++i) std::this_thread::sleep_for(1ms);
         ASSERT_GE(tier_.begun(), count);
     }
+    bool nothing_inserted() {
+        const std::lock_guard lock(tier_.mutex);
+        return inserted_.empty();
+    }
     void land_all(std::size_t count) {
         for (std::size_t landed = 0; landed < count;) {
             if (tier_.land()) {
@@ -239,7 +243,7 @@ TEST_F(PrefetchTest, AForgottenRequestIsDroppedAndALateOneGetsWhatIsThere) {
     prefetcher_->tick(Prefetcher::Clock::now() + 11s);  // both too late and forgotten
     EXPECT_EQ(poll("gone"), Progress::kUnknown);
     land_all(1);
-    for (int i = 0; i < 100 && tier_.begun() == 1 && inserted_.empty(); ++i) std::this_thread::sleep_for(1ms);
+    for (int i = 0; i < 100 && tier_.begun() == 1 && nothing_inserted(); ++i) std::this_thread::sleep_for(1ms);
     start({.time = 1s, .idle = 100s});
     ask("late", "xyz");
     wait_begun(2);

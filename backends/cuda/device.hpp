@@ -17,6 +17,7 @@
 #include "copier.hpp"
 #include "driver.hpp"
 #include "host_memory.hpp"
+#include "pegaflow/abi/ext/calibration.h"
 #include "pegaflow/abi/ext/cancel.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
@@ -102,6 +103,7 @@ extern const pega_completion_table kCompletionTable;
 extern const pega_ext_cancel kCancelTable;
 extern const pega_ext_notify kNotifyTable;
 extern const pega_ext_stream kStreamTable;
+extern const pega_ext_calibration kCalibrationTable;
 
 constexpr const char* kVersion = "1.8";
 

@@ -40,6 +40,8 @@ void add_bench_transfer(CLI::App& bench, Context& context);
 
 // The offline check of caches on SSD; `pages`: read every page as well.
 void doctor_ssd(const std::vector<std::string>& paths, bool pages, bool json, Context& context);
+// Measures each device's ways to copy anew, keeps the result for later starts, and shows it.
+void doctor_calibrate(const std::vector<std::string>& search_path, bool json, Context& context);
 
 // Runs the CLI; `arguments` are without the program's name. [any]
 int run(std::vector<std::string> arguments, std::ostream& out, std::ostream& err);

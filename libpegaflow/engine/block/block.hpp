@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "engine/block/key.hpp"
+#include "engine/block/layer_set.hpp"
 
 namespace pegaflow::engine {
 
@@ -31,9 +32,9 @@ struct Page {
 
 enum class BlockState : std::uint8_t { kFilling, kResident, kGone };
 
-// Which layers of a shard are being copied, and which are there; one bit a layer.
+// Which layers of a shard are being copied or there, and which are there.
 struct ShardFill {
-    std::vector<std::uint64_t> claimed, filled;
+    LayerSet claimed, filled;
     std::uint32_t missing = 0;
 };
 
@@ -72,8 +73,8 @@ struct alignas(64) Block {
     std::uint32_t order = 0;  // place in the order of eviction
     std::uint32_t shards_missing = 0;
     std::atomic<bool> digested{false};
-    std::vector<Page> pages;                       // by shard of the storage group
-    std::unique_ptr<std::vector<ShardFill>> fill;  // until sealed
+    std::vector<Page> pages;            // by shard of the storage group
+    std::unique_ptr<ShardFill[]> fill;  // one a page, until sealed
     std::int64_t birth_ns = 0;
     std::uint64_t came = 0;              // tick when it became resident
     std::uint64_t tag = 0;               // a policy plug-in's own word

@@ -167,11 +167,8 @@ void Engine::State::run_digests() {
         digesting = batch.size();
         lock.unlock();
         for (BlockRef& block : batch) {
-            std::vector<std::uint32_t> digests;
-            digests.reserve(block->pages.size());
             for (const engine::Page& page : block->pages)
-                digests.push_back(base::crc32c(pool->base() + page.offset, page.bytes));
-            block->digests = std::move(digests);
+                block->digests.push_back(base::crc32c(pool->base() + page.offset, page.bytes));
             block->digested.store(true, std::memory_order_release);
             if (tier) tier->offer(block);
             block = {};

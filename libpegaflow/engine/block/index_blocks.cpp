@@ -21,7 +21,7 @@ void BlockIndex::publish(const Shard& shard) noexcept {
 }
 
 bool BlockIndex::make_resident(Shard& shard, Block& block, bool wanted) {
-    block.fill.reset();
+    block.fill.clear();
     block.came = clock_.fetch_add(kTicksPerInsert, std::memory_order_relaxed);
     block.last_use.store(block.came, std::memory_order_relaxed);
     block.uses.store(1, std::memory_order_relaxed);
@@ -67,7 +67,7 @@ FillClaim BlockIndex::claim(const BlockKey& key, const GroupShape& shape, std::u
         if (page == kNoPage) return claim;
         block = new Block(key, table, pages_);
         block->pages.resize(shape.shards.size());
-        block->fill = std::make_unique<ShardFill[]>(shape.shards.size());
+        block->fill.resize(shape.shards.size());
         for (std::size_t i = 0; i < shape.shards.size(); ++i) block->fill[i].missing = shape.shards[i].layers;
         block->shards_missing = static_cast<std::uint32_t>(shape.shards.size());
         block->birth_ns = now_ns;
@@ -114,8 +114,7 @@ void BlockIndex::unclaim(const FillClaim& claim, std::uint32_t shard_number) {
     const std::lock_guard lock(shard.mutex);
     if (block.state != BlockState::kFilling) return;
     block.fill[shard_number].claimed -= claim.layers;
-    const bool empty = std::all_of(block.fill.get(), block.fill.get() + block.pages.size(),
-                                   [](const ShardFill& f) { return f.claimed.empty(); });
+    const bool empty = std::all_of(block.fill.begin(), block.fill.end(), [](const ShardFill& f) { return f.claimed.empty(); });
     if (empty) take_out(shard, block, false);
 }
 
@@ -210,8 +209,7 @@ void BlockIndex::erase_doomed(const std::function<void(BlockRef)>& visit) {
 
 std::uint64_t BlockIndex::drop_incomplete(std::int64_t before_ns, std::uint64_t scope) {
     const auto being_copied = [](const Block& block) {
-        return std::any_of(block.fill.get(), block.fill.get() + block.pages.size(),
-                           [](const ShardFill& f) { return !(f.claimed == f.filled); });
+        return std::any_of(block.fill.begin(), block.fill.end(), [](const ShardFill& f) { return !(f.claimed == f.filled); });
     };
     std::uint64_t dropped = 0;
     for (Shard& shard : shards_) {

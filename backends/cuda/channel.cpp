@@ -26,7 +26,7 @@ void report(pega_device& device, const Batch& batch, std::uint32_t flags, std::u
         record.status = batch.status;
         record.native_code = batch.native_code;
     }
-    device.completions.push_back(record);
+    device.completions.push(record);
 }
 
 void start(pega_device& device, Batch& batch) {

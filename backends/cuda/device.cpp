@@ -46,15 +46,7 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
         const Current current(*device->driver, device->context);
         for (const auto& channel : device->channels) advance(*device, *channel, kStepsATurn);
     }
-    const std::uint32_t stride = out->size;
-    std::uint32_t count = 0;
-    for (; count < capacity && !device->completions.empty(); ++count) {
-        auto* element = reinterpret_cast<pega_completion*>(reinterpret_cast<unsigned char*>(out) +
-                                                           static_cast<std::size_t>(count) * stride);
-        element->size = stride;
-        pegaflow::backend::copy_out(element, device->completions.front());
-        device->completions.pop_front();
-    }
+    const std::uint32_t count = device->completions.pop(out, capacity);
     lock.unlock();
     if (count == 0) device->mailbox.poll();
     return count;

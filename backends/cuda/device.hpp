@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "common/mailbox.hpp"
+#include "common/record_queue.hpp"
 #include "common/shared_object.hpp"
 #include "copier.hpp"
 #include "driver.hpp"
@@ -88,7 +89,7 @@ struct pega_device {
     std::mutex mutex;
     std::vector<std::unique_ptr<pega_channel>> channels;     // guarded by mutex
     std::vector<std::unique_ptr<pega_region>> regions;       // guarded by mutex
-    std::deque<pega_completion> completions;                 // guarded by mutex
+    backend_common::RecordQueue completions;                 // guarded by mutex
     std::vector<cuda_backend::Event> spare_events;           // guarded by mutex
     std::map<std::string, cuda_backend::OpenHandle> opened;  // guarded by mutex
     std::set<cuda_backend::Device> peers;                    // GPUs whose contexts are kept for peer access; guarded by mutex

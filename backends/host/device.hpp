@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "common/mailbox.hpp"
+#include "common/record_queue.hpp"
 #include "common/shared_object.hpp"
 #include "pegaflow/abi/ext/cancel.h"
 #include "pegaflow/abi/ext/notify.h"
@@ -30,19 +31,6 @@ constexpr std::uint32_t kEventType = 2;
 constexpr std::uint32_t kDefaultDepth = 64;
 constexpr std::uint32_t kMaxDepth = 4096;
 constexpr std::uint32_t kMaxThreads = 64;
-
-// A queue of completion records that allocates only when it is longer than ever before.
-class CompletionRing {
-public:
-    void push(const pega_completion& record);
-    std::uint32_t pop(pega_completion* out, std::uint32_t capacity);
-    bool empty() const noexcept { return count_ == 0; }
-
-private:
-    std::vector<pega_completion> ring_ = std::vector<pega_completion>(1024);
-    std::size_t head_ = 0;
-    std::size_t count_ = 0;
-};
 
 }  // namespace host_backend
 
@@ -83,7 +71,7 @@ struct pega_device {
     bool armed = false;
     std::vector<host_backend::Batch*> runnable[3];  // by priority, urgent last; a vector keeps its memory, a list would not
     std::vector<host_backend::Batch*> parked;       // wait for an event or for room in a peer's socket
-    host_backend::CompletionRing completions;
+    backend_common::RecordQueue completions;
     std::vector<std::unique_ptr<pega_channel>> channels;
     std::vector<std::unique_ptr<pega_region>> regions;
 

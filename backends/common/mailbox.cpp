@@ -34,7 +34,9 @@ void unwatch_and_close(int epoll_fd, int fd) noexcept {
 
 bool hung_up(int fd) noexcept {
     char byte = 0;
-    return ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+    const ssize_t got = ::recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    // A peer that goes before it has accepted resets the connection.
+    return got == 0 || (got < 0 && errno != EAGAIN && errno != EINTR);
 }
 
 bool watch_for(int epoll_fd, int fd, std::uint32_t events) noexcept {
@@ -115,6 +117,11 @@ pega_status Mailbox::send(Peer& peer, std::uint32_t value) {
     if (sent < 0 && (errno == EAGAIN || errno == EINTR)) return PEGA_RETRY;
     peer.lost.store(true, std::memory_order_release);
     return PEGA_PEER_LOST;
+}
+
+bool Mailbox::gone(Peer& peer) noexcept {
+    if (peer.fd >= 0 && hung_up(peer.fd)) peer.lost.store(true, std::memory_order_release);
+    return peer.lost.load(std::memory_order_acquire);
 }
 
 void Mailbox::accept() {

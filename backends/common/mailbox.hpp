@@ -46,6 +46,8 @@ public:
 
     // OK, RETRY (no room in the socket now) or PEER_LOST. [data]
     pega_status send(Peer& peer, std::uint32_t value);
+    // Whether the peer is gone, asked of its socket; `peer.lost` then says so too. [any]
+    bool gone(Peer& peer) noexcept;
     // Accepts peers, counts what they sent, and notes which are gone. [serial]
     void poll();
 

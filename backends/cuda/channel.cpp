@@ -203,7 +203,7 @@ void advance(pega_device& device, pega_channel& channel, int steps) {
             continue;
         }
         if (result != kSuccess && batch.status == PEGA_OK) {
-            batch.status = to_status(result);
+            batch.status = device.mailbox.gone(channel.peer) ? PEGA_PEER_LOST : to_status(result);
             batch.native_code = result;
         }
         if (!deliver(device, batch)) return;

@@ -136,7 +136,7 @@ bool Link::watch_errors() {
 }
 
 void Link::watch_ends() {
-    if (state_ != State::kOpen) return;
+    if (state_ != State::kOpen && state_ != State::kJoining) return;
     bool moving = false;
     for (std::size_t i = 0; i < count_; ++i) {
         Part& p = part(i);

@@ -25,7 +25,7 @@ Loaded load() {
     Loaded out;
     const char* chosen = std::getenv("PEGAFLOW_LIBNCCL");
     const char* file = chosen != nullptr ? chosen : "libnccl.so.2";
-    void* library = ::dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    void* library = ::dlopen(file, RTLD_LAZY | RTLD_LOCAL);
     if (library == nullptr) {
         out.why = std::string(file) + " cannot be opened: install NCCL, or name its file in PEGAFLOW_LIBNCCL";
         return out;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // api.cpp - a libnccl for machines without a GPU: the functions that the nccl back end calls, over the fake driver's streams.
-// Only what that uses is offered: two ranks, communicators that do not block, bytes. PEGAFLOW_FAKE_NCCL_VERSION changes the
+// Only what that uses is offered: two ranks, bytes. PEGAFLOW_FAKE_NCCL_VERSION changes the
 // version that it says it is.
 #include <unistd.h>
 
@@ -61,14 +61,15 @@ NcclResult ncclGetUniqueId(UniqueId* out) {
     return kNcclSuccess;
 }
 NcclResult ncclCommInitRankConfig(void** out, int ranks, UniqueId id, int rank, Config* config) {
-    if (config == nullptr || config->magic != nccl_backend::kMagic || config->size != sizeof(Config) || config->blocking != 0 ||
-        ranks != 2 || rank < 0 || rank > 1) {
+    if (config == nullptr || config->magic != nccl_backend::kMagic || config->size != sizeof(Config) || config->blocking < 0 ||
+        config->blocking > 1 || ranks != 2 || rank < 0 || rank > 1) {
         return kInvalidArgument;
     }
     id.bytes[sizeof id.bytes - 1] = 0;
     if (std::strncmp(id.bytes, "pegaflow-fake-nccl-", 19) != 0) return kInvalidArgument;
-    *out = new Comm(id.bytes, rank);
-    return kNcclInProgress;
+    auto* comm = new Comm(id.bytes, rank, config->blocking != 0);
+    *out = comm;
+    return comm->settle();
 }
 NcclResult ncclCommGetAsyncError(void* comm, NcclResult* out) {
     const auto* asked = static_cast<Comm*>(comm);
@@ -82,7 +83,7 @@ NcclResult ncclGroupEnd() {
     if (--group.depth != 0 || group.comm == nullptr) return kNcclSuccess;
     Comm* comm = group.comm;
     group.comm = nullptr;
-    return comm->post(std::move(group.messages)) ? kNcclInProgress : kNcclInvalidUsage;
+    return comm->post(std::move(group.messages)) ? comm->settle() : kNcclInvalidUsage;
 }
 NcclResult ncclSend(const void* at, std::size_t count, int type, int peer, void* comm, void* stream) {
     return queue(const_cast<void*>(at), count, type, peer, comm, stream, true);

@@ -13,6 +13,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "nccl_api.hpp"
+
 extern "C" int cuLaunchHostFunc(void* stream, void (*function)(void*), void* data);
 
 namespace fake_nccl {
@@ -92,7 +94,13 @@ void Wire::run(const std::vector<Message>& messages) {
     }
 }
 
-Comm::Comm(std::string name, int rank) : name_(std::move(name)), rank_(rank), meeting_([this] { meet(); }) {}
+Comm::Comm(std::string name, int rank, bool blocking)
+    : name_(std::move(name)), rank_(rank), blocking_(blocking), meeting_([this] { meet(); }) {}
+
+int Comm::settle() const {
+    while (blocking_ && in_progress()) std::this_thread::sleep_for(kPostDelay / 4);
+    return in_progress() ? nccl_backend::kNcclInProgress : nccl_backend::kNcclSuccess;
+}
 
 Comm::~Comm() {
     wire_->aborted = true;

@@ -34,11 +34,13 @@ struct Wire {
 class Comm {
 public:
     // Begins to meet the other rank; rank 0 listens under `name`.
-    Comm(std::string name, int rank);
+    Comm(std::string name, int rank, bool blocking);
     ~Comm();  // aborts
 
     bool in_progress() const { return !met_ || posting_; }
     bool failed() const { return failed_; }
+    // What the call under way returns: success, or that it goes on; one that blocks waits.
+    int settle() const;
     // Queues a group on its stream, a little later. False while another is under way.
     bool post(std::vector<Message> messages);
 
@@ -46,6 +48,7 @@ private:
     void meet();
     std::string name_;
     int rank_;
+    bool blocking_;
     std::shared_ptr<Wire> wire_ = std::make_shared<Wire>();
     std::atomic<bool> met_{false}, posting_{false}, failed_{false};
     std::thread meeting_, poster_;

@@ -38,7 +38,7 @@ public:
     }
 
     // Bytes per second of the best repetition; zero when the copies fail.
-    double rate(bool to_gpu, bool scattered, std::uint64_t fragment, std::uint64_t bytes) {
+    double rate(bool to_gpu, bool scattered, std::uint64_t fragment, std::uint64_t bytes, std::uint64_t in_flight) {
         const std::uint64_t count = bytes / fragment;
         std::vector<std::uint64_t> places(kSideBytes / fragment);
         std::iota(places.begin(), places.end(), 0);
@@ -56,8 +56,6 @@ public:
         batch.local_index = places.data();
         batch.remote_index = pages.data();
         batch.index_count = count;
-        // Large batches keep the link busy together; small ones are waited for one by one.
-        const std::uint64_t in_flight = bytes >= kBatches.back() / 2 ? kMostInFlight : 1;
         std::uint64_t best = UINT64_MAX;
         for (int i = 0; i <= kRepetitions; ++i) {
             const std::uint64_t took = run(batch, in_flight);
@@ -134,8 +132,12 @@ bool measure_paths(pega_device& device, PathTable& table) {
                 for (std::size_t b = 0; b < kBatches.size(); ++b) {
                     std::uint64_t bytes = std::max(kBatches[b], kFragments[f]);
                     if (one_by_one) bytes = std::min(bytes, kMostCopies * kFragments[f]);
+                    // Large batches keep the link busy together; small ones are waited for one by one.
+                    const std::uint64_t in_flight = b + 1 == kBatches.size() ? kMostInFlight : 1;
                     double& rate = out.at(to_gpu, path, f, b);
-                    rate = can_measure(device, path) ? bench.rate(to_gpu, path != Path::kStaged, kFragments[f], bytes) : 0;
+                    rate = !can_measure(device, path)
+                               ? 0
+                               : bench.rate(to_gpu, path != Path::kStaged, kFragments[f], bytes, in_flight);
                     ok = ok && (path != Path::kLoop || rate > 0);
                 }
             }

@@ -103,7 +103,7 @@ extern const pega_ext_cancel kCancelTable;
 extern const pega_ext_notify kNotifyTable;
 extern const pega_ext_stream kStreamTable;
 
-constexpr const char* kVersion = "1.7";
+constexpr const char* kVersion = "1.8";
 
 pega_status to_status(Result result) noexcept;
 std::string uuid_text(const Uuid& uuid);

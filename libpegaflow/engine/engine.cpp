@@ -152,8 +152,10 @@ bool Engine::State::verify(Block& block) {
 void Engine::State::run_digests() {
     std::unique_lock lock(background_mutex);
     for (;;) {
-        background_changed.wait(lock, [&] { return stop || !undigested.empty(); });
+        background_changed.wait_for(lock, std::chrono::seconds(1), [&] { return stop || !undigested.empty(); });
+        digest_heartbeat.beat();
         if (stop) return;
+        if (undigested.empty()) continue;
         BlockRef block = std::move(undigested.front());
         undigested.pop_front();
         ++digesting;
@@ -180,6 +182,7 @@ void Engine::State::run_watch() {
     while (!stop) {
         background_changed.wait_for(lock, engine::kWatchInterval, [&] { return stop; });
         lock.unlock();
+        watch_heartbeat.beat();
         const auto now = Clock::now();
         counters.leases_expired += leases.expire(now);
         for (const auto& operation : operations.expired(now)) operation->cancel();

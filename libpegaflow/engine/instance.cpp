@@ -129,9 +129,11 @@ void Worker::close() {
 
 Result<Worker*> Instance::worker(std::int32_t device_id) const {
     if (!sealed.load(std::memory_order_acquire)) {
-        const std::lock_guard lock(mutex);
-        return fail(Code::kInvalid,
-                    fmt::format("registration incomplete: {}/{} workers registered", workers.size(), world_size));
+        const std::lock_guard lock(mutex);  // a worker that joins right now may be the last one
+        if (!sealed.load(std::memory_order_acquire)) {
+            return fail(Code::kInvalid,
+                        fmt::format("registration incomplete: {}/{} workers registered", workers.size(), world_size));
+        }
     }
     const auto it = workers.find(device_id);
     if (it == workers.end()) return fail(Code::kNotFound, fmt::format("device {} not found in instance {}", device_id, id));

@@ -31,6 +31,11 @@ public:
     Result<void> submit(Transfer& transfer, Done done);
     // Ends a transfer early; its `done` still runs. Harmless for one that has ended or a lane that is closed. [any]
     void cancel(Transfer& transfer);
+    // How the channel is: PEGA_OK, PEGA_PENDING, or how it broke. [any]
+    pega_status state() {
+        const std::lock_guard lock(mutex_);
+        return channel_ ? channel_.state() : PEGA_CANCELED;
+    }
     // Closes the channel; everything has ended by then. [serial]
     void close();
 

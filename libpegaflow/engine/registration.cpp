@@ -17,6 +17,7 @@ using engine::Worker;
 
 constexpr auto kDrainTime = std::chrono::seconds(2);  // for copies of an instance that leaves
 constexpr auto kDrainStep = std::chrono::milliseconds(20);
+constexpr double kSilence = 10;  // seconds after which a thread counts as stuck
 
 Result<void> check_worker(const WorkerRegistration& w) {
     if (w.instance_id.empty()) return fail(Code::kInvalid, "instance_id must not be empty");
@@ -199,6 +200,34 @@ std::vector<InstanceInfo> Engine::instances() const {
             info.workers.push_back({device, w.tp_rank, w.pp_rank, worker->device().info().name, worker->region_bytes()});
         }
         out.push_back(std::move(info));
+    }
+    return out;
+}
+
+EngineHealth Engine::health() const {
+    EngineHealth out;
+    const auto pass = state_->gate.enter();
+    if (!pass) return out;
+    out.devices = state_->fabric.health();
+    const auto watch = [&](const base::Heartbeat& heartbeat, const char* name) {
+        if (const double silence = heartbeat.silence(); silence > kSilence)
+            out.problems.push_back(fmt::format("the {} thread has not run for {:.0f} s", name, silence));
+    };
+    watch(state_->digest_heartbeat, "digest");
+    watch(state_->watch_heartbeat, "watch");
+    const std::shared_lock lock(state_->instances_mutex);
+    for (const auto& [id, instance] : state_->instances) {
+        if (!instance->sealed.load(std::memory_order_acquire)) continue;
+        const std::unique_lock stays(instance->mutex, std::try_to_lock);
+        if (!stays || instance->closed) continue;  // it is being closed
+        for (const auto& [device, worker] : instance->workers) {
+            for (const pega_status status : {worker->saves().state(), worker->loads().state()}) {
+                if (status == PEGA_OK || status == PEGA_PENDING) continue;
+                out.problems.push_back(fmt::format("the channel of device {} of instance {} on {} broke: {}", device, id,
+                                                   worker->device().info().name, to_string(static_cast<Code>(status))));
+                break;
+            }
+        }
     }
     return out;
 }

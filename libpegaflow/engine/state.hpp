@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/gate.hpp"
+#include "base/thread.hpp"
 #include "engine/block/index.hpp"
 #include "engine/block/scope_table.hpp"
 #include "engine/instance.hpp"
@@ -109,6 +110,7 @@ struct Engine::State final : engine::TierHost {
     std::uint64_t digests_done = 0;           // guarded by background_mutex
     bool stop = false;                        // guarded by background_mutex
     std::thread digest_thread, watch_thread;
+    base::Heartbeat digest_heartbeat, watch_heartbeat;
     std::mutex close_mutex;
     bool closed = false;  // guarded by close_mutex
 

@@ -131,7 +131,9 @@ Result<SaveOutcome> Client::save(const SaveRequest& request) {
 }
 
 Result<QueryOutcome> Client::query(const QueryRequest& request) {
-    PEGA_ASSIGN(const auto response, state_->call("QueryPrefetch", &wire::Engine::Stub::QueryPrefetch, rpc::to_wire(request)));
+    thread_local wire::QueryRequest message;  // its hashes keep their memory from query to query
+    rpc::to_wire(request, message);
+    PEGA_ASSIGN(const auto response, state_->call("QueryPrefetch", &wire::Engine::Stub::QueryPrefetch, message));
     return rpc::from_wire(response);
 }
 

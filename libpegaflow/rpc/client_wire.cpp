@@ -81,15 +81,14 @@ wire::SaveRequest to_wire(const SaveRequest& request) {
     return out;
 }
 
-wire::QueryRequest to_wire(const QueryRequest& request) {
-    wire::QueryRequest out;
+void to_wire(const QueryRequest& request, wire::QueryRequest& out) {
+    out.Clear();
     out.set_instance_id(std::string(request.instance_id));
     out.set_req_id(std::string(request.request_id));
     out.set_wait_for_full_prefix(request.whole_prefix_only);
     out.set_group_id(request.group);
     if (request.lease_time) out.set_lease_ms(static_cast<std::uint64_t>(request.lease_time->count() / 1'000'000));
     for (const std::string_view hash : request.hashes) out.add_block_hashes(hash.data(), hash.size());
-    return out;
 }
 
 wire::LoadRequest to_wire(const LoadRequest& request, std::string_view load_state_shm) {

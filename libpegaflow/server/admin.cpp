@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
@@ -63,15 +64,34 @@ json::value ssd_health(const Engine& engine, bool* ok) {
     return json::object{{"ok", *ok}, {"devices", std::move(devices)}};
 }
 
-// Healthy: the engine answers, the pool has memory, and requests are not piling up unanswered.
+json::array device_health(const EngineHealth& health) {
+    json::array out;
+    for (const DeviceHealth& d : health.devices) {
+        out.push_back(json::object{{"device", d.name},
+                                   {"ok", d.problem.empty()},
+                                   {"problem", d.problem},
+                                   {"in_flight", d.in_flight},
+                                   {"failures_in_row", d.failures_in_row}});
+    }
+    return out;
+}
+
+// Unhealthy, which a restart may cure: no pool, a thread that does not run, a channel that broke. Degraded: a device whose
+// transfers fail, a tier that does not work; the rest is served.
 Reply health(const Engine& engine) {
     const EngineStats s = engine.stats();
     const bool pool = s.pool_capacity_bytes != 0;
     bool ssd_ok = true;
     json::value ssd = ssd_health(engine, &ssd_ok);
-    json::object body{{"status", !pool    ? "unhealthy"
-                                 : ssd_ok ? "ok"
-                                          : "degraded"},
+    const EngineHealth h = engine.health();
+    const bool stuck = std::any_of(h.devices.begin(), h.devices.end(), [](const DeviceHealth& d) { return d.stuck; });
+    const bool failing = std::any_of(h.devices.begin(), h.devices.end(), [](const auto& d) { return !d.problem.empty(); });
+    const bool healthy = pool && !stuck && h.problems.empty();
+    json::object body{{"status", !healthy             ? "unhealthy"
+                                 : ssd_ok && !failing ? "ok"
+                                                      : "degraded"},
+                      {"problems", json::array(h.problems.begin(), h.problems.end())},
+                      {"devices", device_health(h)},
                       {"ssd", std::move(ssd)},
                       {"pool", json::object{{"ok", pool},
                                             {"capacity_bytes", s.pool_capacity_bytes},
@@ -89,7 +109,7 @@ Reply health(const Engine& engine) {
                 json::object{{"instance", instance.instance_id}, {"device_id", worker.device_id}, {"device", worker.device}});
     }
     body["workers"] = std::move(devices);
-    return json_reply(body, pool ? http::status::ok : http::status::service_unavailable);
+    return json_reply(body, healthy ? http::status::ok : http::status::service_unavailable);
 }
 
 Reply list_instances(const Engine& engine) {

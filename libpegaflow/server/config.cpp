@@ -157,7 +157,7 @@ Option wrap_option() {
     constexpr const char* kType = "a list of wrapper=backend";
     return {"modules.wrap",
             kType,
-            "Interposers around back ends, such as fault=host or trace=cuda.",
+            "Interposers around back ends, such as fault=host or trace=cuda; of several around one, the last is outermost.",
             false,
             [](const Config& c) {
                 std::vector<std::string> parts;

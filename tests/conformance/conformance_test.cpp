@@ -64,7 +64,11 @@ INSTANTIATE_TEST_SUITE_P(
                       Subject{"template_policy", "pegaflow-plugin-template_policy.so", {}, {}},
                       Subject{"template_policy_patient", "pegaflow-plugin-template_policy.so", {"chances=3"}, {}},
                       Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},
-                      Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}}),
+                      Subject{"trace_over_host", "pegaflow-plugin-trace.so", {"inner=host"}, {kHost}},
+                      Subject{"trace_over_fault_over_host",
+                              "pegaflow-plugin-trace.so",
+                              {"inner=fault", "inner.inner=host", "inner.inner.threads=1"},
+                              {"pegaflow-plugin-fault.so", kHost}}),
     [](const auto& subject) { return std::string(subject.param.name); });
 
 }  // namespace

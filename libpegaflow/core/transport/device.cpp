@@ -34,6 +34,8 @@ Result<Region> Device::register_address(void* address, std::uint64_t length, std
 namespace pegaflow::core {
 namespace {
 
+constexpr double kSilence = 10;                              // seconds after which a progress thread counts as stuck
+constexpr std::uint64_t kFailuresInRow = 8;                  // from which on a device counts as failing
 constexpr auto kNotifyStep = std::chrono::milliseconds(20);  // bounds what a back end that forgets to wake us costs
 
 }  // namespace
@@ -124,6 +126,18 @@ Result<void> OpenDevice::wait_notify(std::uint32_t value, std::uint64_t count, s
         }
         wait_progress(seen, std::min(deadline, std::chrono::steady_clock::now() + kNotifyStep));
     }
+}
+
+DeviceHealth OpenDevice::health() const {
+    DeviceHealth out{info_.name, busy() ? pending_.load(std::memory_order_relaxed) : 0,
+                     failures_in_row_.load(std::memory_order_relaxed), false, ""};
+    if (const double silence = heartbeat_.silence(); silence > kSilence) {
+        out.stuck = true;
+        out.problem = fmt::format("its progress thread has not run for {:.0f} s", silence);
+    } else if (out.failures_in_row >= kFailuresInRow) {
+        out.problem = fmt::format("the last {} transfers failed", out.failures_in_row);
+    }
+    return out;
 }
 
 }  // namespace pegaflow::core

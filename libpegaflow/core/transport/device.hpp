@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/thread.hpp"
 #include "core/plugin/entry_check.hpp"
 #include "core/transport/transfer.hpp"
 #include "pegaflow/abi/ext/wait.h"
@@ -64,6 +65,7 @@ public:
     const void* extension(const char* id) const noexcept override;
     pega_device* handle() const noexcept override { return handle_; }
     Result<void> wait_notify(std::uint32_t value, std::uint64_t count, std::chrono::nanoseconds timeout) override;
+    DeviceHealth health() const override;
 
     const BackendTables& tables() const noexcept { return tables_; }
     InFlightTable& in_flight() noexcept { return in_flight_; }
@@ -99,6 +101,8 @@ private:
     InFlightTable in_flight_;
     std::atomic<std::uint64_t> pending_{0};  // batches announced and not yet ended
     std::atomic<std::uint64_t> progress_{0};
+    std::atomic<std::uint64_t> failures_in_row_{0};
+    base::Heartbeat heartbeat_;  // of the progress thread
     std::atomic<std::uint32_t> progress_waiters_{0};
     std::atomic<std::uint32_t> notify_waiters_{0};
     std::mutex progress_mutex_;

@@ -46,15 +46,37 @@ struct Fabric::State {
 
     ModuleReport load(const core::Registry::File& file);
     Result<void> probe(const std::string& name, ModuleReport& report);
-    std::string wrapper_of(std::string_view backend) const;
+    std::vector<std::string> wrappers_of(std::string_view backend) const;
+    std::string outermost(const std::string& backend) const;
+    std::map<std::string, std::string> texts_for(const std::string& backend) const;
     std::map<std::string, std::string> options_of(const std::string& module) const;
 };
 
-std::string Fabric::State::wrapper_of(std::string_view backend) const {
+std::vector<std::string> Fabric::State::wrappers_of(std::string_view backend) const {
+    std::vector<std::string> out;
     for (const auto& [wrapper, inner] : options.wrap) {
-        if (inner == backend) return wrapper;
+        if (inner == backend) out.push_back(wrapper);
     }
-    return {};
+    return out;
+}
+
+std::string Fabric::State::outermost(const std::string& backend) const {
+    const std::vector<std::string> wrappers = wrappers_of(backend);
+    return wrappers.empty() ? backend : wrappers.back();
+}
+
+// The options of the outermost module: its own, what it wraps, and with one more "inner." each the options of what lies within.
+std::map<std::string, std::string> Fabric::State::texts_for(const std::string& backend) const {
+    std::map<std::string, std::string> texts = options_of(backend);
+    std::string within = backend;
+    for (const std::string& wrapper : wrappers_of(backend)) {
+        std::map<std::string, std::string> outer = options_of(wrapper);
+        for (const auto& [key, value] : texts) outer.emplace("inner." + key, value);
+        outer["inner"] = within;
+        texts = std::move(outer);
+        within = wrapper;
+    }
+    return texts;
 }
 
 std::map<std::string, std::string> Fabric::State::options_of(const std::string& module) const {
@@ -63,18 +85,12 @@ std::map<std::string, std::string> Fabric::State::options_of(const std::string& 
 }
 
 Result<void> Fabric::State::probe(const std::string& name, ModuleReport& report) {
-    const std::string wrapper = wrapper_of(name);
-    const std::string& module = wrapper.empty() ? name : wrapper;
+    const std::string module = outermost(name);
     PEGA_ASSIGN(const pega_entry* entry, registry->find(module));
     report.version = entry->version;
     Source source;
     PEGA_ASSIGN(source.tables, core::check_backend(entry, registry->path_of(module)));
-    std::map<std::string, std::string> texts = options_of(module);
-    if (!wrapper.empty()) {
-        for (const auto& [key, value] : options_of(name)) texts.emplace("inner." + key, value);
-        texts["inner"] = name;
-    }
-    source.options = std::make_unique<OptionList>(std::move(texts));
+    source.options = std::make_unique<OptionList>(texts_for(name));
     std::vector<pega_device_info> infos(kMaxDevices);
     infos.front().size = sizeof(pega_device_info);
     std::uint32_t count = 0;
@@ -114,12 +130,10 @@ Result<std::unique_ptr<Fabric>> Fabric::open(FabricOptions options) {
     state->options = std::move(options);
     state->registry = std::make_unique<core::Registry>(state->options.search_path);
     std::vector<std::string> wanted = state->options.backends;
-    for (std::size_t i = 0; i < state->options.wrap.size(); ++i) {
-        const auto& [wrapper, inner] = state->options.wrap[i];
-        if (state->wrapper_of(inner) != wrapper) {
-            return fail(Code::kInvalid, fmt::format("back end \"{}\" is wrapped twice, by \"{}\" and \"{}\"", inner,
-                                                    state->wrapper_of(inner), wrapper));
-        }
+    for (const auto& [wrapper, inner] : state->options.wrap) {
+        const std::vector<std::string> around = state->wrappers_of(inner);
+        if (std::count(around.begin(), around.end(), wrapper) > 1)
+            return fail(Code::kInvalid, fmt::format("back end \"{}\" is wrapped twice by \"{}\"", inner, wrapper));
         if (std::find(wanted.begin(), wanted.end(), inner) == wanted.end() && !wanted.empty()) wanted.push_back(inner);
     }
     for (const auto& file : state->registry->files()) {
@@ -188,6 +202,13 @@ std::vector<pega_option> Fabric::module_options(std::string_view name) const {
     const auto it = state_->options.options.find(std::string(name));
     if (it == state_->options.options.end()) return out;
     for (const auto& [key, value] : it->second) out.push_back({key.c_str(), value.c_str()});
+    return out;
+}
+
+std::vector<DeviceHealth> Fabric::health() const {
+    const std::lock_guard lock(state_->mutex);
+    std::vector<DeviceHealth> out;
+    for (const auto& [name, device] : state_->open) out.push_back(device->health());
     return out;
 }
 

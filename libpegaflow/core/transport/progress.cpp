@@ -97,6 +97,11 @@ void OpenDevice::dispatch(const pega_completion& record) {
                         info_.name, record.user_data);
         return;
     }
+    if (record.status == PEGA_OK) {
+        failures_in_row_.store(0, std::memory_order_relaxed);
+    } else if (record.status != PEGA_CANCELED) {
+        failures_in_row_.fetch_add(1, std::memory_order_relaxed);
+    }
     entry.transfer->run_on_done(record);
     entry.state->finish(record);
     entry.channel_count->fetch_sub(1, std::memory_order_release);
@@ -144,9 +149,12 @@ void OpenDevice::run() {
 void OpenDevice::run_waiting() {
     std::vector<pega_completion> records(kPollBatch);
     while (!stop_.load(std::memory_order_acquire)) {
+        heartbeat_.beat();
         records.front().size = sizeof(pega_completion);
+        const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(kSleepMs);
         const std::uint32_t count =
-            wait_->wait(handle_, records.data(), static_cast<std::uint32_t>(records.size()), UINT64_MAX);
+            wait_->wait(handle_, records.data(), static_cast<std::uint32_t>(records.size()),
+                        static_cast<std::uint64_t>(std::chrono::nanoseconds(deadline.time_since_epoch()).count()));
         take(records, count);
     }
 }
@@ -155,6 +163,7 @@ void OpenDevice::run_polling() {
     std::vector<pega_completion> records(kPollBatch);
     int idle = 0;
     while (!stop_.load(std::memory_order_acquire)) {
+        heartbeat_.beat();
         if (poll_once(records)) {
             idle = 0;
         } else if (++idle >= kSpinsBeforeSleep || pending_.load(std::memory_order_acquire) == 0) {

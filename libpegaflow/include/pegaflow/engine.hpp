@@ -23,10 +23,9 @@
 
 #include "pegaflow/abi/ext/stream.h"
 #include "pegaflow/result.hpp"
+#include "pegaflow/transfer.hpp"
 
 namespace pegaflow {
-
-class Fabric;
 
 inline constexpr std::size_t kMaxHashBytes = 64;       // of one block hash
 inline constexpr std::uint32_t kNoBlock = UINT32_MAX;  // a load position without a destination
@@ -231,6 +230,12 @@ struct EngineStats {
     TierStats tier;
 };
 
+// What is wrong with the engine, if anything. Devices are those of the Fabric that are open.
+struct EngineHealth {
+    std::vector<DeviceHealth> devices;
+    std::vector<std::string> problems;  // each in words: a thread that does not run, a worker whose channel broke
+};
+
 struct MemoryCleanup {
     std::uint64_t evicted_blocks = 0, evicted_bytes = 0, reclaimed_bytes = 0, still_referenced_blocks = 0;
 };
@@ -291,6 +296,8 @@ public:
     bool stored(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;
 
     EngineStats stats() const;
+    // Waits for no transfer. [any]
+    EngineHealth health() const;
     // Refuses new work, waits for what runs (cancelled at `deadline`), frees everything. Idempotent.
     void close(std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max());
 

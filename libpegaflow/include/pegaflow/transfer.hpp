@@ -43,6 +43,15 @@ struct DeviceInfo {
     std::string text;
 };
 
+// How an open device does. `problem` is "" when nothing is known to be wrong.
+struct DeviceHealth {
+    std::string name;
+    std::uint64_t in_flight = 0;
+    std::uint64_t failures_in_row = 0;  // transfers that ended neither well nor cancelled, since the last good one
+    bool stuck = false;                 // nobody polls it any more: its batches do not end
+    std::string problem;
+};
+
 // A module file that was looked at: loaded, or refused with the reason.
 struct ModuleReport {
     std::string path;
@@ -58,7 +67,8 @@ struct FabricOptions {
     std::vector<std::string> search_path;
     // Back ends to load, in order; empty = every back end that is found. A name in `wrap` is loaded as well.
     std::vector<std::string> backends;
-    // Interposers: {"fault", "host"} opens every device of `host` through the module `fault`.
+    // Interposers: {"fault", "host"} opens every device of `host` through the module `fault`. Several around one back end lie
+    // around each other in this order, the last one outermost.
     std::vector<std::pair<std::string, std::string>> wrap;
     // Options per module: options["fault"]["seed"] = "1".
     std::map<std::string, std::map<std::string, std::string>> options;
@@ -87,6 +97,8 @@ public:
     // What such a module is opened with: its options of FabricOptions, and its host. Valid as long as the Fabric. [any]
     std::vector<pega_option> module_options(std::string_view name) const;
     const pega_host* host() const noexcept;
+    // Of the devices that are open, by name. [any]
+    std::vector<DeviceHealth> health() const;
 
 private:
     struct State;
@@ -119,6 +131,7 @@ public:
     virtual pega_device* handle() const noexcept = 0;
     // Waits until `value` has arrived `count` times (abi/ext/notify.h) and takes them. kDeadlineExceeded, kUnsupported. [any]
     virtual Result<void> wait_notify(std::uint32_t value, std::uint64_t count, std::chrono::nanoseconds timeout) = 0;
+    virtual DeviceHealth health() const = 0;
 };
 
 // Registered bytes. Move-only; the destructor unregisters. All batches that use it must have ended by then.

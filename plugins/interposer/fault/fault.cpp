@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // fault.cpp - wraps a back end and makes it misbehave by rule and seed.
 //
-// Options: seed=N; fail=P[:STATUS], hang=P, corrupt=P, reorder=P with P a probability from 0 to 1; delay_us=N for every batch;
-// op=read|write limits the rules to one direction; after=N leaves the first N batches alone. Without rules it changes nothing.
+// Options: seed=N; fail=P[:STATUS], hang=P, drop=P, corrupt=P, reorder=P with P a probability from 0 to 1; delay_us=N for every
+// batch; op=read|write limits the rules to one direction; after=N leaves the first N batches alone. Without rules it changes
+// nothing.
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -16,7 +17,7 @@ namespace interposer {
 namespace {
 
 struct Rules {
-    double fail = 0, hang = 0, corrupt = 0, reorder = 0;
+    double fail = 0, hang = 0, drop = 0, corrupt = 0, reorder = 0;
     std::int32_t status = PEGA_RETRY_OTHER_PATH;
     std::uint64_t delay_ns = 0, after = 0, seed = 1;
     std::uint32_t op = 0;  // 0 = both
@@ -35,6 +36,8 @@ public:
             verdict.hang = true;
         } else if (chance(rules_.fail)) {
             verdict.fail = rules_.status;
+        } else if (chance(rules_.drop)) {
+            verdict.drop = true;
         } else {
             verdict.corrupt = chance(rules_.corrupt);
             verdict.reorder = chance(rules_.reorder);
@@ -84,6 +87,7 @@ bool parse_status(const char* text, std::int32_t* out) {
 bool apply(Rules& rules, const char* key, const char* value) {
     std::uint64_t number = 0;
     if (std::strcmp(key, "hang") == 0) return parse_probability(value, &rules.hang);
+    if (std::strcmp(key, "drop") == 0) return parse_probability(value, &rules.drop);
     if (std::strcmp(key, "corrupt") == 0) return parse_probability(value, &rules.corrupt);
     if (std::strcmp(key, "reorder") == 0) return parse_probability(value, &rules.reorder);
     if (std::strcmp(key, "seed") == 0) return parse_number(value, &rules.seed);
@@ -112,11 +116,12 @@ std::unique_ptr<Hooks> make_hooks(const pega_host* host, const pega_option* opti
     Rules rules;
     for (std::uint32_t i = 0; i < count; ++i) {
         if (apply(rules, options[i].key, options[i].value)) continue;
-        pegaflow::backend::log(host, PEGA_LOG_ERROR, "fault",
-                               "option %s=%s is not valid; there are seed, after, delay_us (numbers), hang, corrupt, reorder "
-                               "(0 to 1), fail (0 to 1, "
-                               "then :STATUS), op (read or write)",
-                               options[i].key, options[i].value);
+        pegaflow::backend::log(
+            host, PEGA_LOG_ERROR, "fault",
+            "option %s=%s is not valid; there are seed, after, delay_us (numbers), hang, drop, corrupt, reorder "
+            "(0 to 1), fail (0 to 1, "
+            "then :STATUS), op (read or write)",
+            options[i].key, options[i].value);
         return nullptr;
     }
     return std::make_unique<Fault>(rules);

@@ -20,6 +20,7 @@ struct Verdict {
     bool hang = false;           // accepted, and nothing more until it is cancelled, its deadline passes, or its channel closes
     std::int32_t fail = 0;       // accepted, and ended with this status without moving a byte
     std::uint64_t delay_ns = 0;  // its end is held back for so long
+    bool drop = false;           // ended as if all were well; no byte is moved and nobody is notified
     bool corrupt = false;        // one byte of what it moved is changed
     bool reorder = false;        // its end is held back until the next one has come
 };

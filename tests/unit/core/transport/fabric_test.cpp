@@ -68,9 +68,9 @@ TEST(Fabric, OpensTheInnerDeviceThroughItsWrapper) {
     EXPECT_EQ(*channel.submit(transfer)->wait(), 64U);
 }
 
-TEST(Fabric, RefusesTwoWrappersOfOneBackEndAndAWrapperThatIsMissing) {
+TEST(Fabric, RefusesAWrapperTwiceAndOneThatIsMissing) {
     FabricOptions options{.search_path = {PEGA_TEST_MODULES "/fake", PEGA_TEST_MODULES "/wrapper"}, .backends = {"fake"}};
-    options.wrap = {{"wrapper", "fake"}, {"fault", "fake"}};
+    options.wrap = {{"wrapper", "fake"}, {"wrapper", "fake"}};
     EXPECT_EQ(Fabric::open(options).error().code, Code::kInvalid);
     options.wrap = {{"nothing_like_it", "fake"}};
     auto missing = Fabric::open(options);

@@ -30,6 +30,7 @@ public:
     Result<void> wait_notify(std::uint32_t value, std::uint64_t count, std::chrono::nanoseconds timeout) override {
         return inner_.wait_notify(value, count, timeout);
     }
+    DeviceHealth health() const override { return inner_.health(); }
 
     std::chrono::milliseconds delay = 50ms;
     std::atomic<int> registered{0};

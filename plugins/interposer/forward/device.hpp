@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// device.hpp - what a wrapped device, region, channel and event are made of: the inner handle, and what is held back around it.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "forward.hpp"
+#include "pegaflow/abi/ext/durable.h"
+#include "pegaflow/abi/ext/notify.h"
+#include "pegaflow/abi/ext/stream.h"
+
+struct pega_region {
+    pega_device* device;
+    pega_region* inner;
+};
+
+struct pega_event {
+    pega_device* device;
+    pega_event* inner;
+};
+
+struct pega_channel {
+    pega_device* device;
+    pega_channel* inner;
+};
+
+namespace interposer {
+
+struct InnerTables {
+    const pega_backend_table* backend = nullptr;
+    const pega_region_table* region = nullptr;
+    const pega_channel_table* channel = nullptr;
+    const pega_completion_table* completion = nullptr;
+};
+
+// A batch under way: what the inner back end was given must stay until its end.
+struct Pending {
+    pega_channel* channel = nullptr;
+    pega_batch batch{};  // as the caller gave it
+    Verdict verdict;
+    std::uint64_t submitted_ns = 0;
+
+    // What the inner back end gets instead of the caller's spans and options.
+    std::vector<pega_span> spans;
+    pega_stream_option stream{};
+    pega_notify_option notify{};
+    pega_durable_option durable{};
+};
+
+// A completion that the caller has not seen yet.
+struct Held {
+    pega_completion record;
+    std::uint64_t due_ns;  // 0 = at once
+    bool until_next;       // not before another one
+};
+
+}  // namespace interposer
+
+struct pega_device {
+    const pega_host* host = nullptr;
+    interposer::InnerTables inner;
+    pega_device* device = nullptr;
+    std::unique_ptr<interposer::Hooks> hooks;
+    int epoll_fd = -1;
+    int event_fd = -1;
+
+    std::mutex mutex;
+    std::map<std::uint64_t, std::unique_ptr<interposer::Pending>> pending;  // by user_data; guarded by mutex
+    std::deque<interposer::Held> held;                                      // guarded by mutex
+
+    pega_device() = default;
+    pega_device(const pega_device&) = delete;
+    pega_device& operator=(const pega_device&) = delete;
+    ~pega_device();
+    std::uint64_t now() const { return host->now_ns(host->context); }
+    // Makes the poller look. [any]
+    void wake() const;
+};
+
+namespace interposer {
+
+// Ends the batches that hang on a channel, or only the one with this user_data. The mutex is held. Returns how many. [any]
+std::size_t end_hanging(pega_device& device, const pega_channel* channel, const std::uint64_t* user_data, std::int32_t native);
+
+// The end of a batch that the inner back end never saw. [any]
+pega_completion terminal(const Pending& pending, std::int32_t status, std::int32_t native);
+
+pega_status cancel(pega_channel* channel, std::uint64_t user_data);
+pega_status region_info(pega_region* region, pega_region_info* out);
+const void* extension(pega_device* device, const char* id);
+
+extern const pega_region_table kRegionTable;
+extern const pega_channel_table kChannelTable;
+extern const pega_completion_table kCompletionTable;
+
+}  // namespace interposer

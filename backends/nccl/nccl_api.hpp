@@ -37,6 +37,7 @@ struct Config {  // ncclConfig_t
     int max_ctas = kUndefined;
     const char* net_name = nullptr;
     int split_share = kUndefined;
+    int unused = kUndefined;  // where later versions have a member, which they leave alone for this one
 };
 
 struct Nccl {

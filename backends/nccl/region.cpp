@@ -18,14 +18,14 @@ pega_status take_gpu(const pega_device& device, pega_region& region, const pega_
         return to_status(result);
     }
     if (memory.source != PEGA_SOURCE_ADDRESS) return PEGA_UNSUPPORTED;
-    int ordinal = -1;
+    // First and last byte: memory that was mapped in pieces is one range to its owner, but not to the driver.
     region.base = reinterpret_cast<DevicePointer>(memory.address);
-    const CudaResult result = driver.cuPointerGetAttribute(&ordinal, cuda_backend::kPointerDeviceOrdinal, region.base);
-    if (result != kSuccess || ordinal != device.index) return PEGA_INVALID;
-    DevicePointer start = 0;
-    std::size_t size = 0;
-    if (driver.cuMemGetAddressRange_v2(&start, &size, region.base) != kSuccess) return PEGA_INVALID;
-    return pegaflow::backend::in_range(region.base - start, region.length, size) ? PEGA_OK : PEGA_INVALID;
+    for (const DevicePointer at : {region.base, region.base + region.length - 1}) {
+        int ordinal = -1;
+        const CudaResult result = driver.cuPointerGetAttribute(&ordinal, cuda_backend::kPointerDeviceOrdinal, at);
+        if (result != kSuccess || ordinal != device.index) return PEGA_INVALID;
+    }
+    return PEGA_OK;
 }
 
 pega_status take_host(const pega_device& device, pega_region& region, const pega_memory& memory) {

@@ -15,7 +15,7 @@ struct Settings {
     // port: of the same; 0 = any.
     std::uint64_t port = 0;
     // chunk_bytes: that are packed at a time; a link's ring has four of them on each side, allocated when first needed.
-    std::uint64_t chunk_bytes = 8U << 20;
+    std::uint64_t chunk_bytes = 16U << 20;
     // direct_bytes: pages from this size on, in GPU memory on both sides, are messages of their own and are not packed.
     std::uint64_t direct_bytes = 1U << 20;
     // multiprocessors: that one packing kernel may take.

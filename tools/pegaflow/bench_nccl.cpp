@@ -43,6 +43,7 @@ struct Row {
     std::uint64_t wrong_bytes = 0;
     bool verified = false;
     double rate() const { return percentile(rates, 0.5); }
+    double solo_rate() const { return static_cast<double>(bytes) / percentile(solo_us, 0.5) * 1e6; }
     double percent() const { return 100 * rate() / percentile(plain, 0.5); }
 };
 
@@ -249,7 +250,8 @@ private:
                 {"fragment_bytes", row.page},
                 {"bytes", row.bytes},
                 {"layout", "both-random"},
-                {"pct_of_plain", row.percent()},
+                {"pct_of_peak", row.percent()},
+                {"solo_pct_of_peak", 100 * row.solo_rate() / percentile(row.plain, 0.5)},
                 {"pct_of_one_message", 100 * row.rate() / row.peak},
                 {"bytes_per_s", json::object{{"median", row.rate()},
                                              {"cv_pct", cv_percent(row.rates)},
@@ -260,6 +262,8 @@ private:
                 {"one_message_bytes_per_s", row.peak},
                 {"solo_time_us", json::object{{"p50", percentile(row.solo_us, 0.5)}, {"p99", percentile(row.solo_us, 0.99)}}},
                 {"submit_us", json::object{{"p50", percentile(row.submit_us, 0.5)}, {"p99", percentile(row.submit_us, 0.99)}}},
+                {"submit_ns_per_fragment",
+                 percentile(row.submit_us, 0.5) * 1000 * static_cast<double>(row.page) / static_cast<double>(row.bytes)},
                 {"verified", row.verified},
                 {"wrong_bytes", row.wrong_bytes}});
         }
@@ -273,8 +277,9 @@ private:
                                  {"device", end_->device().info().text},
                                  {"nccl_version", version_},
                                  {"outstanding", a_.outstanding}}},
-            {"peak",
-             json::object{{"method", "plain ncclSend and ncclRecv of the same size, in groups of at most 32, per row"}}},
+            {"peak", json::object{{"measured_bytes_per_s", rows_.empty() ? 0 : rows_.front().peak},
+                                  {"method",
+                                   "one message; pct_of_peak is of plain ncclSend and ncclRecv of the row's size, in groups"}}},
             {"results", std::move(rows)}});
     }
 

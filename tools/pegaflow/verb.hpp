@@ -34,6 +34,7 @@ void add_plugins(CLI::App& app, Context& context);
 void add_doctor(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_bench_engine(CLI::App& bench, Context& context);
+void add_bench_nccl(CLI::App& bench, Context& context);
 void add_bench_p2p(CLI::App& bench, Context& context);
 void add_bench_rpc(CLI::App& bench, Context& context);
 void add_bench_ssd(CLI::App& bench, Context& context);

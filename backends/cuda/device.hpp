@@ -21,6 +21,7 @@
 #include "driver.hpp"
 #include "gpu_memory.hpp"
 #include "host_memory.hpp"
+#include "pegaflow/abi/ext/calibration.h"
 #include "pegaflow/abi/ext/cancel.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
@@ -107,6 +108,7 @@ extern const pega_completion_table kCompletionTable;
 extern const pega_ext_cancel kCancelTable;
 extern const pega_ext_notify kNotifyTable;
 extern const pega_ext_stream kStreamTable;
+extern const pega_ext_calibration kCalibrationTable;
 
 constexpr const char* kVersion = "1.8";
 

@@ -89,6 +89,7 @@ const void* extension(pega_device*, const char* id) {
     if (std::strcmp(id, PEGA_EXT_CANCEL) == 0) return &kCancelTable;
     if (std::strcmp(id, PEGA_EXT_NOTIFY) == 0) return &kNotifyTable;
     if (std::strcmp(id, PEGA_EXT_STREAM) == 0) return &kStreamTable;
+    if (std::strcmp(id, PEGA_EXT_CALIBRATION) == 0) return &kCalibrationTable;
     return nullptr;
 }
 

@@ -182,6 +182,11 @@ Result cuMemcpyBatchAsync_v2(DevicePointer* targets, DevicePointer* sources, std
     return kSuccess;
 }
 
+Result cuLaunchHostFunc(void* stream, void (*function)(void*), void* data) {
+    stream_of(stream).push([=] { function(data); });
+    return kSuccess;
+}
+
 Result cuModuleLoadData(void** out, const void* image) {
     if (std::strstr(static_cast<const char*>(image), ".entry pega_copy_vector") == nullptr) return 218;
     return *out = reinterpret_cast<void*>(1), kSuccess;

@@ -27,6 +27,7 @@ int run(std::vector<std::string> arguments, std::ostream& out, std::ostream& err
     add_bench_transfer(bench, context);
     add_bench_p2p(bench, context);
     add_bench_engine(bench, context);
+    add_bench_nccl(bench, context);
     add_bench_rpc(bench, context);
     add_bench_ssd(bench, context);
     app.add_subcommand("version", "Print the version")->callback([&] { out << "pegaflow " << PEGAFLOW_VERSION << "\n"; });

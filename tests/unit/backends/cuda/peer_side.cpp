@@ -33,6 +33,19 @@ Pages Pages::random(std::uint64_t page, std::uint64_t count, std::mt19937_64& fr
     return out;
 }
 
+Pages Pages::of_part(std::uint64_t page, std::uint64_t part, std::uint64_t parts, std::mt19937_64& from) {
+    const std::uint64_t count = kPeerBytes / page / parts;
+    const auto choose = [&] {
+        std::vector<std::uint64_t> places(count);
+        std::iota(places.begin(), places.end(), part * count);
+        std::shuffle(places.begin(), places.end(), from);
+        return places;
+    };
+    Pages out{page, choose(), {}};
+    out.remote = choose();
+    return out;
+}
+
 void Pages::fill(Transfer& transfer, const Region& local_region, const Region& remote_region, bool read) const {
     transfer.clear().indices(local, remote);
     transfer.span({local_region.handle(), remote_region.handle(), 0, page, 0, 0, page, 0, page, 1, 0});

@@ -24,6 +24,9 @@ struct Pages {
     std::uint64_t page = 0;
     std::vector<std::uint64_t> local, remote;
     static Pages random(std::uint64_t page, std::uint64_t count, std::mt19937_64& from);
+    // All pages of one of `parts` equal parts of the memory, to places in the same part: batches that may run at the same time
+    // write different ones.
+    static Pages of_part(std::uint64_t page, std::uint64_t part, std::uint64_t parts, std::mt19937_64& from);
     void fill(Transfer& transfer, const Region& local_region, const Region& remote_region, bool read) const;
     // The same on bytes.
     void apply(std::vector<std::uint8_t>& target, const std::vector<std::uint8_t>& source, bool read) const;

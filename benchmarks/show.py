@@ -12,7 +12,8 @@ for name in sys.argv[1:]:
     print(f"  peak {peak['measured_bytes_per_s'] / 1e9:.2f} GB/s", end="")
     print(f", both {peak['both_directions_bytes_per_s'] / 1e9:.2f}" if "both_directions_bytes_per_s" in peak else "")
     for row in result["results"]:
-        line = f"  {row.get('preset') or row['fragment_bytes']:>18} {row['backend']:>7} {row['pct_of_peak']:6.1f} %"
+        direction = row["path"] if row["path"].startswith("p2p") else ""
+        line = f"  {direction:<{10 if direction else 0}}{row.get('preset') or row['fragment_bytes']:>18} {row['backend']:>7} {row['pct_of_peak']:6.1f} %"
         if "together" in row:
             together = row["together"]
             line += "  copies " + " + ".join(f"{rate / 1e9:.2f}" for rate in together["copies_bytes_per_s"])

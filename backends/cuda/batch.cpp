@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "batch.hpp"
 
+#include "common/batch_regions.hpp"
+
 namespace cuda_backend {
 
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
@@ -34,18 +36,9 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
 }
 
 void Batch::pin_regions(std::int64_t by) noexcept {
-    const auto pin = [by](pega_region* region) {
+    backend_common::for_each_region(batch, [by](pega_region* region) {
         region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel);
-    };
-    if (batch.format == PEGA_FORMAT_FLAT) {
-        pin(batch.local_region);
-        pin(batch.remote_region);
-        return;
-    }
-    for (std::uint64_t i = 0; i < batch.span_count; ++i) {
-        pin(pegaflow::backend::span_at(batch, i).local_region);
-        pin(pegaflow::backend::span_at(batch, i).remote_region);
-    }
+    });
 }
 
 // Puts an event behind the group that has just been queued.

@@ -26,7 +26,7 @@ void report(pega_device& device, const Batch& batch, std::uint32_t flags, std::u
         record.status = batch.status;
         record.native_code = batch.native_code;
     }
-    device.completions.push_back(record);
+    device.completions.push(record);
 }
 
 void start(pega_device& device, Batch& batch) {
@@ -63,10 +63,6 @@ void end_batch(pega_device& device, Batch& batch) {
     batch.marks.clear();
     if (batch.end != nullptr) device.spare_events.push_back(batch.end);
     batch.end = nullptr;
-    if (batch.status == PEGA_OK && batch.has_notify) {
-        const std::lock_guard lock(device.notify_mutex);
-        ++device.arrived[batch.notify_value];
-    }
     batch.pin_regions(-1);
     report(device, batch, PEGA_COMPLETION_TERMINAL | PEGA_COMPLETION_QUIESCED,
            batch.status == PEGA_OK ? batch.span_count() : 0);
@@ -74,10 +70,19 @@ void end_batch(pega_device& device, Batch& batch) {
     --batch.channel->in_flight;
 }
 
+// All bytes are there: now the value may follow. False while the peer's socket is full and nobody wants the batch to end.
+bool deliver(pega_device& device, Batch& batch) {
+    if (batch.status != PEGA_OK || !batch.has_notify) return true;
+    pega_status sent = device.mailbox.send(batch.channel->peer, batch.notify_value);
+    if (sent == PEGA_RETRY && !batch.cancel) return false;
+    if (sent == PEGA_RETRY) sent = PEGA_CANCELED;
+    batch.status = sent;
+    return true;
+}
+
 pega_status open(pega_device* device, const pega_channel_params* params, pega_channel** out) {
     if (device == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
     if (params->queue_depth > kMaxDepth) return PEGA_INVALID;
-    if (params->address != nullptr) return PEGA_UNSUPPORTED;
     auto channel = std::make_unique<pega_channel>();
     channel->device = device;
     channel->depth = params->queue_depth != 0 ? params->queue_depth : kDefaultDepth;
@@ -89,17 +94,28 @@ pega_status open(pega_device* device, const pega_channel_params* params, pega_ch
         channel->slots.push_back(std::make_unique<Batch>());
         channel->free.push_back(channel->slots.back().get());
     }
+    if (params->address != nullptr) {
+        const auto* address = static_cast<const std::uint8_t*>(params->address);
+        const pega_status status = device->mailbox.connect({address, params->address_length}, channel->peer);
+        if (status != PEGA_OK) {
+            channel->copier.close();
+            return status;
+        }
+    }
     const std::lock_guard lock(device->mutex);
     *out = channel.get();
     device->channels.push_back(std::move(channel));
     return PEGA_OK;
 }
 
-pega_status state(pega_channel*) { return PEGA_OK; }
+pega_status state(pega_channel* channel) {
+    return channel->peer.lost.load(std::memory_order_acquire) ? PEGA_PEER_LOST : PEGA_OK;
+}
 
 pega_status submit(pega_channel* channel, const pega_batch* batch) {
     if (channel == nullptr || batch == nullptr) return PEGA_INVALID;
     pega_device& device = *channel->device;
+    if (channel->peer.lost.load(std::memory_order_acquire)) return PEGA_PEER_LOST;
     Batch* slot = nullptr;
     {
         const std::lock_guard lock(device.mutex);
@@ -136,6 +152,7 @@ pega_status close(pega_channel* channel, std::uint64_t deadline_ns) {
             advance(device, *channel, kStepsATurn);
             if (channel->in_flight == 0) {
                 channel->copier.close();
+                device.mailbox.disconnect(channel->peer);
                 std::erase_if(device.channels, [&](const auto& c) { return c.get() == channel; });
                 return PEGA_OK;
             }
@@ -186,9 +203,10 @@ void advance(pega_device& device, pega_channel& channel, int steps) {
             continue;
         }
         if (result != kSuccess && batch.status == PEGA_OK) {
-            batch.status = to_status(result);
+            batch.status = device.mailbox.gone(channel.peer) ? PEGA_PEER_LOST : to_status(result);
             batch.native_code = result;
         }
+        if (!deliver(device, batch)) return;
         end_batch(device, batch);
         channel.queue.pop_front();
     }

@@ -10,11 +10,11 @@ namespace {
 
 constexpr unsigned bit(Path path) noexcept { return 1U << static_cast<unsigned>(path); }
 
-// Links between GPUs are faster than the copy engine can be fed with small runs; kernels feed them.
-Path peer_path(const Plan& plan, unsigned can) noexcept {
-    constexpr std::uint64_t kLargeRun = 4U << 20;
-    if (plan.fragment < kLargeRun && (can & bit(Path::kBulk)) != 0) return Path::kBulk;
-    if (plan.fragment < kLargeRun && (can & bit(Path::kVector)) != 0) return Path::kVector;
+// Links between GPUs are faster than the copy engine can be fed with small runs; kernels feed them. By rule and not by
+// measurement: which peers there will be is not known when a device is opened, and their memory is busy.
+Path peer_path(const Plan& plan, unsigned can, std::uint64_t kernels_below) noexcept {
+    if (plan.fragment < kernels_below && (can & bit(Path::kBulk)) != 0) return Path::kBulk;
+    if (plan.fragment < kernels_below && (can & bit(Path::kVector)) != 0) return Path::kVector;
     return (can & bit(Path::kBatch)) != 0 ? Path::kBatch : Path::kLoop;
 }
 
@@ -79,7 +79,8 @@ Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes) {
     Route route{tools_.settings->forced, main_};
     if (route.path == Path::kAuto) {
         const Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes};
-        route.path = plan.b_is_host ? tools_.table->choose(workload, can) : peer_path(plan, can);
+        route.path =
+            plan.b_is_host ? tools_.table->choose(workload, can) : peer_path(plan, can, tools_.settings->peer_kernel_bytes);
     } else if ((can & bit(route.path)) == 0) {
         route.path = Path::kLoop;
     }

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device.hpp"
 
-#include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdio>
 
 #include "batch.hpp"
 #include "calibration.hpp"
+#include "peer.hpp"
 
 cuda_backend::Event pega_device::take_event() {
     if (!spare_events.empty()) {
@@ -21,17 +19,17 @@ cuda_backend::Event pega_device::take_event() {
 }
 
 unsigned pega_device::multiprocessors(const cuda_backend::Plan& plan) const noexcept {
-    if (!plan.b_is_host) return settings.peer_multiprocessors;
+    const unsigned limit = plan.b_is_host ? settings.max_multiprocessors : settings.peer_multiprocessors;
     unsigned side_by_side = 0;
     for (const auto& channel : channels) {
         unsigned streams = 0;
         for (const cuda_backend::Batch* batch : channel->queue) {
-            if (!batch->route.kernels()) continue;
+            if (!batch->route.kernels() || batch->plan.b_is_host != plan.b_is_host) continue;
             streams = batch->route.path == cuda_backend::Path::kStaged ? std::max(streams, 1U) : std::min(streams + 1, 2U);
         }
         side_by_side += streams;
     }
-    return std::max(settings.max_multiprocessors / std::max(side_by_side, 1U), 1U);
+    return std::max(limit / std::max(side_by_side, 1U), 1U);
 }
 
 namespace cuda_backend {
@@ -41,26 +39,20 @@ constexpr int kStepsATurn = 16;  // so that one large batch does not keep others
 
 std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capacity) {
     if (capacity == 0) return 0;
-    const std::lock_guard lock(device->mutex);
+    std::unique_lock lock(device->mutex);
     bool busy = false;
     for (const auto& channel : device->channels) busy = busy || !channel->queue.empty();
     if (busy) {
         const Current current(*device->driver, device->context);
         for (const auto& channel : device->channels) advance(*device, *channel, kStepsATurn);
     }
-    const std::uint32_t stride = out->size;
-    std::uint32_t count = 0;
-    for (; count < capacity && !device->completions.empty(); ++count) {
-        auto* element = reinterpret_cast<pega_completion*>(reinterpret_cast<unsigned char*>(out) +
-                                                           static_cast<std::size_t>(count) * stride);
-        element->size = stride;
-        pegaflow::backend::copy_out(element, device->completions.front());
-        device->completions.pop_front();
-    }
+    const std::uint32_t count = device->completions.pop(out, capacity);
+    lock.unlock();
+    if (count == 0) device->mailbox.poll();
     return count;
 }
 
-int wait_fd(pega_device* device) { return device->event_fd; }
+int wait_fd(pega_device* device) { return device->mailbox.wait_fd(); }
 
 // Only polling moves batches here: there is nothing to sleep for while one is in flight.
 pega_status arm(pega_device* device) {
@@ -114,8 +106,7 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
         driver->cuDevicePrimaryCtxRelease_v2(device->device);
         return read;
     }
-    device->event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (device->event_fd < 0) {
+    if (device->mailbox.open("PGCUDAD1") != PEGA_OK) {
         driver->cuDevicePrimaryCtxRelease_v2(device->device);
         return PEGA_NO_MEMORY;
     }
@@ -138,8 +129,8 @@ void close_device(pega_device* device) {
         for (const auto& region : device->regions) release(*device, *region);
         for (Event event : device->spare_events) device->driver->cuEventDestroy_v2(event);
         device->kernels.unload(*device->driver);
+        leave_peers(*device);
     }
-    ::close(device->event_fd);
     device->driver->cuDevicePrimaryCtxRelease_v2(device->device);
     delete device;
 }

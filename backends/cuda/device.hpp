@@ -10,13 +10,18 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <string>
-#include <unordered_map>
 #include <vector>
 
+#include "common/mailbox.hpp"
+#include "common/record_queue.hpp"
+#include "common/shared_object.hpp"
 #include "copier.hpp"
 #include "driver.hpp"
+#include "gpu_memory.hpp"
 #include "host_memory.hpp"
+#include "pegaflow/abi/ext/calibration.h"
 #include "pegaflow/abi/ext/cancel.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
@@ -41,11 +46,13 @@ struct pega_region {
     std::uint32_t flags = 0;
     cuda_backend::DevicePointer base = 0;  // as the GPU addresses it, host memory too
     std::uint64_t length = 0;
-    cuda_backend::DevicePointer allocated = 0;  // GPU memory that is ours
-    void* host_address = nullptr;               // of host memory
-    cuda_backend::HostMemory host_allocated;    // pinned host memory that is ours
-    void* host_registered = nullptr;            // host memory that we pinned
-    std::string ipc_handle;                     // of an opened allocation
+    std::shared_ptr<cuda_backend::GpuMemory> memory;  // ours; shared with regions of this process that imported it
+    bool imported = false;                            // GPU memory of another process or of another region
+    std::string ipc_handle;                           // of an opened allocation
+    void* host_address = nullptr;                     // of host memory
+    cuda_backend::HostMemory host_allocated;          // pinned host memory that is ours
+    backend_common::SharedObject shared;              // host memory that other processes map too
+    void* host_registered = nullptr;                  // host memory that we pinned
     std::atomic<std::uint64_t> in_flight{0};
 };
 
@@ -59,6 +66,7 @@ struct pega_channel {
     pega_device* device = nullptr;
     std::uint32_t depth = 0;
     cuda_backend::Copier copier;  // queues under the device's mutex
+    backend_common::Peer peer;    // where values go
     // Guarded by the device's mutex:
     bool closed = false;
     std::uint32_t in_flight = 0;
@@ -73,7 +81,7 @@ struct pega_device {
     int index = 0;
     cuda_backend::Device device = 0;
     cuda_backend::Context context = nullptr;
-    int event_fd = -1;
+    backend_common::Mailbox mailbox;
     // Set when the device is opened, then only read:
     cuda_backend::Settings settings;
     cuda_backend::Kernels kernels;
@@ -82,12 +90,10 @@ struct pega_device {
     std::mutex mutex;
     std::vector<std::unique_ptr<pega_channel>> channels;     // guarded by mutex
     std::vector<std::unique_ptr<pega_region>> regions;       // guarded by mutex
-    std::deque<pega_completion> completions;                 // guarded by mutex
+    backend_common::RecordQueue completions;                 // guarded by mutex
     std::vector<cuda_backend::Event> spare_events;           // guarded by mutex
     std::map<std::string, cuda_backend::OpenHandle> opened;  // guarded by mutex
-
-    std::mutex notify_mutex;
-    std::unordered_map<std::uint32_t, std::uint64_t> arrived;  // guarded by notify_mutex
+    std::set<cuda_backend::Device> peers;                    // GPUs whose contexts are kept for peer access; guarded by mutex
 
     // What one kernel may take now, so that those that run beside each other keep to the limit in sum. The mutex is held.
     unsigned multiprocessors(const cuda_backend::Plan& plan) const noexcept;
@@ -102,6 +108,7 @@ extern const pega_completion_table kCompletionTable;
 extern const pega_ext_cancel kCancelTable;
 extern const pega_ext_notify kNotifyTable;
 extern const pega_ext_stream kStreamTable;
+extern const pega_ext_calibration kCalibrationTable;
 
 constexpr const char* kVersion = "1.8";
 

@@ -76,6 +76,7 @@ Loaded load() {
     PEGA_RESOLVE(cuFuncSetAttribute);
     PEGA_RESOLVE(cuLaunchKernel);
     PEGA_RESOLVE(cuDeviceCanAccessPeer);
+    PEGA_RESOLVE(cuCtxEnablePeerAccess);
 #undef PEGA_RESOLVE
     std::string optional;
     if (!resolve(library, "cuMemcpyBatchAsync_v2", d.cuMemcpyBatchAsync_v2, optional))

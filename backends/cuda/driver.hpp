@@ -23,6 +23,8 @@ using Function = void*;
 constexpr Result kSuccess = 0;
 constexpr Result kOutOfMemory = 2;
 constexpr Result kNotReady = 600;
+constexpr Result kPeerAccessUnsupported = 217;
+constexpr Result kPeerAccessAlreadyEnabled = 704;
 constexpr Result kHostMemoryAlreadyRegistered = 712;
 constexpr unsigned kStreamNonBlocking = 1;
 constexpr unsigned kEventDisableTiming = 2;
@@ -94,6 +96,7 @@ struct Driver {
     Result (*cuLaunchKernel)(Function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, Stream, void**,
                              void**) = nullptr;
     Result (*cuDeviceCanAccessPeer)(int*, Device, Device) = nullptr;
+    Result (*cuCtxEnablePeerAccess)(Context, unsigned) = nullptr;
 
     // Batched copies, in drivers since 12.8; null where they are missing. The first form is that of 13.0.
     Result (*cuMemcpyBatchAsync_v2)(DevicePointer*, DevicePointer*, std::size_t*, std::size_t, CopyAttributes*, std::size_t*,

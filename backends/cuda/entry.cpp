@@ -65,10 +65,12 @@ pega_status capabilities(pega_device* device, pega_capabilities* out) {
     if (device == nullptr || out == nullptr) return PEGA_INVALID;
     pega_capabilities c{};
     c.size = out->size;
-    c.flags = PEGA_CAP_READ | PEGA_CAP_WRITE | PEGA_CAP_CANCEL | PEGA_CAP_NOTIFY | PEGA_CAP_STREAM | PEGA_CAP_MARKS;
+    c.flags =
+        PEGA_CAP_READ | PEGA_CAP_WRITE | PEGA_CAP_CANCEL | PEGA_CAP_NOTIFY | PEGA_CAP_STREAM | PEGA_CAP_MARKS | PEGA_CAP_PEERS;
     c.matrix[PEGA_MEMORY_GPU] = (1U << PEGA_MEMORY_HOST) | (1U << PEGA_MEMORY_GPU);
     c.matrix[PEGA_MEMORY_HOST] = 1U << PEGA_MEMORY_GPU;
-    c.source_mask = (1U << PEGA_SOURCE_ADDRESS) | (1U << PEGA_SOURCE_ALLOCATE) | (1U << PEGA_SOURCE_IPC);
+    c.source_mask =
+        (1U << PEGA_SOURCE_ADDRESS) | (1U << PEGA_SOURCE_ALLOCATE) | (1U << PEGA_SOURCE_SHM) | (1U << PEGA_SOURCE_IPC);
     c.alignment = 1;
     c.max_batches = 4096;
     // Typical of one PCIe 5 x16 link and of one queued copy a page.
@@ -77,12 +79,17 @@ pega_status capabilities(pega_device* device, pega_capabilities* out) {
     return PEGA_OK;
 }
 
-pega_status address(pega_device*, void*, std::uint64_t, std::uint64_t*) { return PEGA_UNSUPPORTED; }
+pega_status address(pega_device* device, void* bytes, std::uint64_t capacity, std::uint64_t* length) {
+    if (device == nullptr) return PEGA_INVALID;
+    const std::vector<std::uint8_t>& own = device->mailbox.address();
+    return pegaflow::backend::give_bytes(own.data(), own.size(), bytes, capacity, length);
+}
 
 const void* extension(pega_device*, const char* id) {
     if (std::strcmp(id, PEGA_EXT_CANCEL) == 0) return &kCancelTable;
     if (std::strcmp(id, PEGA_EXT_NOTIFY) == 0) return &kNotifyTable;
     if (std::strcmp(id, PEGA_EXT_STREAM) == 0) return &kStreamTable;
+    if (std::strcmp(id, PEGA_EXT_CALIBRATION) == 0) return &kCalibrationTable;
     return nullptr;
 }
 

@@ -29,14 +29,13 @@ pega_status wrap(pega_device* device, void* native, pega_event** out) {
 }
 
 pega_status export_event(pega_event* event, void* bytes, std::uint64_t capacity, std::uint64_t* length) {
-    if (event == nullptr || length == nullptr || (bytes == nullptr && capacity != 0)) return PEGA_INVALID;
-    *length = sizeof(IpcHandle);
-    if (capacity < sizeof(IpcHandle)) return PEGA_NO_MEMORY;
-    const Current current(*event->device->driver, event->device->context);
+    if (event == nullptr) return PEGA_INVALID;
     IpcHandle handle{};
-    if (event->device->driver->cuIpcGetEventHandle(&handle, event->event) != kSuccess) return PEGA_UNSUPPORTED;
-    std::memcpy(bytes, handle.bytes, sizeof handle.bytes);
-    return PEGA_OK;
+    if (bytes != nullptr) {
+        const Current current(*event->device->driver, event->device->context);
+        if (event->device->driver->cuIpcGetEventHandle(&handle, event->event) != kSuccess) return PEGA_UNSUPPORTED;
+    }
+    return pegaflow::backend::give_bytes(handle.bytes, sizeof handle.bytes, bytes, capacity, length);
 }
 
 pega_status import_event(pega_device* device, const void* bytes, std::uint64_t length, pega_event** out) {
@@ -72,25 +71,10 @@ void destroy(pega_event* event) {
     delete event;
 }
 
-std::uint64_t count(pega_device* device, std::uint32_t value) {
-    const std::lock_guard lock(device->notify_mutex);
-    const auto it = device->arrived.find(value);
-    return it == device->arrived.end() ? 0 : it->second;
-}
-
-pega_status consume(pega_device* device, std::uint32_t value, std::uint64_t wanted) {
-    const std::lock_guard lock(device->notify_mutex);
-    const auto it = device->arrived.find(value);
-    if (wanted == 0) return PEGA_OK;
-    if (it == device->arrived.end() || it->second < wanted) return PEGA_RETRY;
-    it->second -= wanted;
-    return PEGA_OK;
-}
-
 }  // namespace
 
 const pega_ext_stream kStreamTable = {sizeof(pega_ext_stream), 0,       &create, &wrap,   &export_event,
                                       &import_event,           &signal, &query,  &destroy};
-const pega_ext_notify kNotifyTable = {sizeof(pega_ext_notify), 0, &count, &consume};
+const pega_ext_notify kNotifyTable = backend_common::notify_table<&pega_device::mailbox>();
 
 }  // namespace cuda_backend

@@ -76,6 +76,7 @@ pega_status Settings::read(const pega_host* host, const pega_option* options, st
     std::uint64_t peer = out.peer_multiprocessors;
     reader.number("max_multiprocessors", 1, 64, multiprocessors);
     reader.number("peer_multiprocessors", 1, 128, peer);
+    reader.number("peer_kernel_bytes", 0, 1U << 30, out.peer_kernel_bytes);
     reader.number("staging_chunk", 64U << 10, 256U << 20, out.staging_chunk);
     out.max_multiprocessors = static_cast<unsigned>(multiprocessors);
     out.peer_multiprocessors = static_cast<unsigned>(peer);

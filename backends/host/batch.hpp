@@ -56,8 +56,7 @@ struct Batch {
     bool finish_claim(const Claim& claim);
 
 private:
-    pega_status check_spans(const pega_batch& from) const noexcept;
-    pega_status check_flat(const pega_batch& from) const noexcept;
+    pega_status check(const pega_batch& from) const noexcept;
     std::uint64_t pages_of(std::uint64_t span) const noexcept;
     std::uint64_t page_bytes(std::uint64_t span, std::uint64_t page) const noexcept;
     void advance_landed() noexcept;

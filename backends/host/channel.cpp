@@ -1,16 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <sys/epoll.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
 
 #include "batch.hpp"
-
-pega_channel::~pega_channel() {
-    if (peer_fd >= 0) ::close(peer_fd);
-}
 
 namespace host_backend {
 namespace {
@@ -23,7 +16,8 @@ pega_status open(pega_device* device, const pega_channel_params* params, pega_ch
     auto channel = std::make_unique<pega_channel>();
     channel->device = device;
     if (params->address != nullptr) {
-        const pega_status status = connect_peer(device, params->address, params->address_length, channel.get());
+        const auto* address = static_cast<const std::uint8_t*>(params->address);
+        const pega_status status = device->mailbox.connect({address, params->address_length}, channel->peer);
         if (status != PEGA_OK) return status;
     }
     const std::uint32_t depth = params->queue_depth != 0 ? params->queue_depth : kDefaultDepth;
@@ -38,13 +32,13 @@ pega_status open(pega_device* device, const pega_channel_params* params, pega_ch
 }
 
 pega_status state(pega_channel* channel) {
-    return channel->peer_lost.load(std::memory_order_acquire) ? PEGA_PEER_LOST : PEGA_OK;
+    return channel->peer.lost.load(std::memory_order_acquire) ? PEGA_PEER_LOST : PEGA_OK;
 }
 
 pega_status submit(pega_channel* channel, const pega_batch* batch) {
     if (channel == nullptr || batch == nullptr) return PEGA_INVALID;
     pega_device& device = *channel->device;
-    if (channel->peer_lost.load(std::memory_order_acquire)) return PEGA_PEER_LOST;
+    if (channel->peer.lost.load(std::memory_order_acquire)) return PEGA_PEER_LOST;
     Batch* slot = nullptr;
     {
         const std::lock_guard lock(device.mutex);
@@ -82,7 +76,7 @@ pega_status close(pega_channel* channel, std::uint64_t deadline_ns) {
         if (now >= deadline_ns) return PEGA_PENDING;
         device.idle.wait_for(lock, std::chrono::nanoseconds(std::min<std::uint64_t>(deadline_ns - now, 100'000'000)));
     }
-    if (channel->peer_fd >= 0) ::epoll_ctl(device.epoll_fd, EPOLL_CTL_DEL, channel->peer_fd, nullptr);
+    device.mailbox.disconnect(channel->peer);
     std::erase_if(device.channels, [&](const auto& c) { return c.get() == channel; });
     return PEGA_OK;
 }
@@ -104,5 +98,6 @@ pega_status cancel(pega_channel* channel, std::uint64_t user_data) {
 
 const pega_channel_table kChannelTable = {sizeof(pega_channel_table), 0, &open, &state, &submit, &close};
 const pega_ext_cancel kCancelTable = {sizeof(pega_ext_cancel), 0, &cancel};
+const pega_ext_notify kNotifyTable = backend_common::notify_table<&pega_device::mailbox>();
 
 }  // namespace host_backend

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device.hpp"
 
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -16,37 +15,10 @@ pega_device::~pega_device() {
     for (const auto& region : regions) {
         if (region->owned != nullptr) ::munmap(region->owned, region->length);
     }
-    for (const int fd : peers) ::close(fd);
-    for (const int fd : {event_fd, epoll_fd, listen_fd}) {
-        if (fd >= 0) ::close(fd);
-    }
+    if (event_fd >= 0) ::close(event_fd);
 }
 
 namespace host_backend {
-
-void CompletionRing::push(const pega_completion& record) {
-    if (count_ == ring_.size()) {
-        std::rotate(ring_.begin(), ring_.begin() + static_cast<std::ptrdiff_t>(head_), ring_.end());
-        head_ = 0;
-        ring_.resize(ring_.size() * 2);
-    }
-    ring_[(head_ + count_++) % ring_.size()] = record;
-}
-
-std::uint32_t CompletionRing::pop(pega_completion* out, std::uint32_t capacity) {
-    const std::uint32_t stride = out->size;
-    std::uint32_t taken = 0;
-    auto* bytes = reinterpret_cast<std::uint8_t*>(out);
-    while (taken < capacity && count_ != 0) {
-        auto* element = reinterpret_cast<pega_completion*>(bytes + static_cast<std::size_t>(taken) * stride);
-        element->size = stride;
-        pegaflow::backend::copy_out(element, ring_[head_]);
-        head_ = (head_ + 1) % ring_.size();
-        --count_;
-        ++taken;
-    }
-    return taken;
-}
 
 namespace {
 
@@ -57,11 +29,11 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
         device->armed = false;
         if (const std::uint32_t count = device->completions.pop(out, capacity); count != 0) return count;
     }
-    poll_sockets(device);
+    device->mailbox.poll();
     return 0;
 }
 
-int wait_fd(pega_device* device) { return device->epoll_fd; }
+int wait_fd(pega_device* device) { return device->mailbox.wait_fd(); }
 
 pega_status arm(pega_device* device) {
     std::uint64_t drained = 0;
@@ -96,16 +68,9 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
         }
     }
     device->event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    device->epoll_fd = ::epoll_create1(EPOLL_CLOEXEC);
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.fd = device->event_fd;
-    if (device->event_fd < 0 || device->epoll_fd < 0 ||
-        ::epoll_ctl(device->epoll_fd, EPOLL_CTL_ADD, device->event_fd, &event) != 0) {
-        return PEGA_NO_MEMORY;
-    }
-    const pega_status status = open_listener(device.get());
-    if (status != PEGA_OK) return status;
+    if (device->event_fd < 0) return PEGA_NO_MEMORY;
+    if (const pega_status status = device->mailbox.open("PGHADDR1"); status != PEGA_OK) return status;
+    if (!device->mailbox.watch(device->event_fd)) return PEGA_NO_MEMORY;
     start_workers(device.get());
     *out = device.release();
     return PEGA_OK;

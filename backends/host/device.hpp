@@ -10,39 +10,27 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <thread>
-#include <unordered_map>
 #include <vector>
 
+#include "common/mailbox.hpp"
+#include "common/record_queue.hpp"
+#include "common/shared_object.hpp"
 #include "pegaflow/abi/ext/cancel.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
 #include "pegaflow/backend.hpp"
-#include "shared_object.hpp"
 
 namespace host_backend {
 
 struct Batch;
+using backend_common::SharedObject;
 
 constexpr std::uint32_t kRegionType = 1;  // SharedObject types
 constexpr std::uint32_t kEventType = 2;
 constexpr std::uint32_t kDefaultDepth = 64;
 constexpr std::uint32_t kMaxDepth = 4096;
 constexpr std::uint32_t kMaxThreads = 64;
-
-// A queue of completion records that allocates only when it is longer than ever before.
-class CompletionRing {
-public:
-    void push(const pega_completion& record);
-    std::uint32_t pop(pega_completion* out, std::uint32_t capacity);
-    bool empty() const noexcept { return count_ == 0; }
-
-private:
-    std::vector<pega_completion> ring_ = std::vector<pega_completion>(1024);
-    std::size_t head_ = 0;
-    std::size_t count_ = 0;
-};
 
 }  // namespace host_backend
 
@@ -64,15 +52,12 @@ struct pega_event {
 
 struct pega_channel {
     pega_device* device = nullptr;
-    int peer_fd = -1;  // notifications to another process; -1 = this device itself
-    std::atomic<bool> peer_lost{false};
+    backend_common::Peer peer;
     // Guarded by the device's mutex:
     bool closed = false;
     std::uint32_t in_flight = 0;
     std::vector<std::unique_ptr<host_backend::Batch>> slots;
     std::vector<host_backend::Batch*> free;
-
-    ~pega_channel();
 };
 
 struct pega_device {
@@ -86,19 +71,12 @@ struct pega_device {
     bool armed = false;
     std::vector<host_backend::Batch*> runnable[3];  // by priority, urgent last; a vector keeps its memory, a list would not
     std::vector<host_backend::Batch*> parked;       // wait for an event or for room in a peer's socket
-    host_backend::CompletionRing completions;
+    backend_common::RecordQueue completions;
     std::vector<std::unique_ptr<pega_channel>> channels;
     std::vector<std::unique_ptr<pega_region>> regions;
 
-    std::mutex notify_mutex;
-    std::unordered_map<std::uint32_t, std::uint64_t> arrived;    // guarded by notify_mutex
-    std::vector<int> peers;                                      // accepted sockets; the polling thread's
-    std::unordered_map<int, std::vector<std::uint8_t>> partial;  // bytes of a value that came in pieces; likewise
-
+    backend_common::Mailbox mailbox;
     int event_fd = -1;
-    int epoll_fd = -1;
-    int listen_fd = -1;
-    std::string address;  // of listen_fd, in the abstract namespace, without the leading zero
     std::vector<std::thread> threads;
 
     ~pega_device();
@@ -124,15 +102,5 @@ void stop_workers(pega_device* device);
 void schedule(pega_device& device, Batch& batch);
 // Ends a batch early as far as it has not started. The mutex is held.
 void cancel_batch(pega_device& device, Batch& batch, int native_code);
-
-// Notifications (notify.cpp).
-pega_status open_listener(pega_device* device);
-std::vector<std::uint8_t> encode_address(const pega_device& device);
-pega_status connect_peer(pega_device* device, const void* address, std::uint64_t length, pega_channel* channel);
-// OK, RETRY (no room in the socket now) or PEER_LOST.
-pega_status send_value(pega_channel& channel, std::uint32_t value);
-void count_arrival(pega_device& device, std::uint32_t value);
-// Accepts peers and reads what they sent; from the polling thread.
-void poll_sockets(pega_device* device);
 
 }  // namespace host_backend

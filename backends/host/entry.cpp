@@ -46,12 +46,9 @@ pega_status capabilities(pega_device* device, pega_capabilities* out) {
 }
 
 pega_status address(pega_device* device, void* bytes, std::uint64_t capacity, std::uint64_t* length) {
-    if (device == nullptr || length == nullptr || (bytes == nullptr && capacity != 0)) return PEGA_INVALID;
-    const std::vector<std::uint8_t> encoded = encode_address(*device);
-    *length = encoded.size();
-    if (capacity < encoded.size()) return PEGA_NO_MEMORY;
-    std::memcpy(bytes, encoded.data(), encoded.size());
-    return PEGA_OK;
+    if (device == nullptr) return PEGA_INVALID;
+    const std::vector<std::uint8_t>& own = device->mailbox.address();
+    return pegaflow::backend::give_bytes(own.data(), own.size(), bytes, capacity, length);
 }
 
 const void* extension(pega_device*, const char* id) {

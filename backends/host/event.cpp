@@ -30,12 +30,9 @@ pega_status create(pega_device* device, std::uint32_t, pega_event** out) {
 pega_status wrap(pega_device*, void*, pega_event**) { return PEGA_UNSUPPORTED; }
 
 pega_status export_event(pega_event* event, void* bytes, std::uint64_t capacity, std::uint64_t* length) {
-    if (event == nullptr || length == nullptr || (bytes == nullptr && capacity != 0)) return PEGA_INVALID;
+    if (event == nullptr) return PEGA_INVALID;
     const std::vector<std::uint8_t> descriptor = event->shared.describe(kEventType);
-    *length = descriptor.size();
-    if (capacity < descriptor.size()) return PEGA_NO_MEMORY;
-    std::memcpy(bytes, descriptor.data(), descriptor.size());
-    return PEGA_OK;
+    return pegaflow::backend::give_bytes(descriptor.data(), descriptor.size(), bytes, capacity, length);
 }
 
 pega_status import_event(pega_device* device, const void* bytes, std::uint64_t length, pega_event** out) {

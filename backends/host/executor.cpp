@@ -52,7 +52,7 @@ void end(pega_device& device, Batch& batch) {
 void complete(pega_device& device, Batch& batch) {
     batch.copied = true;
     if (batch.status == PEGA_OK && batch.has_notify) {
-        const pega_status sent = send_value(*batch.channel, batch.notify_value);
+        const pega_status sent = device.mailbox.send(batch.channel->peer, batch.notify_value);
         if (sent == PEGA_RETRY) return device.parked.push_back(&batch);
         if (sent != PEGA_OK) batch.status = sent;
     }

@@ -86,13 +86,10 @@ pega_status info(pega_region* region, pega_region_info* out) {
 }
 
 pega_status export_descriptor(pega_region* region, void* bytes, std::uint64_t capacity, std::uint64_t* length) {
-    if (region == nullptr || length == nullptr || (bytes == nullptr && capacity != 0)) return PEGA_INVALID;
+    if (region == nullptr) return PEGA_INVALID;
     if (region->shared.data() == nullptr) return PEGA_UNSUPPORTED;
     const std::vector<std::uint8_t> descriptor = region->shared.describe(kRegionType);
-    *length = descriptor.size();
-    if (capacity < descriptor.size()) return PEGA_NO_MEMORY;
-    std::memcpy(bytes, descriptor.data(), descriptor.size());
-    return PEGA_OK;
+    return pegaflow::backend::give_bytes(descriptor.data(), descriptor.size(), bytes, capacity, length);
 }
 
 pega_status import_descriptor(pega_device* device, const void* bytes, std::uint64_t length, pega_region** out) {

@@ -3,13 +3,12 @@
 
 #include <algorithm>
 
+#include "common/batch_regions.hpp"
 #include "device.hpp"
 
 namespace nvme_backend {
 namespace {
 
-using pegaflow::backend::in_range;
-using pegaflow::backend::side_in_range;
 using pegaflow::backend::span_at;
 
 // One side is a file, the other one host memory; the side that is written may be.
@@ -19,45 +18,13 @@ bool usable(const pega_region* local, const pega_region* remote, const pega_devi
     return ((op == PEGA_OP_READ ? local : remote)->flags & PEGA_REGION_READ_ONLY) == 0;
 }
 
-std::uint64_t largest(const std::uint64_t* values, std::uint64_t count) noexcept {
-    std::uint64_t max = 0;
-    for (std::uint64_t i = 0; i < count; ++i) max = std::max(max, values[i]);
-    return max;
-}
-
 }  // namespace
 
-pega_status Batch::check_spans(const pega_batch& from) const noexcept {
-    if (from.span_count != 0 && (from.spans == nullptr || from.span_size < sizeof(pega_span))) return PEGA_INVALID;
-    if (from.index_count != 0 && (from.local_index == nullptr || from.remote_index == nullptr)) return PEGA_INVALID;
-    const std::uint64_t max_local = largest(from.local_index, from.index_count);
-    const std::uint64_t max_remote = largest(from.remote_index, from.index_count);
-    for (std::uint64_t i = 0; i < from.span_count; ++i) {
-        const pega_span& s = span_at(from, i);
-        if (!usable(s.local_region, s.remote_region, channel->device, from.op) || s.segments == 0) return PEGA_INVALID;
-        if (from.index_count == 0) continue;
-        if (!side_in_range({s.local_base, s.local_stride, s.local_segment_stride}, max_local, s.segments, s.page_bytes,
-                           s.local_region->length) ||
-            !side_in_range({s.remote_base, s.remote_stride, s.remote_segment_stride}, max_remote, s.segments, s.page_bytes,
-                           s.remote_region->length)) {
-            return PEGA_INVALID;
-        }
-    }
-    return PEGA_OK;
-}
-
-pega_status Batch::check_flat(const pega_batch& from) const noexcept {
-    if (!usable(from.local_region, from.remote_region, channel->device, from.op)) return PEGA_INVALID;
-    if (from.flat_count != 0 && (from.local_offsets == nullptr || from.remote_offsets == nullptr || from.lengths == nullptr)) {
-        return PEGA_INVALID;
-    }
-    for (std::uint64_t i = 0; i < from.flat_count; ++i) {
-        if (!in_range(from.local_offsets[i], from.lengths[i], from.local_region->length) ||
-            !in_range(from.remote_offsets[i], from.lengths[i], from.remote_region->length)) {
-            return PEGA_INVALID;
-        }
-    }
-    return PEGA_OK;
+pega_status Batch::check(const pega_batch& from) const noexcept {
+    const auto both = [&](const pega_region* local, const pega_region* remote) {
+        return usable(local, remote, channel->device, from.op);
+    };
+    return backend_common::check_batch(from, both, [](const pega_region* region) { return region->length; });
 }
 
 pega_status Batch::take_options(const pega_batch& from) noexcept {
@@ -75,10 +42,9 @@ pega_status Batch::take_options(const pega_batch& from) noexcept {
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     channel = owner;
     if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
-    if (from.format != PEGA_FORMAT_SPANS && from.format != PEGA_FORMAT_FLAT) return PEGA_INVALID;
     const pega_status options = take_options(from);
     if (options != PEGA_OK) return options;
-    const pega_status checked = from.format == PEGA_FORMAT_FLAT ? check_flat(from) : check_spans(from);
+    const pega_status checked = check(from);
     if (checked != PEGA_OK) return checked;
     batch = from;
     batch.options = nullptr;
@@ -106,15 +72,7 @@ void Batch::pin_regions(bool pin) noexcept {
             region->in_flight.fetch_sub(1, std::memory_order_acq_rel);
         }
     };
-    if (batch.format == PEGA_FORMAT_FLAT) {
-        count(batch.local_region);
-        count(batch.remote_region);
-        return;
-    }
-    for (std::uint64_t i = 0; i < batch.span_count; ++i) {
-        count(span_at(batch, i).local_region);
-        count(span_at(batch, i).remote_region);
-    }
+    backend_common::for_each_region(batch, count);
 }
 
 std::uint64_t Batch::pages_of(std::uint64_t span) const noexcept {

@@ -64,8 +64,7 @@ struct Batch {
 
 private:
     pega_status take_options(const pega_batch& from) noexcept;
-    pega_status check_spans(const pega_batch& from) const noexcept;
-    pega_status check_flat(const pega_batch& from) const noexcept;
+    pega_status check(const pega_batch& from) const noexcept;
     std::uint64_t pages_of(std::uint64_t span) const noexcept;
 };
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "batch.hpp"
+#include "common/record_queue.hpp"
 #include "file.hpp"
 #include "operation.hpp"
 #include "options.hpp"
@@ -32,19 +33,6 @@ constexpr std::uint32_t kDefaultDepth = 64;
 constexpr std::uint32_t kMaxBatches = 4096;
 constexpr std::uint32_t kBounces = 32;
 constexpr std::uint64_t kPage = 4096;
-
-// A queue of completion records that allocates only when it is longer than ever before.
-class RecordQueue {
-public:
-    void push(const pega_completion& record);
-    std::uint32_t pop(pega_completion* out, std::uint32_t capacity);
-    bool empty() const noexcept { return count_ == 0; }
-
-private:
-    std::vector<pega_completion> ring_ = std::vector<pega_completion>(1024);
-    std::size_t head_ = 0;
-    std::size_t count_ = 0;
-};
 
 // Something that only the ring's thread may do to its tables.
 struct TableChange {
@@ -122,7 +110,7 @@ struct pega_device {
     std::vector<nvme_backend::Batch*> active;       // all that were taken and have not ended
     std::vector<nvme_backend::Batch*> ended;        // reported, not yet given back
     std::vector<nvme_backend::Batch*> unsynced;     // landed, and no operation was free to flush its files
-    nvme_backend::RecordQueue records;
+    backend_common::RecordQueue records;
     std::unique_ptr<nvme_backend::Operation[]> operations;
     std::vector<nvme_backend::Operation*> free_operations;
     std::vector<nvme_backend::Operation*> again;  // to be handed in anew

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Fails on an include that points up or sideways; modules and the Python package may see only the installed headers."""
+"""Fails on an include that points up or sideways; modules and the Python package may see only the installed headers,
+back ends also the sources that they share (backends/common)."""
 
 import pathlib
 import re
@@ -22,6 +23,10 @@ def allowed(path: pathlib.Path, target: str) -> bool:
         if first in LAYERS:
             return LAYERS.index(first) <= LAYERS.index(layer)
         return first == "pegaflow" or "/" not in target
+    if parts[0] == "backends" and first == "common":
+        return (ROOT / "backends" / target).exists()
+    if parts[:2] == ("backends", "common"):
+        return first == "pegaflow"
     if parts[0] in ("backends", "plugins", "python"):
         return first == "pegaflow" or (path.parent / target).exists()
     if parts[0] == "tools" and parts[1] == "conformance":

@@ -75,9 +75,13 @@ function(pega_loadable target)
   set_property(GLOBAL APPEND PROPERTY PEGA_LOADABLES ${target})
 endfunction()
 
-# pega_backend(name SOURCES ... [DEPS ...]) - backends/<name>, file pegaflow-backend-<name>.so
+# pega_backend(name SOURCES ... [COMMON ...] [DEPS ...]) - backends/<name>, file pegaflow-backend-<name>.so. COMMON names sources of
+# backends/common, which the back end compiles in for itself alone.
 function(pega_backend name)
-  pega_loadable(pegaflow-backend-${name} ${ARGN})
+  cmake_parse_arguments(B "" "" "SOURCES;COMMON;DEPS" ${ARGN})
+  list(TRANSFORM B_COMMON PREPEND ${PROJECT_SOURCE_DIR}/backends/common/)
+  pega_loadable(pegaflow-backend-${name} SOURCES ${B_SOURCES} ${B_COMMON} DEPS ${B_DEPS})
+  target_include_directories(pegaflow-backend-${name} PRIVATE ${PROJECT_SOURCE_DIR}/backends)
 endfunction()
 
 # pega_plugin(name SOURCES ... [DEPS ...]) - file pegaflow-plugin-<name>.so

@@ -18,6 +18,8 @@ namespace engine {
 constexpr auto kWatchInterval = std::chrono::milliseconds(20);
 constexpr std::uint64_t kDefaultBlockBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kNoScope = UINT64_MAX;
+constexpr std::size_t kDigestBlocks = 64;                       // taken at once by the digest thread,
+constexpr std::uint64_t kDigestBytes = std::uint64_t{8} << 20;  // and no more when they are this large
 
 std::uint64_t OperationTable::add(std::shared_ptr<Operation> operation) {
     const std::lock_guard lock(mutex_);
@@ -125,14 +127,14 @@ void Engine::State::blocks_complete(std::vector<BlockRef> blocks, std::uint64_t 
     if (!options.digests || blocks.empty()) return;
     const std::lock_guard lock(background_mutex);
     undigested.insert(undigested.end(), std::make_move_iterator(blocks.begin()), std::make_move_iterator(blocks.end()));
-    background_changed.notify_all();
+    digest_wanted.notify_one();
 }
 
 bool Engine::State::wait_for_digest() {
     std::unique_lock lock(background_mutex);
     if (stop || (undigested.empty() && digesting == 0)) return false;
     const std::uint64_t seen = digests_done;
-    background_changed.wait(lock, [&] { return stop || digests_done != seen; });
+    digests_changed.wait(lock, [&] { return stop || digests_done != seen; });
     return !stop;
 }
 
@@ -150,26 +152,31 @@ bool Engine::State::verify(Block& block) {
 }
 
 void Engine::State::run_digests() {
+    std::vector<BlockRef> batch;
     std::unique_lock lock(background_mutex);
     for (;;) {
-        background_changed.wait_for(lock, std::chrono::seconds(1), [&] { return stop || !undigested.empty(); });
+        digest_wanted.wait_for(lock, std::chrono::seconds(1), [&] { return stop || !undigested.empty(); });
         digest_heartbeat.beat();
         if (stop) return;
-        if (undigested.empty()) continue;
-        BlockRef block = std::move(undigested.front());
-        undigested.pop_front();
-        ++digesting;
+        for (std::uint64_t bytes = 0;
+             !undigested.empty() && bytes < engine::kDigestBytes && batch.size() < engine::kDigestBlocks;) {
+            bytes += undigested.front()->footprint();
+            batch.push_back(std::move(undigested.front()));
+            undigested.pop_front();
+        }
+        digesting = batch.size();
         lock.unlock();
-        std::vector<std::uint32_t> digests;
-        for (const engine::Page& page : block->pages) digests.push_back(base::crc32c(pool->base() + page.offset, page.bytes));
-        block->digests = std::move(digests);
-        block->digested.store(true, std::memory_order_release);
-        if (tier) tier->offer(block);
-        block = {};
+        for (BlockRef& block : batch) {
+            for (const engine::Page& page : block->pages)
+                block->digests.push_back(base::crc32c(pool->base() + page.offset, page.bytes));
+            block->digested.store(true, std::memory_order_release);
+            if (tier) tier->offer(block);
+            block = {};
+        }
         lock.lock();
-        --digesting;
-        ++digests_done;
-        background_changed.notify_all();
+        digests_done += std::exchange(digesting, 0);
+        batch.clear();
+        digests_changed.notify_all();
     }
 }
 
@@ -180,7 +187,7 @@ void Engine::State::run_watch() {
     auto swept = Clock::now();
     std::unique_lock lock(background_mutex);
     while (!stop) {
-        background_changed.wait_for(lock, engine::kWatchInterval, [&] { return stop; });
+        watch_stops.wait_for(lock, engine::kWatchInterval, [&] { return stop; });
         lock.unlock();
         watch_heartbeat.beat();
         const auto now = Clock::now();
@@ -222,7 +229,9 @@ void Engine::State::close(Clock::time_point deadline) {
     {
         const std::lock_guard lock(background_mutex);
         stop = true;
-        background_changed.notify_all();
+        digest_wanted.notify_all();
+        digests_changed.notify_all();
+        watch_stops.notify_all();
     }
     if (digest_thread.joinable()) digest_thread.join();
     if (watch_thread.joinable()) watch_thread.join();
@@ -351,7 +360,7 @@ Result<void> Engine::release(const LeaseId& lease) { return state_->leases.relea
 Result<void> Engine::flush() {
     State& s = *state_;
     std::unique_lock lock(s.background_mutex);
-    s.background_changed.wait(lock, [&] { return s.stop || (s.undigested.empty() && s.digesting == 0); });
+    s.digests_changed.wait(lock, [&] { return s.stop || (s.undigested.empty() && s.digesting == 0); });
     return {};
 }
 

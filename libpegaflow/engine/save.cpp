@@ -172,18 +172,12 @@ Result<std::vector<SaveList>> make_lists(const Instance& instance, const Worker&
     return lists;
 }
 
-std::vector<std::uint64_t> layer_bits(const SaveList& list, std::uint32_t layers) {
-    std::vector<std::uint64_t> bits((layers + 63) / 64);
-    for (const std::uint32_t number : list.numbers) bits[number / 64] |= std::uint64_t{1} << (number % 64);
-    return bits;
-}
-
 // Claims the blocks of a list; claims with equal layers come together. kNoMemory when there are no pages for them.
 Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveList& list) {
     Engine::State& state = op.state;
     const GroupShape& shape = instance.layout.shapes[list.group];
     const GroupShape::Shard& shard = shape.shards[list.shard];
-    const std::vector<std::uint64_t> wanted = layer_bits(list, shard.layers);
+    const LayerSet wanted(list.numbers);
     const std::int64_t now = op.started.time_since_epoch().count();
     std::uint64_t missing = 0;
     for (const std::string_view hash : list.hashes)
@@ -238,7 +232,7 @@ Result<void> build_transfer(SavePart& part, const Instance& instance, const Work
     if (event != nullptr) part.transfer.wait_event(event);
     for (std::size_t i = 0; i < list.layers.size(); ++i) {
         const std::uint32_t number = list.numbers[i];
-        if ((part.claims.front().layers[number / 64] >> (number % 64) & 1) == 0) continue;
+        if (!part.claims.front().layers.has(number)) continue;
         const LayerGeometry& g = list.layers[i]->geometry;
         part.transfer.span({list.layers[i]->region->handle(), pool->handle(), list.layers[i]->base, g.block_stride,
                             g.segment_stride, shard.layers[number].offset, 1, g.segment_bytes, g.segment_bytes, g.segments, 0});

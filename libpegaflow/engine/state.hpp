@@ -104,7 +104,9 @@ struct Engine::State final : engine::TierHost {
 
     // Digests and time: two background threads.
     std::mutex background_mutex;
-    std::condition_variable background_changed;
+    std::condition_variable digest_wanted;    // for the digest thread: work, or the end
+    std::condition_variable digests_changed;  // for those who wait for digests
+    std::condition_variable watch_stops;
     std::deque<engine::BlockRef> undigested;  // guarded by background_mutex
     std::uint64_t digesting = 0;              // guarded by background_mutex
     std::uint64_t digests_done = 0;           // guarded by background_mutex

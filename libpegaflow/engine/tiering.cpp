@@ -68,7 +68,7 @@ BlockRef Engine::State::make_block(const BlockKey& key, std::span<const std::uin
 
 void Engine::State::wait_for_digests(Clock::time_point deadline) {
     std::unique_lock lock(background_mutex);
-    background_changed.wait_until(lock, deadline, [this] { return stop || (undigested.empty() && digesting == 0); });
+    digests_changed.wait_until(lock, deadline, [this] { return stop || (undigested.empty() && digesting == 0); });
 }
 
 void Engine::State::offer_again(const std::vector<BlockRef>& blocks) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // api.cpp - a libcuda for machines without a GPU: the functions that the cuda back end calls, over host memory. Streams are
-// threads and run beside the caller, so that missing waits show. PEGAFLOW_FAKE_GPUS says how many GPUs there are (2).
+// threads and run beside the caller, so that missing waits show. PEGAFLOW_FAKE_GPUS says how many GPUs there are (2),
+// PEGAFLOW_FAKE_PEERS=off keeps them from each other's memory.
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -30,12 +31,18 @@ int devices() {
     return text != nullptr ? std::atoi(text) : 2;
 }
 
+// PEGAFLOW_FAKE_PEERS=off: GPUs that cannot reach each other's memory.
+bool peers_allowed() {
+    const char* text = std::getenv("PEGAFLOW_FAKE_PEERS");
+    return text == nullptr || std::strcmp(text, "off") != 0;
+}
+
 struct EventHandle {
     SharedEvent event = std::make_shared<Event>();
 };
 
 Stream& stream_of(void* handle) {
-    static Stream default_stream;
+    static Stream default_stream(0);
     return handle == nullptr ? default_stream : *static_cast<Stream*>(handle);
 }
 
@@ -78,7 +85,13 @@ Result cuDeviceGetAttribute(int* out, int attribute, int) {
     }
     return kSuccess;
 }
-Result cuDeviceCanAccessPeer(int* out, int, int) { return *out = 1, kSuccess; }
+Result cuDeviceCanAccessPeer(int* out, int device, int other) { return *out = peers_allowed() && device != other, kSuccess; }
+Result cuCtxEnablePeerAccess(void* context, unsigned) {
+    if (contexts.empty()) return kInvalidContext;
+    if (!peers_allowed()) return cuda_backend::kPeerAccessUnsupported;
+    const int other = static_cast<int>(reinterpret_cast<std::intptr_t>(context)) - 1;
+    return Memory::instance().enable_peer(contexts.back() - 1, other) ? kSuccess : cuda_backend::kPeerAccessAlreadyEnabled;
+}
 Result cuDevicePrimaryCtxRetain(void** out, int device) {
     *out = reinterpret_cast<void*>(static_cast<std::intptr_t>(device + 1));
     return kSuccess;
@@ -122,8 +135,15 @@ Result cuPointerGetAttribute(void* out, int attribute, DevicePointer pointer) {
 Result cuIpcGetMemHandle(IpcHandle* out, DevicePointer pointer) {
     return Memory::instance().export_handle(pointer, out) ? kSuccess : kInvalidValue;
 }
-Result cuIpcOpenMemHandle_v2(DevicePointer* out, IpcHandle handle, unsigned) {
-    return Memory::instance().open_handle(handle, out) ? kSuccess : kInvalidValue;
+Result cuIpcOpenMemHandle_v2(DevicePointer* out, IpcHandle handle, unsigned flags) {
+    if (contexts.empty()) return kInvalidContext;
+    const int device = contexts.back() - 1;
+    const int owner = Memory::instance().owner_of(handle);
+    if (owner < 0) return kInvalidContext;  // of this process: the driver refuses those
+    if (owner != device && !peers_allowed()) return cuda_backend::kPeerAccessUnsupported;
+    if (!Memory::instance().open_handle(handle, out)) return kInvalidValue;
+    if ((flags & cuda_backend::kIpcLazyEnablePeerAccess) != 0) Memory::instance().enable_peer(device, owner);
+    return kSuccess;
 }
 Result cuIpcCloseMemHandle(DevicePointer pointer) { return cuMemFree_v2(pointer); }
 // Events between processes are not faked.
@@ -132,7 +152,7 @@ Result cuIpcOpenEventHandle(void**, IpcHandle) { return 801; }
 
 Result cuStreamCreateWithPriority(void** out, unsigned, int) {
     if (contexts.empty()) return kInvalidContext;
-    return *out = new Stream, kSuccess;
+    return *out = new Stream(contexts.back() - 1), kSuccess;
 }
 Result cuStreamDestroy_v2(void* stream) { return delete static_cast<Stream*>(stream), kSuccess; }
 Result cuStreamSynchronize(void* stream) { return stream_of(stream).synchronize(), kSuccess; }
@@ -187,7 +207,8 @@ Result cuLaunchKernel(void* function, unsigned grid, unsigned, unsigned, unsigne
     const auto job = *static_cast<const cuda_backend::Job*>(parameters[0]);
     const unsigned stages = kernel == Kernel::kBulk8 ? 8 : 4;
     if (kernel != Kernel::kVector && shared < block / 32 * stages * job.stage_bytes) return kInvalidValue;
-    stream_of(stream).push([kernel, job] { run_job(kernel, job); });
+    const int device = stream_of(stream).device;
+    stream_of(stream).push([=] { run_job(kernel, job, device); });
     return kSuccess;
 }
 Result cuGetErrorString(Result, const char** out) { return *out = "an error of the fake driver", kSuccess; }

@@ -33,7 +33,7 @@ cuda_backend::Pair pair_at(const cuda_backend::Job& job, unsigned block) {
 
 }  // namespace
 
-void run_job(Kernel kernel, const cuda_backend::Job& job) {
+void run_job(Kernel kernel, const cuda_backend::Job& job, int device) {
     const bool bulk = kernel != Kernel::kVector;
     must(job.group >= 1 && job.group <= 32, "a group outside 1 to 32");
     must(job.lengths == nullptr || job.tile_count == 1, "lengths beside several tiles");
@@ -49,6 +49,8 @@ void run_job(Kernel kernel, const cuda_backend::Job& job) {
             must(!bulk || (bytes != 0 && bytes <= job.stage_bytes), "a copy that does not fit its stage");
             must(Memory::instance().whole(a, bytes) && Memory::instance().whole(b, bytes),
                  "a range that leaves its allocation");
+            must(Memory::instance().reachable(device, a) && Memory::instance().reachable(device, b),
+                 "memory of a GPU that its own has no peer access to");
             std::memcpy(reinterpret_cast<void*>(to_a ? a : b), reinterpret_cast<const void*>(to_a ? b : a), bytes);
         }
     }

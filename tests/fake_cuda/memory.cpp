@@ -106,6 +106,27 @@ bool Memory::open_handle(const IpcHandle& handle, DevicePointer* out) {
     return true;
 }
 
+int Memory::owner_of(const IpcHandle& handle) {
+    Content content{};
+    std::memcpy(&content, handle.bytes, sizeof content);
+    content.name[sizeof content.name - 1] = 0;
+    const std::string own = "/pega_fake_cuda_" + std::to_string(::getpid()) + "_";
+    return std::string(content.name).starts_with(own) ? -1 : content.device;
+}
+
+bool Memory::enable_peer(int device, int other) {
+    const std::lock_guard lock(mutex_);
+    return peers_.insert({device, other}).second;
+}
+
+bool Memory::reachable(int device, DevicePointer pointer) {
+    DevicePointer base = 0;
+    Allocation allocation;
+    if (!find(pointer, &base, &allocation) || allocation.device == device) return true;
+    const std::lock_guard lock(mutex_);
+    return peers_.contains({device, allocation.device});
+}
+
 bool Memory::whole(DevicePointer pointer, std::size_t length) {
     DevicePointer base = 0;
     Allocation allocation;

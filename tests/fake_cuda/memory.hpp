@@ -6,7 +6,9 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <set>
 #include <string>
+#include <utility>
 
 #include "driver.hpp"
 
@@ -32,12 +34,19 @@ public:
     bool find(DevicePointer pointer, DevicePointer* base, Allocation* out);
     bool export_handle(DevicePointer pointer, IpcHandle* out);
     bool open_handle(const IpcHandle& handle, DevicePointer* out);
+    // The GPU whose memory it names, or -1 when that is memory of this process.
+    static int owner_of(const IpcHandle& handle);
+    // False when it was on before.
+    bool enable_peer(int device, int other);
+    // Whether kernels of `device` may touch the address: its own memory, host memory, or a peer's after enable_peer.
+    bool reachable(int device, DevicePointer pointer);
     // True when [pointer, pointer + length) is GPU memory of one allocation, or lies in no allocation at all.
     bool whole(DevicePointer pointer, std::size_t length);
 
 private:
     std::mutex mutex_;
     std::map<DevicePointer, Allocation> allocations_;
+    std::set<std::pair<int, int>> peers_;
     std::uint64_t next_ = 0;
 };
 

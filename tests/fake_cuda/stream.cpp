@@ -31,7 +31,7 @@ void Event::wait(std::uint64_t number) {
     changed_.wait(lock, [&] { return reached_ >= number; });
 }
 
-Stream::Stream() : thread_([this] { run(); }) {}
+Stream::Stream(int gpu) : device(gpu), thread_([this] { run(); }) {}
 
 Stream::~Stream() {
     {

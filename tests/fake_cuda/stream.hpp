@@ -30,10 +30,11 @@ private:
 
 class Stream {
 public:
-    Stream();
+    explicit Stream(int gpu);
     ~Stream();  // runs what is queued
     void push(std::function<void()> work);
     void synchronize();
+    const int device;
 
 private:
     void run();

@@ -9,11 +9,13 @@
 #include <thread>
 
 #include "tools/conformance/fixture.hpp"
+#include "tools/conformance/peer_process.hpp"
 
 namespace pegaflow::conformance {
 namespace {
 
 const std::vector<std::uint64_t> kZero = {0};
+constexpr std::uint64_t kPeerSeed = 99;
 
 std::vector<std::uint8_t> descriptor_of(Fixture& f, pega_region* region) {
     std::vector<std::uint8_t> bytes(4096);
@@ -118,11 +120,12 @@ void bad_addresses_are_refused(Fixture& f) {
     PEGA_EXPECT(f.m.channel->open(f.device, &params, &out) < 0, "a cut address");
 }
 
-// The child writes into the parent's region through the module, notifies, and goes.
-int child_process(const Options& options, const std::vector<std::uint8_t>& address,
-                  const std::vector<std::uint8_t>& descriptor) {
+}  // namespace
+
+// The other process writes into this one's region through the module, notifies, and goes.
+int run_peer(const Options& options, const PeerProcess::Bytes& address, const PeerProcess::Bytes& descriptor) {
     const Module module(options);
-    Fixture f(module, 99);
+    Fixture f(module, kPeerSeed);
     Memory local = f.local(65536);
     pega_region* remote = nullptr;
     if (f.m.region->import_descriptor(f.device, descriptor.data(), descriptor.size(), &remote) != PEGA_OK) return 2;
@@ -138,34 +141,18 @@ int child_process(const Options& options, const std::vector<std::uint8_t>& addre
     return f.m.region->unregister(remote) == PEGA_OK ? 0 : 4;
 }
 
-}  // namespace
-
-// Set by the runner: a child needs to load the module afresh.
-extern Options current_options;
-Options current_options;
+PeerProcess* current_peer = nullptr;
 
 namespace {
 
 void a_peer_process_writes_and_notifies(Fixture& f) {
     const auto* table = f.extension<pega_ext_notify>(PEGA_EXT_NOTIFY);
     if (!f.has(PEGA_CAP_PEERS) || table == nullptr) throw Skipped("no peers or no notify extension");
-    if (f.info.kind != PEGA_MEMORY_HOST) throw Skipped("a forked process cannot use this device");
 #if defined(__SANITIZE_THREAD__)
     throw Skipped("the thread sanitizer does not follow threads of a forked process");
 #endif
     pega_region* region = shared_region(f, 65536);
-    const std::vector<std::uint8_t> descriptor = descriptor_of(f, region);
-    const std::vector<std::uint8_t> address = address_of(f);
-    const pid_t child = ::fork();
-    PEGA_EXPECT(child >= 0, "fork");
-    if (child == 0) {
-        int code = 5;
-        try {
-            code = child_process(current_options, address, descriptor);
-        } catch (const std::exception&) {
-        }
-        ::_exit(code);
-    }
+    PEGA_EXPECT(current_peer != nullptr && current_peer->tell(address_of(f), descriptor_of(f, region)), "start the peer");
     const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (table->count(f.device, 8) == 0 && std::chrono::steady_clock::now() < limit) {
         pega_completion record{};
@@ -173,17 +160,14 @@ void a_peer_process_writes_and_notifies(Fixture& f) {
         f.m.completion->poll(f.device, &record, 1);
         std::this_thread::sleep_for(std::chrono::microseconds(100));
     }
-    int status = 0;
-    ::waitpid(child, &status, 0);
+    const int status = current_peer->wait();
     PEGA_EXPECT(WIFEXITED(status) && WEXITSTATUS(status) == 0, fmt::format("the peer ended with {}", status));
     PEGA_EXPECT(table->consume(f.device, 8, 1) == PEGA_OK, "the peer's value did not arrive");
-    pega_region_info info{};
-    info.size = sizeof info;
-    f.m.region->info(region, &info);
-    const auto* bytes = static_cast<const std::uint8_t*>(info.address);
-    bool all_same = true;
-    for (int i = 1; i < 65536; ++i) all_same = all_same && bytes[i] == bytes[0];
-    PEGA_EXPECT(!all_same, "the peer's bytes are not there");
+    Fixture twin(f.m, kPeerSeed);  // its first memory has the bytes that the peer's had
+    Memory written;
+    written.region = region;
+    written.shadow = twin.local(65536).shadow;
+    f.expect_same(written, "what the peer wrote");
     PEGA_EXPECT(f.m.region->unregister(region) == PEGA_OK, "unregister");
 }
 

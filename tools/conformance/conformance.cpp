@@ -2,14 +2,18 @@
 #include "tools/conformance/conformance.hpp"
 
 #include "tools/conformance/fixture.hpp"
+#include "tools/conformance/peer_process.hpp"
 
 namespace pegaflow::conformance {
 
-extern Options current_options;  // checks_peer.cpp
+// checks_peer.cpp
+int run_peer(const Options& options, const PeerProcess::Bytes& address, const PeerProcess::Bytes& descriptor);
+extern PeerProcess* current_peer;
 
 std::vector<CheckResult> run(const Options& options) {
     std::vector<CheckResult> results;
-    current_options = options;
+    PeerProcess peer([&](const auto& address, const auto& descriptor) { return run_peer(options, address, descriptor); });
+    current_peer = &peer;
     try {
         const Module module(options);
         if (module.backend == nullptr) {
@@ -37,6 +41,7 @@ std::vector<CheckResult> run(const Options& options) {
     } catch (const std::exception& what) {
         results.push_back({"load", Outcome::kFailed, what.what()});
     }
+    current_peer = nullptr;
     return results;
 }
 

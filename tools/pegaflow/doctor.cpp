@@ -152,6 +152,7 @@ void add_doctor(CLI::App& app, Context& context) {
     struct Arguments {
         bool json = false;
         bool quick = false;
+        bool calibrate = false;
         std::vector<std::string> search_path, ssd;
     };
     auto arguments = std::make_shared<Arguments>();
@@ -160,9 +161,12 @@ void add_doctor(CLI::App& app, Context& context) {
     verb.add_flag("--json", arguments->json, "Print JSON");
     verb.add_option("--search-path", arguments->search_path, "Further directories with back ends");
     verb.add_option("--ssd", arguments->ssd, "Check caches on SSD instead: directories, container files or block devices");
+    verb.add_flag("--calibrate", arguments->calibrate,
+                  "Measure the ways to copy of every GPU anew and show them as a table and a plot");
     verb.add_flag("--quick", arguments->quick, "With --ssd: tables only, no pages");
     verb.callback([arguments, &context] {
         if (!arguments->ssd.empty()) return doctor_ssd(arguments->ssd, !arguments->quick, arguments->json, context);
+        if (arguments->calibrate) return doctor_calibrate(arguments->search_path, arguments->json, context);
         std::vector<Finding> findings;
         check_memory(findings);
         check_io(findings);

@@ -25,6 +25,7 @@ int run(std::vector<std::string> arguments, std::ostream& out, std::ostream& err
     CLI::App& bench = *app.add_subcommand("bench", "Measure, against a limit measured in the same run");
     bench.require_subcommand(1);
     add_bench_transfer(bench, context);
+    add_bench_p2p(bench, context);
     add_bench_engine(bench, context);
     add_bench_nccl(bench, context);
     add_bench_rpc(bench, context);

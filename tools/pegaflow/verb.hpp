@@ -35,12 +35,15 @@ void add_doctor(CLI::App& app, Context& context);
 void add_demo(CLI::App& app, Context& context);
 void add_bench_engine(CLI::App& bench, Context& context);
 void add_bench_nccl(CLI::App& bench, Context& context);
+void add_bench_p2p(CLI::App& bench, Context& context);
 void add_bench_rpc(CLI::App& bench, Context& context);
 void add_bench_ssd(CLI::App& bench, Context& context);
 void add_bench_transfer(CLI::App& bench, Context& context);
 
 // The offline check of caches on SSD; `pages`: read every page as well.
 void doctor_ssd(const std::vector<std::string>& paths, bool pages, bool json, Context& context);
+// Measures each device's ways to copy anew, keeps the result for later starts, and shows it.
+void doctor_calibrate(const std::vector<std::string>& search_path, bool json, Context& context);
 
 // Runs the CLI; `arguments` are without the program's name. [any]
 int run(std::vector<std::string> arguments, std::ostream& out, std::ostream& err);

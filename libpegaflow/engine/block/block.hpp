@@ -6,9 +6,10 @@
 #include <cstdint>
 #include <memory>
 #include <utility>
-#include <vector>
 
 #include "engine/block/key.hpp"
+#include "engine/block/layer_set.hpp"
+#include "engine/block/small_array.hpp"
 
 namespace pegaflow::engine {
 
@@ -31,9 +32,9 @@ struct Page {
 
 enum class BlockState : std::uint8_t { kFilling, kResident, kGone };
 
-// Which layers of a shard are being copied, and which are there; one bit a layer.
+// Which layers of a shard are being copied or there, and which are there.
 struct ShardFill {
-    std::vector<std::uint64_t> claimed, filled;
+    LayerSet claimed, filled;
     std::uint32_t missing = 0;
 };
 
@@ -42,6 +43,8 @@ struct ShardFill {
 // references, marks of use, and the key as far as a hash of 32 bytes goes.
 struct alignas(64) Block {
     Block(const BlockKey& k, std::uint64_t h, PageOwner& o) : key(k), hash(h), owner(o) {}
+    static void* operator new(std::size_t bytes);
+    static void operator delete(void* memory) noexcept;
     ~Block() {
         for (const Page& page : pages) {
             if (page.offset != kNoPage) owner.free_page(page.offset, page.bytes);
@@ -72,13 +75,13 @@ struct alignas(64) Block {
     std::uint32_t order = 0;  // place in the order of eviction
     std::uint32_t shards_missing = 0;
     std::atomic<bool> digested{false};
-    std::vector<Page> pages;                       // by shard of the storage group
-    std::unique_ptr<std::vector<ShardFill>> fill;  // until sealed
+    SmallArray<Page> pages;      // by shard of the storage group
+    SmallArray<ShardFill> fill;  // one a page, until sealed
     std::int64_t birth_ns = 0;
-    std::uint64_t came = 0;              // tick when it became resident
-    std::uint64_t tag = 0;               // a policy plug-in's own word
-    std::vector<std::uint32_t> digests;  // one a page
-    std::atomic<bool> offered{false};    // a slower tier has it, or is about to
+    std::uint64_t came = 0;             // tick when it became resident
+    std::uint64_t tag = 0;              // a policy plug-in's own word
+    SmallArray<std::uint32_t> digests;  // one a page
+    std::atomic<bool> offered{false};   // a slower tier has it, or is about to
 };
 
 // A counted reference: while one exists, the block's pages stay. Cheap to move.

@@ -21,11 +21,11 @@
 
 namespace pegaflow::engine {
 
-// What a saver may copy of one block: the layers that it claimed, as bits.
+// What a saver may copy of one block: the layers that it claimed.
 struct FillClaim {
     BlockRef block;
-    std::vector<std::uint64_t> layers;  // empty = nothing to do: resident, or claimed by others
-    bool used_page = false;             // the page that was offered became the block's
+    LayerSet layers;         // empty = nothing to do: resident, or claimed by others
+    bool used_page = false;  // the page that was offered became the block's
 };
 
 // The shape of the blocks of one storage group: how many layers each shard has, and the bytes of its page.
@@ -60,7 +60,7 @@ public:
 
     // Claims the layers of `wanted` that nobody has or copies. A block that is new is made with `shape`. When the block has no
     // page for the shard yet, `page` becomes it. [any]
-    FillClaim claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard, std::span<const std::uint64_t> wanted,
+    FillClaim claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard, const LayerSet& wanted,
                     std::uint64_t page, std::int64_t now_ns);
     // The claimed layers are there. Returns true when the block became complete, and with that resident (or was refused
     // admission, then `admitted` is false and the block is gone). [any]
@@ -124,7 +124,12 @@ private:
     static void put(Table& table, Block* block);
     static void erase_slot(Shard& shard, const Block* block);
     template <class Visit>
-    static void each_block(const Shard& shard, Visit visit);
+    static void each_block(const Shard& shard, Visit visit) {
+        const Table& table = *shard.table.load(std::memory_order_relaxed);
+        for (std::size_t at = 0; at <= table.mask; ++at) {
+            if (Block* block = table.slots[at].block.load(std::memory_order_relaxed)) visit(block);
+        }
+    }
     void publish(const Shard& shard) noexcept;
     PolicyTime time() const noexcept;
     bool make_resident(Shard& shard, Block& block, bool wanted = false);

@@ -39,6 +39,17 @@ void copy_out(T* out, const T& value) {
     out->size = size;
 }
 
+// Gives `size` bytes to a caller who may have asked for their number only: how addresses and descriptors are told. OK, INVALID
+// (no length, or no room for the bytes), NO_MEMORY (the capacity is too small). [any]
+inline pega_status give_bytes(const void* from, std::uint64_t size, void* bytes, std::uint64_t capacity,
+                              std::uint64_t* length) noexcept {
+    if (length == nullptr || (bytes == nullptr && capacity != 0)) return PEGA_INVALID;
+    *length = size;
+    if (capacity < size) return PEGA_NO_MEMORY;
+    std::memcpy(bytes, from, size);
+    return PEGA_OK;
+}
+
 // True when [offset, offset + length) lies within `limit` bytes, without overflow. [any]
 inline bool in_range(std::uint64_t offset, std::uint64_t length, std::uint64_t limit) noexcept {
     return length <= limit && offset <= limit - length;

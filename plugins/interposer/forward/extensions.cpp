@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "device.hpp"
+#include "pegaflow/abi/ext/calibration.h"
 #include "pegaflow/abi/ext/cancel.h"
 
 namespace interposer {
@@ -65,6 +66,12 @@ pega_status discard(pega_region* region, std::uint64_t offset, std::uint64_t len
     return inner_extension<pega_ext_durable>(region->device, PEGA_EXT_DURABLE)->discard(region->inner, offset, length);
 }
 
+pega_status rates(pega_device* device, pega_path_rate* out, std::uint32_t capacity, std::uint32_t* count) {
+    if (device == nullptr) return PEGA_INVALID;
+    return inner_extension<pega_ext_calibration>(device, PEGA_EXT_CALIBRATION)->rates(device->device, out, capacity, count);
+}
+
+constexpr pega_ext_calibration kCalibration = {sizeof(pega_ext_calibration), 0, &rates};
 constexpr pega_ext_durable kDurable = {sizeof(pega_ext_durable), 0, &flush, &discard};
 constexpr pega_ext_cancel kCancel = {sizeof(pega_ext_cancel), 0, &cancel};
 constexpr pega_ext_notify kNotify = {sizeof(pega_ext_notify), 0, &notify_count, &notify_consume};
@@ -80,6 +87,7 @@ const void* extension(pega_device* device, const char* id) {
     if (std::strcmp(id, PEGA_EXT_NOTIFY) == 0) return &kNotify;
     if (std::strcmp(id, PEGA_EXT_STREAM) == 0) return &kStream;
     if (std::strcmp(id, PEGA_EXT_DURABLE) == 0) return &kDurable;
+    if (std::strcmp(id, PEGA_EXT_CALIBRATION) == 0) return &kCalibration;
     return nullptr;
 }
 

@@ -42,7 +42,7 @@ json::object to_json(const Together& t) {
 
 json::object to_json(const Report& report, const Row& row) {
     const Geometry& g = row.shape.geometry;
-    json::object out{{"path", report.path},
+    json::object out{{"path", row.direction},
                      {"backend", row.path},
                      {"preset", g.name},
                      {"block_bytes", g.page()},
@@ -51,7 +51,8 @@ json::object to_json(const Report& report, const Row& row) {
                      {"blocks", row.shape.blocks},
                      {"bytes", row.shape.bytes()},
                      {"layout", report.layout},
-                     {"pct_of_peak", row.percent(report)}};
+                     {"pct_of_peak", row.percent(report)},
+                     {"peak_bytes_per_s", is_together(row) ? report.both_peak : row.peak}};
     if (is_together(row)) {
         out["together"] = to_json(row.together);
         return out;
@@ -64,7 +65,7 @@ json::object to_json(const Report& report, const Row& row) {
                                       {"cv_pct", cv_percent(p.rates)},
                                       {"samples", json::array(p.rates.begin(), p.rates.end())}};
     out["solo_time_us"] = times(p.solo_us);
-    out["solo_pct_of_peak"] = 100 * static_cast<double>(row.shape.bytes()) / percentile(p.solo_us, 0.5) * 1e6 / report.peak;
+    out["solo_pct_of_peak"] = 100 * static_cast<double>(row.shape.bytes()) / percentile(p.solo_us, 0.5) * 1e6 / row.peak;
     out["submit_us"] = times(p.submit_us);
     out["submit_ns_per_fragment"] = percentile(p.submit_us, 0.5) * 1000 / fragments;
     out["verified"] = p.verified;
@@ -92,12 +93,13 @@ double Row::rate() const {
 }
 
 double Row::percent(const Report& report) const {
-    return 100 * rate() / (together.copies.bytes_per_second.empty() ? report.peak : report.both_peak);
+    return 100 * rate() / (together.copies.bytes_per_second.empty() ? peak : report.both_peak);
 }
 
 void print_header(const Report& r, std::ostream& out) {
-    out << fmt::format("# pegaflow bench {}  v{}  {} ({})  layout {}  verify {}\n", r.path, PEGAFLOW_VERSION, r.device.name,
-                       r.device.text, r.layout, r.verify ? "on" : "OFF");
+    out << fmt::format("# pegaflow bench {}  v{}  {} ({})  {}layout {}  verify {}\n", r.path, PEGAFLOW_VERSION, r.device.name,
+                       r.device.text, r.peer.empty() ? "" : "other process " + r.peer + "  ", r.layout,
+                       r.verify ? "on" : "OFF");
     out << fmt::format("# peak (large copies, measured): {:.2f} GB/s", r.peak / 1e9);
     if (r.both_peak != 0) out << fmt::format("; both directions at once {:.2f} GB/s", r.both_peak / 1e9);
     out << "\n";
@@ -140,9 +142,10 @@ void print_csv_header(std::ostream& out) {
 }
 
 void print_csv_row(const Report& r, const Row& row, std::ostream& out) {
-    out << fmt::format("{},{},{},{},{:.0f},{:.2f},{:.2f},{:.2f},{:.2f},{}\n", r.path, row.path, row.shape.geometry.fragment,
-                       row.shape.bytes(), row.rate(), row.percent(r), percentile(row.point.solo_us, 0.5),
-                       percentile(row.point.solo_us, 0.99), percentile(row.point.submit_us, 0.5), row.point.wrong_bytes);
+    out << fmt::format("{},{},{},{},{:.0f},{:.2f},{:.2f},{:.2f},{:.2f},{}\n", row.direction, row.path,
+                       row.shape.geometry.fragment, row.shape.bytes(), row.rate(), row.percent(r),
+                       percentile(row.point.solo_us, 0.5), percentile(row.point.solo_us, 0.99),
+                       percentile(row.point.submit_us, 0.5), row.point.wrong_bytes);
 }
 
 std::string to_json(const Report& report) {
@@ -151,16 +154,18 @@ std::string to_json(const Report& report) {
     json::array rows;
     for (const Row& row : report.rows) rows.push_back(to_json(report, row));
     json::object peak{{"measured_bytes_per_s", report.peak}, {"method", "large copies by the copy engine, pipelined"}};
+    json::object env{{"kernel", system.release},
+                     {"processors", ::sysconf(_SC_NPROCESSORS_ONLN)},
+                     {"device", report.device.text},
+                     {"uuid", report.device.uuid},
+                     {"numa_node", report.device.numa_node}};
+    if (!report.peer.empty()) env["peer"] = report.peer;
     if (report.both_peak != 0) peak["both_directions_bytes_per_s"] = report.both_peak;
     return json::serialize(json::object{{"schema", "pegaflow.bench"},
                                         {"schema_version", 1},
                                         {"tool", json::object{{"version", PEGAFLOW_VERSION}}},
                                         {"command", json::array(report.command.begin(), report.command.end())},
-                                        {"env", json::object{{"kernel", system.release},
-                                                             {"processors", ::sysconf(_SC_NPROCESSORS_ONLN)},
-                                                             {"device", report.device.text},
-                                                             {"uuid", report.device.uuid},
-                                                             {"numa_node", report.device.numa_node}}},
+                                        {"env", std::move(env)},
                                         {"peak", std::move(peak)},
                                         {"results", std::move(rows)}});
 }
@@ -176,7 +181,7 @@ Result<void> compare_with(const Report& report, const std::string& file, Context
     for (const Row& row : report.rows) {
         for (const json::value& before : old.at("results").as_array()) {
             const json::object* o = before.if_object();
-            if (o == nullptr || !o->contains("bytes_per_s") || json::value_to<std::string>(o->at("path")) != report.path ||
+            if (o == nullptr || !o->contains("bytes_per_s") || json::value_to<std::string>(o->at("path")) != row.direction ||
                 json::value_to<std::string>(o->at("backend")) != row.path ||
                 json::value_to<std::string>(o->at("layout")) != report.layout ||
                 o->at("fragment_bytes").to_number<std::uint64_t>() != row.shape.geometry.fragment ||

@@ -24,15 +24,19 @@ struct Row {
     Shape shape;
     Point point;
     Together together;
+    // Set when the row is added: the report's, which change with the direction.
+    std::string direction = {};
+    double peak = 0;
 
     double rate() const;  // bytes per second: pipelined median, or the sum of both directions
     double percent(const Report& report) const;
 };
 
 struct Report {
-    std::string path;  // "d2h", "h2d", "p2p"
+    std::string path;  // "d2h", "h2d", "p2p-read", "p2p-write"
     std::string layout;
     DeviceInfo device;
+    std::string peer;  // the other process's device; "" = there is none
     std::vector<std::string> command;
     double peak = 0;       // bytes per second of large copies in this direction
     double both_peak = 0;  // of large copies in both directions at once, their sum

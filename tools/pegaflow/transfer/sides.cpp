@@ -18,29 +18,33 @@ Result<std::string> choose_device(const FabricOptions& options, const std::strin
     return chosen->name;
 }
 
-Result<Sides> Sides::open(const FabricOptions& options, const std::string& device, std::uint64_t bytes) {
+Result<Sides> Sides::open(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
+                          std::uint64_t staging_bytes) {
     Sides s;
     PEGA_ASSIGN(s.fabric_, Fabric::open(options));
     PEGA_ASSIGN(s.device_, s.fabric_->device(device));
     PEGA_ASSIGN(s.local_, s.device_->allocate(s.device_->info().kind, bytes));
-    PEGA_ASSIGN(s.staging_, s.device_->allocate(PEGA_MEMORY_HOST, bytes));
+    PEGA_ASSIGN(s.staging_, s.device_->allocate(PEGA_MEMORY_HOST, staging_bytes));
     PEGA_ASSIGN(s.channel_, s.device_->open_channel());
     return s;
 }
 
 Result<Sides> Sides::make(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
                           std::uint64_t host_bytes) {
-    PEGA_ASSIGN(Sides s, open(options, device, bytes));
+    PEGA_ASSIGN(Sides s, open(options, device, bytes, bytes));
     PEGA_ASSIGN(s.remote_, s.device_->allocate(PEGA_MEMORY_HOST, host_bytes));
+    s.remote_bytes_ = host_bytes;
     return s;
 }
 
 Result<Sides> Sides::make_peer(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
-                               std::span<const std::byte> descriptor) {
-    PEGA_ASSIGN(Sides s, open(options, device, bytes));
-    PEGA_ASSIGN(s.remote_, s.device_->import_region(descriptor));
-    if (s.remote_.length() < bytes) return fail(Code::kInvalid, "the peer's memory is smaller than --total needs");
-    PEGA_ASSIGN(s.second_, s.device_->allocate(PEGA_MEMORY_HOST, bytes));
+                               const Remote& remote) {
+    PEGA_ASSIGN(Sides s, open(options, device, bytes, std::max(bytes, remote.bytes)));
+    PEGA_ASSIGN(s.remote_, s.device_->import_region(remote.descriptor));
+    if (s.remote_.length() < remote.bytes) return fail(Code::kInvalid, "the peer's memory is smaller than --total needs");
+    PEGA_ASSIGN(s.second_, s.device_->allocate(PEGA_MEMORY_HOST, remote.bytes));
+    s.address_ = remote.address;
+    s.remote_bytes_ = remote.bytes;
     return s;
 }
 
@@ -87,7 +91,9 @@ Result<std::uint64_t> Sides::check(const std::vector<Scatter>& scatters) {
     PEGA_ASSIGN(const std::byte* const remote, image(remote_, second_));
     std::uint64_t wrong = 0;
     for (const Scatter& scatter : scatters) wrong += scatter.wrong_bytes(local, remote);
-    return wrong;
+    if (!witness_) return wrong;
+    PEGA_ASSIGN(const bool same, witness_({remote, remote_bytes_}));
+    return same ? wrong : remote_bytes_;
 }
 
 }  // namespace pegaflow::cli

@@ -3,7 +3,9 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "pegaflow/transfer.hpp"
@@ -17,25 +19,34 @@ public:
     // Opens the device in a fabric of its own with `options` for its back end.
     static Result<Sides> make(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
                               std::uint64_t host_bytes);
-    // The same with `remote` as the other side: memory of another process that its descriptor names.
+    // Memory of another process: the address of its device, the memory's descriptor, and how much of it is used.
+    struct Remote {
+        std::vector<std::byte> address, descriptor;
+        std::uint64_t bytes = 0;
+    };
+    // The same with `remote` as the other side. kInvalid when it is smaller than it should be.
     static Result<Sides> make_peer(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
-                                   std::span<const std::byte> descriptor);
+                                   const Remote& remote);
     Sides(Sides&&) noexcept = default;
     ~Sides();
 
     Device& device() const noexcept { return *device_; }
     Region& local() noexcept { return local_; }
     Region& remote() noexcept { return remote_; }
-    Result<Channel> channel() { return device_->open_channel(); }
+    Result<Channel> channel() { return device_->open_channel(address_); }
+    // Asks whoever owns the remote memory whether it sees this image of it, whenever the sides are checked.
+    using Witness = std::function<Result<bool>(std::span<const std::byte> image)>;
+    void witness(Witness ask) { witness_ = std::move(ask); }
 
     // Fills the source side with a pattern of the seed and the target side with poison.
     Result<void> prepare(bool to_device, std::uint64_t seed);
-    // Compares both sides as the scatters map them; the number of wrong bytes.
+    // Compares both sides as the scatters map them; the number of wrong bytes, all when the witness sees others.
     Result<std::uint64_t> check(const std::vector<Scatter>& scatters);
 
 private:
     Sides() = default;
-    static Result<Sides> open(const FabricOptions& options, const std::string& device, std::uint64_t bytes);
+    static Result<Sides> open(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
+                              std::uint64_t staging_bytes);
     Result<void> upload(Region& to, std::uint64_t seed, bool pattern);
     Result<const std::byte*> image(Region& of, Region& staging);
     Result<void> copy(Region& local, Region& remote, bool read);
@@ -44,6 +55,9 @@ private:
     Device* device_ = nullptr;
     Region local_, remote_, staging_, second_;
     Channel channel_;
+    std::vector<std::byte> address_;  // of the remote side's device; empty = this device itself
+    std::uint64_t remote_bytes_ = 0;  // used of the remote side
+    Witness witness_;
 };
 
 // The name of the device to use: the one asked for, else the last GPU, else the first device. kNotFound.

@@ -192,21 +192,22 @@ TEST_F(IndexTest, ReadersAndWritersAtOnceKeepEveryBlockWhole) {
 TEST_F(IndexTest, ClaimsGiveEachLayerToOneSaver) {
     GroupShape shape{{{4, 4096}}};
     const BlockKey key(1, 0, "fill");
-    const std::uint64_t first[] = {0b0011};
-    const std::uint64_t all[] = {0b1111};
+    const auto set = [](std::vector<std::uint32_t> numbers) { return LayerSet(numbers); };
+    const LayerSet first = set({0, 1});
+    const LayerSet all = set({0, 1, 2, 3});
     FillClaim a = index_.claim(key, shape, 0, first, 0, 1);
     FillClaim b = index_.claim(key, shape, 0, all, kNoPage, 1);
     EXPECT_TRUE(a.used_page);
     EXPECT_FALSE(b.used_page);
-    EXPECT_EQ(a.layers[0], 0b0011U);
-    EXPECT_EQ(b.layers[0], 0b1100U);
+    EXPECT_EQ(a.layers, first);
+    EXPECT_EQ(b.layers, set({2, 3}));
     EXPECT_TRUE(index_.claim(key, shape, 0, all, kNoPage, 1).layers.empty());
     bool admitted = false;
     EXPECT_FALSE(index_.filled(a, 0, &admitted));
     EXPECT_FALSE(index_.contains(1, 0, "fill"));
     index_.unclaim(b, 0);
     FillClaim again = index_.claim(key, shape, 0, all, kNoPage, 1);
-    EXPECT_EQ(again.layers[0], 0b1100U) << "a failed copy gives its layers back";
+    EXPECT_EQ(again.layers, set({2, 3})) << "a failed copy gives its layers back";
     EXPECT_TRUE(index_.filled(again, 0, &admitted));
     EXPECT_TRUE(admitted);
     EXPECT_TRUE(index_.contains(1, 0, "fill"));

@@ -13,7 +13,7 @@
 
 #include "pegaflow/abi/status.h"
 
-namespace host_backend {
+namespace backend_common {
 
 // A mapping with its descriptor. Move-only; the destructor unmaps and closes.
 class SharedObject {
@@ -49,4 +49,4 @@ private:
     std::uint64_t mapping_length_ = 0;
 };
 
-}  // namespace host_backend
+}  // namespace backend_common

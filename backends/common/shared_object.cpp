@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "shared_object.hpp"
+#include "common/shared_object.hpp"
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -12,7 +12,7 @@
 
 #include "pegaflow/backend.hpp"
 
-namespace host_backend {
+namespace backend_common {
 namespace {
 
 constexpr std::uint32_t kMagic = 0x52484750;  // "PGHR"
@@ -145,4 +145,4 @@ pega_status SharedObject::import(std::span<const std::uint8_t> bytes, std::uint3
     return status;
 }
 
-}  // namespace host_backend
+}  // namespace backend_common

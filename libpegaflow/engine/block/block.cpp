@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Memory of blocks: they come and go by the million, on different threads, and are aligned to a cache line, for which malloc
+// keeps no stock.
+#include "engine/block/block.hpp"
+
+#include <mutex>
+#include <new>
+
+namespace pegaflow::engine {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+
+void* Block::operator new(std::size_t bytes) { return ::operator new(bytes, std::align_val_t(alignof(Block))); }
+void Block::operator delete(void* memory) noexcept { ::operator delete(memory, std::align_val_t(alignof(Block))); }
+
+#else
+
+namespace {
+
+constexpr std::size_t kBlocksAtOnce = 64;
+
+// Blocks that were freed, for the next ones. What it has it keeps: a pool is as full again soon.
+class Stock {
+public:
+    void* take() {
+        const std::lock_guard lock(mutex_);
+        if (free_ == nullptr) refill();
+        Link* link = free_;
+        free_ = link->next;
+        return link;
+    }
+    void give(void* memory) noexcept {
+        auto* link = static_cast<Link*>(memory);
+        const std::lock_guard lock(mutex_);
+        link->next = free_;
+        free_ = link;
+    }
+
+private:
+    struct Link {
+        Link* next;
+    };
+    void refill() {
+        auto* memory = static_cast<std::byte*>(::operator new(kBlocksAtOnce * sizeof(Block), std::align_val_t(alignof(Block))));
+        for (std::size_t i = kBlocksAtOnce; i-- > 0;) {
+            auto* link = reinterpret_cast<Link*>(memory + i * sizeof(Block));
+            link->next = free_;
+            free_ = link;
+        }
+    }
+
+    std::mutex mutex_;
+    Link* free_ = nullptr;  // guarded by mutex_
+};
+
+// Never destroyed: blocks may be freed by threads that end after main.
+Stock& stock() {
+    static Stock& only = *new Stock();
+    return only;
+}
+
+}  // namespace
+
+void* Block::operator new(std::size_t) { return stock().take(); }
+void Block::operator delete(void* memory) noexcept { stock().give(memory); }
+
+#endif
+
+}  // namespace pegaflow::engine

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+// How blocks come into the index and go: claims of savers, residency, eviction, clean-up. Looking up is in index.cpp.
+#include <algorithm>
+
+#include "engine/block/index.hpp"
+
+namespace pegaflow::engine {
+namespace {
+
+bool unused(const Block& block) noexcept { return block.refs.load(std::memory_order_acquire) == 1; }
+
+}  // namespace
+
+PolicyTime BlockIndex::time() const noexcept {
+    return {clock_.load(std::memory_order_relaxed),
+            std::max<std::uint64_t>(1, resident_.load(std::memory_order_relaxed)) * kTicksPerInsert};
+}
+
+void BlockIndex::publish(const Shard& shard) noexcept {
+    lowest_[static_cast<std::size_t>(&shard - shards_.data())].store(shard.order.lowest(), std::memory_order_relaxed);
+}
+
+bool BlockIndex::make_resident(Shard& shard, Block& block, bool wanted) {
+    block.fill.clear();
+    block.came = clock_.fetch_add(kTicksPerInsert, std::memory_order_relaxed);
+    block.last_use.store(block.came, std::memory_order_relaxed);
+    block.uses.store(1, std::memory_order_relaxed);
+    if (!wanted && admission_.selective() && pressure_.load(std::memory_order_relaxed)) {
+        const Block* victim = shard.order.victim(time());
+        if (victim != nullptr && !admission_.admit(block, *victim, time())) return false;
+    }
+    block.state = BlockState::kResident;
+    shard.order.insert(block, time());
+    publish(shard);
+    resident_.fetch_add(1, std::memory_order_relaxed);
+    resident_bytes_.fetch_add(block.footprint(), std::memory_order_relaxed);
+    return true;
+}
+
+void BlockIndex::take_out(Shard& shard, Block& block, bool evicted) {
+    if (block.state == BlockState::kResident) {
+        shard.order.remove(block, evicted);
+        publish(shard);
+        resident_.fetch_sub(1, std::memory_order_relaxed);
+        resident_bytes_.fetch_sub(block.footprint(), std::memory_order_relaxed);
+    } else {
+        incomplete_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    if (block.doomed) {
+        std::erase(shard.doomed, &block);
+        doomed_.fetch_sub(1, std::memory_order_relaxed);
+    }
+    block.state = BlockState::kGone;
+    erase_slot(shard, &block);
+    block.refs.fetch_sub(1, std::memory_order_acq_rel);  // the index's own; the caller holds another
+}
+
+FillClaim BlockIndex::claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard_number, const LayerSet& wanted,
+                            std::uint64_t page, std::int64_t now_ns) {
+    const std::uint64_t table = table_hash(key.scope, key.group, key.hash());
+    Shard& shard = shard_of(table);
+    FillClaim claim;
+    const std::lock_guard lock(shard.mutex);
+    Block* block = find(shard, table, key.scope, key.group, key.hash());
+    if (block != nullptr && block->state == BlockState::kResident) return claim;
+    if (block == nullptr) {
+        if (page == kNoPage) return claim;
+        block = new Block(key, table, pages_);
+        block->pages.resize(shape.shards.size());
+        block->fill.resize(shape.shards.size());
+        for (std::size_t i = 0; i < shape.shards.size(); ++i) block->fill[i].missing = shape.shards[i].layers;
+        block->shards_missing = static_cast<std::uint32_t>(shape.shards.size());
+        block->birth_ns = now_ns;
+        block->refs.store(1, std::memory_order_relaxed);
+        insert(shard, block);
+        incomplete_.fetch_add(1, std::memory_order_relaxed);
+    }
+    claim.block = BlockRef(block);
+    Page& place = block->pages[shard_number];
+    if (place.offset == kNoPage) {
+        if (page == kNoPage) return claim;
+        place = {page, shape.shards[shard_number].page_bytes};
+        claim.used_page = true;
+    }
+    ShardFill& fill = block->fill[shard_number];
+    claim.layers = wanted;
+    claim.layers -= fill.claimed;
+    fill.claimed |= claim.layers;
+    return claim;
+}
+
+bool BlockIndex::filled(const FillClaim& claim, std::uint32_t shard_number, bool* admitted) {
+    Block& block = *claim.block;
+    Shard& shard = shard_of(block.hash);
+    const std::lock_guard lock(shard.mutex);
+    *admitted = true;
+    if (block.state != BlockState::kFilling) return false;
+    ShardFill& fill = block.fill[shard_number];
+    fill.filled |= claim.layers;
+    fill.missing -= claim.layers.size();
+    if (fill.missing != 0 || --block.shards_missing != 0) return false;
+    *admitted = make_resident(shard, block);
+    if (*admitted) {
+        incomplete_.fetch_sub(1, std::memory_order_relaxed);
+    } else {
+        take_out(shard, block, false);
+    }
+    return true;
+}
+
+void BlockIndex::unclaim(const FillClaim& claim, std::uint32_t shard_number) {
+    Block& block = *claim.block;
+    Shard& shard = shard_of(block.hash);
+    const std::lock_guard lock(shard.mutex);
+    if (block.state != BlockState::kFilling) return;
+    block.fill[shard_number].claimed -= claim.layers;
+    const bool empty = std::all_of(block.fill.begin(), block.fill.end(), [](const ShardFill& f) { return f.claimed.empty(); });
+    if (empty) take_out(shard, block, false);
+}
+
+bool BlockIndex::insert_resident(const BlockRef& block, bool* admitted, bool wanted) {
+    Shard& shard = shard_of(block->hash);
+    const std::lock_guard lock(shard.mutex);
+    *admitted = false;
+    if (find(shard, block->hash, block->key.scope, block->key.group, block->key.hash()) != nullptr) return false;
+    *admitted = make_resident(shard, *block, wanted);
+    if (!*admitted) return true;
+    block->refs.fetch_add(1, std::memory_order_relaxed);
+    insert(shard, block.get());
+    return true;
+}
+
+BlockRef BlockIndex::evict_one() {
+    std::array<bool, kShards> empty{};  // of blocks that could go
+    for (;;) {
+        // lowest_ says too little, never too much: the shard that seems to have the lowest rank is asked, and asked again after
+        // the others when what it has turns out to rank higher than theirs may.
+        std::size_t best = kShards;
+        std::uint64_t rank = UINT64_MAX, second = UINT64_MAX;
+        for (std::size_t i = 0; i < kShards; ++i) {
+            const std::uint64_t lowest = empty[i] ? UINT64_MAX : lowest_[i].load(std::memory_order_relaxed);
+            if (lowest < rank) {
+                second = std::exchange(rank, lowest);
+                best = i;
+            } else {
+                second = std::min(second, lowest);
+            }
+        }
+        if (best == kShards) return {};
+        Shard& shard = shards_[best];
+        const std::lock_guard lock(shard.mutex);
+        Block* victim = shard.order.victim(time());
+        publish(shard);
+        empty[best] = victim == nullptr;
+        if (victim == nullptr || shard.order.lowest() > second) continue;
+        BlockRef out(victim);
+        take_out(shard, *victim, true);
+        return out;
+    }
+}
+
+bool BlockIndex::erase(Block& block) {
+    const BlockRef hold(&block);
+    Shard& shard = shard_of(block.hash);
+    const std::lock_guard lock(shard.mutex);
+    if (block.state != BlockState::kResident) return false;
+    take_out(shard, block, false);
+    return true;
+}
+
+std::uint64_t BlockIndex::erase_all(const std::function<void(BlockRef)>& visit) {
+    std::uint64_t left = 0;
+    for (Shard& shard : shards_) {
+        std::vector<BlockRef> out;
+        {
+            const std::lock_guard lock(shard.mutex);
+            each_block(shard, [&](Block* block) {
+                if (block->state != BlockState::kResident) return;
+                if (unused(*block)) {
+                    out.emplace_back(block);
+                    return;
+                }
+                ++left;
+                if (std::exchange(block->doomed, true)) return;
+                shard.doomed.push_back(block);
+                doomed_.fetch_add(1, std::memory_order_relaxed);
+            });
+            for (const BlockRef& block : out) take_out(shard, *block, false);
+        }
+        for (BlockRef& block : out) visit(std::move(block));
+    }
+    return left;
+}
+
+void BlockIndex::erase_doomed(const std::function<void(BlockRef)>& visit) {
+    if (doomed_.load(std::memory_order_relaxed) == 0) return;
+    for (Shard& shard : shards_) {
+        std::vector<BlockRef> out;
+        {
+            const std::lock_guard lock(shard.mutex);
+            for (Block* block : shard.doomed) {
+                if (unused(*block)) out.emplace_back(block);
+            }
+            for (const BlockRef& block : out) take_out(shard, *block, false);
+        }
+        for (BlockRef& block : out) visit(std::move(block));
+    }
+}
+
+std::uint64_t BlockIndex::drop_incomplete(std::int64_t before_ns, std::uint64_t scope) {
+    const auto being_copied = [](const Block& block) {
+        return std::any_of(block.fill.begin(), block.fill.end(), [](const ShardFill& f) { return !(f.claimed == f.filled); });
+    };
+    std::uint64_t dropped = 0;
+    for (Shard& shard : shards_) {
+        std::vector<BlockRef> out;
+        const std::lock_guard lock(shard.mutex);
+        each_block(shard, [&](Block* block) {
+            if (block->state != BlockState::kFilling) return;
+            if ((block->birth_ns < before_ns || block->key.scope == scope) && !being_copied(*block)) out.emplace_back(block);
+        });
+        for (const BlockRef& block : out) take_out(shard, *block, false);
+        dropped += out.size();
+    }
+    return dropped;
+}
+
+}  // namespace pegaflow::engine

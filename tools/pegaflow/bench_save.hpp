@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// bench_save.hpp - what a save costs in processor time besides its copy: names, pages, index, digests, evictions.
+#pragma once
+
+#include <cstdint>
+
+#include "pegaflow/result.hpp"
+
+namespace pegaflow::cli {
+
+// Microseconds of processor time a block, of all threads of the process; medians over saves of some thousand blocks.
+struct SaveCost {
+    std::uint64_t block_bytes = 0;
+    double copy_us = 0;           // the same bytes through a channel, nothing else
+    double save_us = 0;           // besides the copy, into a pool with room, digests included
+    double save_evicting_us = 0;  // besides the copy, into a full pool
+};
+
+// Needs the host back end and about 200 MiB. [any]
+Result<SaveCost> save_cost();
+
+}  // namespace pegaflow::cli

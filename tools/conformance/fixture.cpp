@@ -82,7 +82,7 @@ Module::~Module() {
     for (auto it = handles_.rbegin(); it != handles_.rend(); ++it) ::dlclose(*it);
 }
 
-Fixture::Fixture(const Module& module, std::uint64_t suite_seed) : m(module), seed(suite_seed) {
+Fixture::Fixture(const Module& module, std::uint64_t suite_seed, std::uint32_t which) : m(module), seed(suite_seed) {
     std::vector<pega_device_info> infos(16);
     infos[0].size = sizeof(pega_device_info);
     std::uint32_t count = 0;
@@ -91,7 +91,9 @@ Fixture::Fixture(const Module& module, std::uint64_t suite_seed) : m(module), se
     const pega_status probed =
         m.backend->probe(&m.host, m.options.data(), options, infos.data(), 16, &count, reason, sizeof reason);
     if (probed != PEGA_OK || count == 0) throw Skipped(fmt::format("the back end finds no device here: {}", reason));
-    info = infos[0];
+    device_count = std::min<std::uint32_t>(count, 16);
+    PEGA_EXPECT(which < device_count, fmt::format("there is no device {} here", which));
+    info = infos[which];
     pega_open_params params{sizeof params, info.index, PEGA_OPEN_CALLER_POLLS, options, m.options.data()};
     if (m.backend->open(&m.host, &params, &device) != PEGA_OK) throw Failed("open refuses a device that probe found");
     caps.size = sizeof caps;
@@ -197,17 +199,22 @@ void Fixture::expect_same(Memory& memory, const std::string& what) {
     throw Failed(fmt::format("{}: byte {} is {:#04x}, expected {:#04x}", what, got - bytes.begin(), *got, *want));
 }
 
-pega_channel* Fixture::open_channel(std::uint32_t depth, const void* address, std::uint64_t length) {
+pega_status Fixture::try_channel(std::uint32_t depth, const void* address, std::uint64_t length, pega_channel** out) {
     pega_channel_params params{};
     params.size = sizeof params;
     params.priority = 1;
     params.queue_depth = depth;
     params.address = address;
     params.address_length = length;
+    const pega_status status = m.channel->open(device, &params, out);
+    if (status == PEGA_OK) channels_.push_back(*out);
+    return status;
+}
+
+pega_channel* Fixture::open_channel(std::uint32_t depth, const void* address, std::uint64_t length) {
     pega_channel* out = nullptr;
-    const pega_status status = m.channel->open(device, &params, &out);
+    const pega_status status = try_channel(depth, address, length, &out);
     if (status != PEGA_OK) throw Failed(fmt::format("cannot open a channel: status {}", status));
-    channels_.push_back(out);
     return out;
 }
 

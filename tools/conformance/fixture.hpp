@@ -79,13 +79,15 @@ struct Memory {
 
 class Fixture {
 public:
-    explicit Fixture(const Module& module, std::uint64_t seed);
+    // Opens the device that stands at `which` among those that probe finds.
+    explicit Fixture(const Module& module, std::uint64_t seed, std::uint32_t which = 0);
     ~Fixture();
     Fixture(const Fixture&) = delete;
     Fixture& operator=(const Fixture&) = delete;
 
     const Module& m;
     std::uint64_t seed;
+    std::uint32_t device_count = 0;
     pega_device* device = nullptr;
     pega_device_info info{};
     pega_capabilities caps{};
@@ -97,6 +99,8 @@ public:
     Memory local(std::uint64_t bytes = kBytes);
     Memory remote(std::uint64_t bytes = kBytes);
     pega_channel* open_channel(std::uint32_t depth = 0, const void* address = nullptr, std::uint64_t length = 0);
+    // The same, where a refusal is an answer.
+    pega_status try_channel(std::uint32_t depth, const void* address, std::uint64_t length, pega_channel** out);
     void close_channel(pega_channel* channel);
     // Compares the region's bytes with the shadow.
     void expect_same(Memory& memory, const std::string& what);

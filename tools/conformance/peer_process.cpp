@@ -52,13 +52,17 @@ bool PeerProcess::tell(const Bytes& address, const Bytes& descriptor) {
     return child_ > 0 && pipe_ >= 0 && send_bytes(pipe_, address) && send_bytes(pipe_, descriptor);
 }
 
+bool PeerProcess::ended() {
+    if (child_ > 0 && ::waitpid(child_, &status_, WNOHANG) == child_) child_ = -1;
+    return child_ <= 0;
+}
+
 int PeerProcess::wait() {
     if (pipe_ >= 0) ::close(pipe_);
     pipe_ = -1;
-    int status = 0;
-    if (child_ > 0) ::waitpid(child_, &status, 0);
+    if (child_ > 0) ::waitpid(child_, &status_, 0);
     child_ = -1;
-    return status;
+    return status_;
 }
 
 }  // namespace pegaflow::conformance

@@ -25,11 +25,14 @@ public:
 
     // Starts the work, once. False when the child is gone or was used before.
     bool tell(const Bytes& address, const Bytes& descriptor);
+    // Whether it has ended; does not wait.
+    bool ended();
     // Waits for the end: the status of waitpid.
     int wait();
 
 private:
     pid_t child_ = -1;
+    int status_ = 0;
     int pipe_ = -1;
 };
 

@@ -32,6 +32,8 @@ constexpr unsigned kEventInterprocess = 4;
 constexpr unsigned kHostPortable = 1;
 constexpr unsigned kIpcLazyEnablePeerAccess = 1;
 constexpr int kPointerDeviceOrdinal = 9;
+constexpr int kPointerRangeStart = 11;
+constexpr int kPointerRangeSize = 12;
 constexpr int kAttributeMultiprocessors = 16, kAttributeMajor = 75, kAttributeMinor = 76, kAttributeSharedOptIn = 97;
 constexpr int kFunctionMaxDynamicShared = 8;
 constexpr int kAttributePciBus = 33, kAttributePciDevice = 34, kAttributePciDomain = 50;

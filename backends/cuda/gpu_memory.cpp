@@ -75,7 +75,9 @@ bool find_export(const Driver& driver, const IpcHandle& handle, Export* out) {
     out->owner = entry.owner.lock();
     if (entry.ours ? out->owner == nullptr : !still_named(driver, handle, entry.base)) return false;
     std::size_t size = 0;
-    if (driver.cuMemGetAddressRange_v2(&out->base, &size, entry.base) != kSuccess ||
+    // Pointer attributes: cuMemGetAddressRange knows only the memory of the context that is current.
+    if (driver.cuPointerGetAttribute(&out->base, kPointerRangeStart, entry.base) != kSuccess ||
+        driver.cuPointerGetAttribute(&size, kPointerRangeSize, entry.base) != kSuccess ||
         driver.cuPointerGetAttribute(&out->ordinal, kPointerDeviceOrdinal, entry.base) != kSuccess) {
         return false;
     }

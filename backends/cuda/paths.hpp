@@ -50,8 +50,8 @@ public:
     }
     // Expected bytes per second. For the staged path also bounded by what the copy engine makes of the host's runs. [data]
     double expect(Path path, const Workload& workload) const noexcept;
-    // The fastest path among those in `usable` (bit per path), kLoop when none is known. Kernels must be clearly faster: they
-    // take multiprocessors, and beside a busy model they wait for them. [data]
+    // The fastest path among those in `usable` (bit per path), kLoop when none is known. Kernels must be faster, not as fast:
+    // they take multiprocessors, and beside a busy model they wait for them. [data]
     Path choose(const Workload& workload, unsigned usable) const noexcept;
 
     bool measured = false;

@@ -18,7 +18,7 @@ struct Settings {
     // max_multiprocessors: how many multiprocessors copies between GPU and host may take at a time, 1 to 64.
     unsigned max_multiprocessors = 4;
     // peer_multiprocessors: the same for copies between GPUs, which are many times faster than a host link.
-    unsigned peer_multiprocessors = 32;
+    unsigned peer_multiprocessors = 64;
     // peer_kernel_bytes: between GPUs, fragments of less than that move by kernels, larger ones by the copy engine.
     std::uint64_t peer_kernel_bytes = 512U << 10;
     // stream_priority: "high" lets copy kernels start as soon as any multiprocessor is free; "normal" queues them like others.

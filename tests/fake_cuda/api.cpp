@@ -127,9 +127,16 @@ Result cuMemGetAddressRange_v2(DevicePointer* base, std::size_t* size, DevicePoi
 Result cuPointerGetAttribute(void* out, int attribute, DevicePointer pointer) {
     DevicePointer base = 0;
     Allocation allocation;
-    if (attribute != cuda_backend::kPointerDeviceOrdinal || !Memory::instance().find(pointer, &base, &allocation))
+    if (!Memory::instance().find(pointer, &base, &allocation)) return kInvalidValue;
+    if (attribute == cuda_backend::kPointerDeviceOrdinal) {
+        *static_cast<int*>(out) = allocation.device;
+    } else if (attribute == cuda_backend::kPointerRangeStart) {
+        *static_cast<DevicePointer*>(out) = base;
+    } else if (attribute == cuda_backend::kPointerRangeSize) {
+        *static_cast<std::size_t*>(out) = allocation.size;
+    } else {
         return kInvalidValue;
-    *static_cast<int*>(out) = allocation.device;
+    }
     return kSuccess;
 }
 Result cuIpcGetMemHandle(IpcHandle* out, DevicePointer pointer) {

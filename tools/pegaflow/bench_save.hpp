@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench_save.hpp - what a save costs in processor time besides its copy: names, pages, index, digests, evictions.
+// bench_save.hpp - what a save costs in processor time besides its copy: names, pages, index, evictions; and digests.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +12,9 @@ namespace pegaflow::cli {
 struct SaveCost {
     std::uint64_t block_bytes = 0;
     double copy_us = 0;           // the same bytes through a channel, nothing else
-    double save_us = 0;           // besides the copy, into a pool with room, digests included
+    double save_us = 0;           // besides the copy, into a pool with room
     double save_evicting_us = 0;  // besides the copy, into a full pool
+    double digest_us = 0;         // what digests add
 };
 
 // Needs the host back end and about 200 MiB. [any]

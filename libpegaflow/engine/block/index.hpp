@@ -10,11 +10,11 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "base/thread.hpp"
 #include "engine/block/block.hpp"
 #include "engine/policy/admission_policy.hpp"
 #include "engine/policy/eviction_order.hpp"
@@ -109,7 +109,7 @@ private:
         std::unique_ptr<Slot[]> slots;
     };
     struct alignas(64) Shard {
-        mutable std::mutex mutex;
+        mutable base::AdaptiveMutex mutex;
         std::atomic<Table*> table{nullptr};          // written under mutex
         std::size_t used = 0;                        // guarded by mutex
         EvictionOrder order;                         // guarded by mutex

@@ -42,9 +42,9 @@ void FrequencySketch::raise(std::uint64_t hash, std::uint32_t count) noexcept {
     for (std::uint32_t row = 0; row < kRows; ++row) {
         const auto [at, shift] = place(bits, row);
         std::atomic<std::uint64_t>& word = line(bits).words[at];
-        std::uint64_t old = word.load(std::memory_order_relaxed);
+        const std::uint64_t old = word.load(std::memory_order_relaxed);
         const std::uint64_t was = old >> shift & kMaxCount;
-        if (was < wanted) word.compare_exchange_weak(old, old + ((wanted - was) << shift), std::memory_order_relaxed);
+        if (was < wanted) word.store(old + ((wanted - was) << shift), std::memory_order_relaxed);
     }
 }
 

@@ -20,7 +20,7 @@ public:
 
     // The estimate, 0 to kMaxCount. [any]
     std::uint32_t frequency(std::uint64_t hash) const noexcept;
-    // Makes the estimate at least `count`. Racing calls may lose one, which an estimate allows. [any]
+    // Makes the estimate at least `count`. Of racing calls one may be lost, which an estimate allows. [any]
     void raise(std::uint64_t hash, std::uint32_t count) noexcept;
     // Halves all counts, so that old popularity fades. [any]
     void halve() noexcept;

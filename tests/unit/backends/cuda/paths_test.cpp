@@ -41,7 +41,7 @@ TEST(PathTable, MeasuredPointsComeBackAndWhatLiesBetweenIsBetween) {
 TEST(PathTable, TheCopyEngineIsPreferredUnlessKernelsAreClearlyFaster) {
     PathTable table = flat(0);
     set(table, Path::kBatch, 100);
-    set(table, Path::kBulk, 102);
+    set(table, Path::kBulk, 101);
     const Workload workload{false, 32U << 10, 1U << 20, 64U << 20};
     EXPECT_EQ(table.choose(workload, kAll), Path::kBatch);
     set(table, Path::kBulk, 110);

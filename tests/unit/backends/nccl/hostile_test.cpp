@@ -7,6 +7,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <cstdlib>
+#include <cstring>
 #include <optional>
 #include <random>
 
@@ -105,8 +107,10 @@ protected:
         std::snprintf(out.unique_id, sizeof out.unique_id, "pegaflow-fake-nccl-nobody");
         return out;
     }
-    // Greets as a peer that knows the token would. The version is what the device itself tells, so this needs the fake library.
+    // Greets as a peer that knows the token would. Only the fake library joins somebody who is not there.
     bool greet(Stranger& stranger) const {
+        const char* library = std::getenv("PEGAFLOW_LIBNCCL");
+        if (library == nullptr || std::strstr(library, "fake") == nullptr) return false;
         stranger.send(FrameType::kHello, hello());
         return stranger.next() == FrameType::kWelcome;
     }

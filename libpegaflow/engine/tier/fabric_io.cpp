@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "pegaflow/abi/ext/durable.h"
+
 namespace pegaflow::engine::tier {
 namespace {
 
@@ -45,6 +47,7 @@ Result<std::unique_ptr<FabricIo>> FabricIo::open(Container& container, Device& d
     file.handle_length = container.path().size();
     file.length = container.superblock().total_bytes();
     PEGA_ASSIGN(io->file_, device.register_memory(file));
+    io->flushes_ = device.extension(PEGA_EXT_DURABLE) != nullptr;
     PEGA_ASSIGN(Channel reads, device.open_channel());
     PEGA_ASSIGN(Channel writes, device.open_channel());
     io->reads_ = std::make_unique<Lane>(std::move(reads), kMaxBatches);
@@ -102,17 +105,32 @@ void FabricIo::submit(Op op, Memory memory, std::span<const Piece> pieces, Ended
 }
 
 void FabricIo::start(Op op, const Part& part, Ended ended) {
-    auto batch = std::make_shared<Batch>();
+    auto batch = std::make_shared<Batch>();  // shared with whoever cancels it
     batch->ended = std::move(ended);
     batch->lane = op == Op::kRead ? reads_.get() : writes_.get();
-    batch->deadline = std::chrono::steady_clock::now() + limit_;
     batch->transfer.flat(*part.region, file_).priority(op == Op::kRead ? 2 : 0);
     if (op == Op::kRead) batch->transfer.read();
     for (const Piece& piece : part.pieces) batch->transfer.range(piece.memory_offset, piece.file_offset, piece.length);
+    launch(std::move(batch));
+}
+
+void FabricIo::flush(Ended ended) {
+    if (!flushes_) return ended(container_.sync());
+    auto batch = std::make_shared<Batch>();
+    batch->ended = std::move(ended);
+    batch->lane = writes_.get();
+    batch->transfer.flat(staging_region_, file_).durable();
+    launch(std::move(batch));
+}
+
+void FabricIo::launch(std::shared_ptr<Batch> batch) {
+    batch->deadline = std::chrono::steady_clock::now() + limit_;
+    Lane& lane = *batch->lane;
+    Transfer& transfer = batch->transfer;
     std::list<std::shared_ptr<Batch>>::iterator place;
     {
         const std::lock_guard lock(mutex_);
-        place = batches_.insert(batches_.end(), batch);
+        place = batches_.insert(batches_.end(), std::move(batch));
     }
     const auto finish = [this, place](Result<void> result) {
         std::shared_ptr<Batch> over;
@@ -123,14 +141,14 @@ void FabricIo::start(Op op, const Part& part, Ended ended) {
         }
         over->ended(std::move(result));
     };
-    auto started = batch->lane->reserve(1);
+    auto started = lane.reserve(1);
     if (started) {
-        started = batch->lane->submit(batch->transfer, [finish](pega_status status, std::uint64_t) {
+        started = lane.submit(transfer, [finish](pega_status status, std::uint64_t) {
             if (status == PEGA_OK) return finish({});
             finish(
                 fail(static_cast<Code>(status), fmt::format("the device answered {}", to_string(static_cast<Code>(status)))));
         });
-        if (!started) batch->lane->unreserve(1);
+        if (!started) lane.unreserve(1);
     }
     if (!started) finish(std::move(started));
 }

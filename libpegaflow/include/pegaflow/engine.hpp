@@ -147,7 +147,9 @@ struct TierOptions {
     std::chrono::nanoseconds idle_time = std::chrono::seconds(10);      // a request that nobody asked for again is dropped
     std::chrono::nanoseconds io_time = std::chrono::seconds(30);        // a transfer that takes longer has failed
     std::uint32_t threads = 2;                                          // that check digests
-    bool discard = true;                                                // tell the device which bytes are not needed any more
+    // Which paths are told what bytes are not needed any more: "devices" (TRIM), "all" (holes in files as well), or "none". A
+    // file keeps its space otherwise: the next segment takes it, and writing where something was is cheaper than in a hole.
+    std::string discard = "devices";
     double prefill_tokens_per_second = 0;  // of the serving engine; 0 = always load. Else a slower tier is a miss
     std::uint32_t tokens_per_block = 16;
 };

@@ -210,6 +210,7 @@ struct TierStats {
     std::uint64_t skipped_known = 0, skipped_queue_full = 0, skipped_budget = 0, skipped_too_large = 0, skipped_no_space = 0,
                   skipped_failed = 0, skipped_shed = 0;
     std::uint64_t block_bytes = 0, rewritten_bytes = 0, table_bytes = 0, discarded_bytes = 0, lifetime_written_bytes = 0;
+    std::uint64_t flushes = 0;
     std::uint64_t rewritten_blocks = 0, evicted_segments = 0, evicted_blocks = 0, write_failures = 0;
     std::uint64_t read_blocks = 0, read_bytes = 0, read_failures = 0, digest_mismatches = 0, quarantined_blocks = 0;
     std::uint64_t recovered_blocks = 0, recovery_dropped = 0, recovery_problems = 0;

@@ -12,6 +12,7 @@ namespace pegaflow::engine::tier {
 namespace {
 
 constexpr std::uint32_t kMaxBatches = 1 << 20;  // whoever submits keeps far below
+constexpr std::size_t kSpareBatches = 64;
 
 }  // namespace
 
@@ -105,9 +106,7 @@ void FabricIo::submit(Op op, Memory memory, std::span<const Piece> pieces, Ended
 }
 
 void FabricIo::start(Op op, const Part& part, Ended ended) {
-    auto batch = std::make_shared<Batch>();  // shared with whoever cancels it
-    batch->ended = std::move(ended);
-    batch->lane = op == Op::kRead ? reads_.get() : writes_.get();
+    auto batch = new_batch(op == Op::kRead ? *reads_ : *writes_, std::move(ended));
     batch->transfer.flat(*part.region, file_).priority(op == Op::kRead ? 2 : 0);
     if (op == Op::kRead) batch->transfer.read();
     for (const Piece& piece : part.pieces) batch->transfer.range(piece.memory_offset, piece.file_offset, piece.length);
@@ -116,11 +115,32 @@ void FabricIo::start(Op op, const Part& part, Ended ended) {
 
 void FabricIo::flush(Ended ended) {
     if (!flushes_) return ended(container_.sync());
-    auto batch = std::make_shared<Batch>();
-    batch->ended = std::move(ended);
-    batch->lane = writes_.get();
+    auto batch = new_batch(*writes_, std::move(ended));
     batch->transfer.flat(staging_region_, file_).durable();
     launch(std::move(batch));
+}
+
+std::shared_ptr<FabricIo::Batch> FabricIo::new_batch(Lane& lane, Ended ended) {
+    std::shared_ptr<Batch> batch;
+    {
+        const std::lock_guard lock(mutex_);
+        if (spare_.size() >= kSpareBatches / 2) {
+            batch = std::move(spare_.front());
+            spare_.pop_front();
+        }
+    }
+    if (!batch) batch = std::make_shared<Batch>();
+    batch->transfer.clear();  // waits for its last callback to return; the oldest spare one has long done so
+    batch->ended = std::move(ended);
+    batch->lane = &lane;
+    batch->told = false;
+    return batch;
+}
+
+void FabricIo::recycle(std::shared_ptr<Batch> batch) {
+    const std::lock_guard lock(mutex_);
+    // Whoever is about to cancel it must not meet its next use.
+    if (batch.use_count() == 1 && spare_.size() < kSpareBatches) spare_.push_back(std::move(batch));
 }
 
 void FabricIo::launch(std::shared_ptr<Batch> batch) {
@@ -139,7 +159,9 @@ void FabricIo::launch(std::shared_ptr<Batch> batch) {
             over = std::move(*place);
             batches_.erase(place);
         }
-        over->ended(std::move(result));
+        const Ended tell = std::move(over->ended);
+        recycle(std::move(over));
+        tell(std::move(result));
     };
     auto started = lane.reserve(1);
     if (started) {

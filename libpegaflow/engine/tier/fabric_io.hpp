@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -72,7 +73,9 @@ private:
         : container_(container), pool_(pool), limit_(limit) {}
     Result<std::vector<Part>> divide(Memory memory, std::span<const Piece> pieces);
     void start(Op op, const Part& part, Ended ended);
+    std::shared_ptr<Batch> new_batch(Lane& lane, Ended ended);
     void launch(std::shared_ptr<Batch> batch);
+    void recycle(std::shared_ptr<Batch> batch);
 
     Container& container_;
     const PoolAccess pool_;
@@ -84,6 +87,7 @@ private:
     std::unique_ptr<Lane> reads_, writes_;
     std::mutex mutex_;
     std::list<std::shared_ptr<Batch>> batches_;  // guarded by mutex_; shared with whoever cancels
+    std::deque<std::shared_ptr<Batch>> spare_;   // over, their memory kept for the next ones; guarded by mutex_
 };
 
 }  // namespace pegaflow::engine::tier

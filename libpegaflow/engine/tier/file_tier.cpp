@@ -170,7 +170,7 @@ FileTier::Store& FileTier::store_of(std::uint32_t container) {
 }
 
 bool FileTier::writable() const {
-    return std::any_of(stores_.begin(), stores_.end(), [](const auto& s) { return s->writer && s->writer->problem().empty(); });
+    return std::any_of(stores_.begin(), stores_.end(), [](const auto& s) { return s->writer && !s->writer->paused(); });
 }
 
 void FileTier::offer(BlockRef block) {

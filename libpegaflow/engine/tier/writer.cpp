@@ -67,6 +67,11 @@ std::string Writer::problem() const {
     return problem_;
 }
 
+bool Writer::paused() const {
+    const std::lock_guard lock(mutex_);
+    return paused_until_ > Clock::now();
+}
+
 std::uint64_t Writer::largest_block() const noexcept {
     return limits_.segment_bytes - std::min(limits_.segment_bytes, 8 * kBlockBytes + limits_.segment_bytes / 64);
 }

@@ -62,8 +62,10 @@ public:
     // Asks the thread to end when the queue, which was stopped, is empty, or `deadline` has passed. [any]
     void request_stop(std::chrono::steady_clock::time_point deadline);
     bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
-    // "" while writing works; else why not. [any]
+    // "" while writing works; else why not, until a block is stored again. [any]
     std::string problem() const;
+    // True while it takes no blocks because something failed; afterwards it tries again, with `problem` still told. [any]
+    bool paused() const;
     // Bytes that were ever written to the container. [any]
     std::uint64_t lifetime_bytes() const noexcept { return lifetime_bytes_.load(std::memory_order_relaxed); }
     // The largest block that fits into a segment. [any]
@@ -155,19 +157,19 @@ private:
     std::optional<std::uint64_t> retiring_;
     std::size_t rewriting_ = 0;  // items of the retiring segment that are not stored yet
     std::chrono::nanoseconds next_pause_;
-    Clock::time_point paused_until_{};
     Clock::time_point retry_space_at_ = Clock::time_point::max();
 
     std::atomic<std::uint64_t> lifetime_bytes_;
     std::atomic<bool> ended_{false};
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    std::string problem_;         // guarded by mutex_
-    std::uint64_t changes_ = 0;   // of flights and flushes; guarded by mutex_
-    bool flush_ended_ = false;    // guarded by mutex_
-    Result<void> flush_result_;   // guarded by mutex_
-    bool stop_ = false;           // guarded by mutex_
-    Clock::time_point deadline_;  // guarded by mutex_; of the stop
+    std::string problem_;               // guarded by mutex_
+    Clock::time_point paused_until_{};  // changed by the thread, under mutex_
+    std::uint64_t changes_ = 0;         // of flights and flushes; guarded by mutex_
+    bool flush_ended_ = false;          // guarded by mutex_
+    Result<void> flush_result_;         // guarded by mutex_
+    bool stop_ = false;                 // guarded by mutex_
+    Clock::time_point deadline_;        // guarded by mutex_; of the stop
     std::thread thread_;
 };
 

@@ -263,7 +263,7 @@ struct Bench {
         for (int i = 0; i < 2000; ++i) {
             if (queue.wait_empty(std::chrono::steady_clock::now() + std::chrono::milliseconds(10))) return true;
             BlockRef left;
-            while (!writer->problem().empty() && queue.drop_one(&left)) ++shed;
+            while (writer->paused() && queue.drop_one(&left)) ++shed;
         }
         return false;
     }

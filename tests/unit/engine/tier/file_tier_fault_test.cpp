@@ -58,6 +58,24 @@ TEST_F(FileTierFaultTest, ADeviceThatVanishesLeavesAnEngineThatWorks) {
     EXPECT_TRUE(hit(203));
 }
 
+TEST_F(FileTierFaultTest, AfterAFailedWriteThePauseEndsAndBlocksAreStoredAgain) {
+    start({{"fail", "0.1:REGION_LOST"}, {"op", "write"}, {"seed", "5"}});
+    if (IsSkipped()) return;
+    const auto limit = Clock::now() + 30s;
+    std::uint64_t next = 0;
+    std::uint64_t stored_at_failure = 0;
+    while (Clock::now() < limit) {
+        save(next++, 1);
+        const TierStats now = stats();
+        if (now.write_failures == 0) continue;
+        if (stored_at_failure == 0) stored_at_failure = now.stored_blocks + 1;
+        if (now.stored_blocks > stored_at_failure) break;
+        std::this_thread::sleep_for(5ms);
+    }
+    EXPECT_GT(stats().write_failures, 0U);
+    EXPECT_GT(stats().stored_blocks, stored_at_failure);
+}
+
 TEST_F(FileTierFaultTest, ADeviceThatHangsHoldsUpNobody) {
     options_.tier.io_time = 100ms;
     options_.tier.prefetch_time = 300ms;

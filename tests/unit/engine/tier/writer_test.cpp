@@ -125,6 +125,7 @@ TEST(WriterTest, AFailedWriteGivesTheSegmentUpAndThePauseEnds) {
     EXPECT_EQ(bench.counters.write_failures, 1U);
     EXPECT_EQ(bench.counters.failed_blocks + bench.shed, 10U);
     EXPECT_NE(bench.writer->problem(), "");
+    while (bench.writer->paused()) std::this_thread::yield();
     bench.write(20, 10);
     EXPECT_EQ(bench.writer->problem(), "");
     for (std::uint64_t i = 0; i < 30; ++i) EXPECT_EQ(bench.right(i), i < 10 || i >= 20) << i;

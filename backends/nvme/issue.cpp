@@ -263,6 +263,11 @@ void complete(pega_device& device, Operation& op, std::int32_t result) {
     --device.in_kernel;
     if (op.file->passthrough && op.phase != Phase::kFlush && result == 0) return moved(device, op, op.end - op.begin - op.done);
     if (op.file->passthrough && result > 0) result = -EIO;  // a status of the controller
+    if (op.file->passthrough && result == -EINVAL && op.buffer >= 0) {
+        // Some kernels count all pages of a registered buffer, not those of the command: without the registration it is taken.
+        op.buffer = -1;
+        return device.again.push_back(&op);
+    }
     if (result == -EINTR || result == -EAGAIN) {
         if (op.batch->status == PEGA_OK && ++op.refusals < kMostRefusals) return device.again.push_back(&op);
         if (op.batch->status != PEGA_OK) result = -ECANCELED;

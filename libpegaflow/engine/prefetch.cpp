@@ -7,6 +7,12 @@
 namespace pegaflow::engine {
 namespace {
 
+// Blocks that landed are looked at several at once, when others are still on their way: waking a thread costs more than
+// checking a small block.
+constexpr std::size_t kLandedAtOnce = 8;
+constexpr std::uint64_t kLandedBytesAtOnce = std::uint64_t{512} << 10;
+constexpr auto kLandedPatience = std::chrono::microseconds(500);
+
 bool same(const Prefetcher::Name& a, const Prefetcher::Name& b) {
     return a.request == b.request && a.group == b.group && a.instance == b.instance;
 }
@@ -153,7 +159,6 @@ void Prefetcher::end_fetch(Fetch& fetch, bool good) {
         if (request->fetches.empty()) request->over = true;
     }
     fetches_.erase(key_of(fetch.key));
-    changed_.notify_all();
 }
 
 void Prefetcher::drop_instance(const std::string& instance) {
@@ -202,8 +207,10 @@ void Prefetcher::begin_read(std::unique_lock<std::mutex>& lock) {
     auto read = there ? nullptr : tier_.read(fetch->key, fetch->page_bytes, &block, [this, fetch] {
         const std::lock_guard landed_lock(mutex_);
         // The read may land before the call that began it has returned: the second of the two puts it in the queue.
-        if (std::exchange(fetch->landed, true)) landed_.push_back(fetch);
-        changed_.notify_all();
+        if (!std::exchange(fetch->landed, true)) return;
+        landed_.push_back(fetch);
+        landed_bytes_ += fetch->bytes;
+        if (enough_landed()) changed_.notify_one();
     });
     lock.lock();
     if (!read) {
@@ -214,15 +221,18 @@ void Prefetcher::begin_read(std::unique_lock<std::mutex>& lock) {
     }
     fetch->block = std::move(block);
     fetch->read = std::move(read);
-    if (std::exchange(fetch->landed, true)) landed_.push_back(fetch);
+    if (!std::exchange(fetch->landed, true)) return;
+    landed_.push_back(fetch);
+    landed_bytes_ += fetch->bytes;
 }
 
 void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
     Fetch* fetch = landed_.front();
     landed_.pop_front();
+    landed_bytes_ -= fetch->bytes;
     bytes_in_flight_ -= fetch->bytes;
     --reading_;
-    changed_.notify_all();
+    if (can_read() || enough_landed() || stop_) changed_.notify_all();
     lock.unlock();
     const bool good = fetch->read->finish().has_value();
     fetch->read.reset();
@@ -231,18 +241,33 @@ void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
     end_fetch(*fetch, good);
 }
 
+bool Prefetcher::enough_landed() const {
+    return landed_.size() >= kLandedAtOnce || landed_bytes_ >= kLandedBytesAtOnce ||
+           (!landed_.empty() && landed_.size() == reading_);
+}
+
+// False when there will be none any more.
+bool Prefetcher::wait_for_work(std::unique_lock<std::mutex>& lock) {
+    const auto work = [this] { return enough_landed() || can_read() || (stop_ && reading_ == 0); };
+    for (;;) {
+        if (reading_ == 0) {
+            changed_.wait(lock, [&] { return work() || reading_ != 0; });
+        } else {
+            changed_.wait_for(lock, kLandedPatience, work);
+        }
+        if (!landed_.empty() || can_read()) return true;
+        if (stop_ && reading_ == 0) return false;
+    }
+}
+
 void Prefetcher::run() {
     std::unique_lock lock(mutex_);
-    for (;;) {
-        changed_.wait(lock, [this] { return !landed_.empty() || can_read() || (stop_ && reading_ == 0); });
-        if (!landed_.empty()) {
-            finish_read(lock);
-        } else if (can_read()) {
-            begin_read(lock);
-        } else {
-            return;
-        }
+    while (wait_for_work(lock)) {
+        // All of them: the next ones land meanwhile.
+        while (!landed_.empty()) finish_read(lock);
+        while (landed_.empty() && can_read()) begin_read(lock);
     }
+    changed_.notify_all();
 }
 
 void Prefetcher::add_stats(TierStats& stats) const {

@@ -101,6 +101,8 @@ private:
     void begin_read(std::unique_lock<std::mutex>& lock);
     void finish_read(std::unique_lock<std::mutex>& lock);
     bool can_read() const;
+    bool enough_landed() const;
+    bool wait_for_work(std::unique_lock<std::mutex>& lock);
     void let_in();
     void join(Request& request, std::size_t position);
     void end_fetch(Fetch& fetch, bool good);
@@ -119,7 +121,8 @@ private:
     std::map<Key, std::unique_ptr<Fetch>> fetches_;
     std::set<Place> waiting_;
     std::deque<Fetch*> landed_;
-    std::uint64_t reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, reading_ = 0, next_order_ = 0;
+    std::uint64_t landed_bytes_ = 0, reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, reading_ = 0,
+                  next_order_ = 0;
     bool stop_ = false;
     std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;
     std::vector<std::thread> threads_;

@@ -206,8 +206,10 @@ void add_ssd_options(std::vector<Option>& out) {
                                   [tier](Config& c) -> std::chrono::nanoseconds& { return tier(c).io_time; }));
     out.push_back(integer_option<std::uint32_t>("ssd.threads", "Threads that check what was read against its digests.", 1, 64,
                                                 [tier](Config& c) -> std::uint32_t& { return tier(c).threads; }));
-    out.push_back(bool_option("ssd.discard", "Tell file system and device which bytes are not needed any more.",
-                              [tier](Config& c) -> bool& { return tier(c).discard; }));
+    out.push_back(choice_option("ssd.discard",
+                                "Which paths are told what bytes are not needed any more: block devices (TRIM), files as well "
+                                "(holes, which make writing slower), or none.",
+                                {"devices", "all", "none"}, [tier](Config& c) -> std::string& { return tier(c).discard; }));
     out.push_back(integer_option<double>("ssd.prefill-tokens-per-second",
                                          "How fast the serving engine computes tokens: blocks that the SSD would bring later "
                                          "than that are misses. 0 = always load.",

@@ -92,6 +92,7 @@ void add_ssd(const EngineStats& s, std::vector<MetricFamily>& families) {
     counter("pegaflow_ssd_rewritten_bytes_total", "Bytes of hot blocks that were written again.", t.rewritten_bytes);
     counter("pegaflow_ssd_rewritten_blocks_total", "Hot blocks that were written again.", t.rewritten_blocks);
     counter("pegaflow_ssd_table_bytes_total", "Bytes of headers and tables written.", t.table_bytes);
+    counter("pegaflow_ssd_flushes_total", "Flushes of the devices, each for many blocks.", t.flushes);
     counter("pegaflow_ssd_discarded_bytes_total", "Bytes that the device was told to forget.", t.discarded_bytes);
     gauge("pegaflow_ssd_lifetime_written_bytes", "Bytes ever written to the caches, over restarts.",
           number(t.lifetime_written_bytes));

@@ -29,7 +29,8 @@ using namespace ssd;
 struct Point {
     Load load;
     std::vector<Run> ours, reference;
-    std::vector<std::string> reference_command;
+    std::vector<Run> durable;  // the reference again, flushing as often as the tier does
+    std::vector<std::string> reference_command, durable_command;
     double percent = 0;  // of the reference when there is one, else of the peak
 };
 
@@ -74,6 +75,15 @@ std::uint64_t wrong_bytes(const Point& point) {
     return wrong;
 }
 
+boost::json::object fio_json(const std::vector<Run>& runs, const std::vector<std::string>& command) {
+    return {{"tool", "fio"},
+            {"command", boost::json::array(command.begin(), command.end())},
+            {"bytes_per_s", spread(pick(runs, &Run::bytes_per_s))},
+            {"ops_per_s", spread(pick(runs, &Run::ops_per_s))},
+            {"cpu_us_per_op", spread(pick(runs, &Run::cpu_us_per_op))},
+            {"time_us", runs.back().time_us}};
+}
+
 boost::json::object to_json(const Point& p, const Arguments& a, double peak) {
     const Histogram h = all_latencies(p);
     const auto known = [&](double q, std::uint64_t needed) {
@@ -105,17 +115,22 @@ boost::json::object to_json(const Point& p, const Arguments& a, double peak) {
                                                                {"stddev", h.stddev_us()}}},
                                {"verified", a.verify},
                                {"wrong_bytes", wrong_bytes(p)}};
+    const double cpu = median(pick(p.ours, &Run::cpu_us_per_op));
+    const double digest = median(pick(p.ours, &Run::digest_us_per_op));
+    if (a.tier) {
+        out["digest_us_per_op"] = digest;
+        if (p.load.mode != Mode::kRead) out["bytes_per_flush"] = median(pick(p.ours, &Run::bytes_per_flush));
+    }
     if (p.reference.empty()) return out;
-    boost::json::array command(p.reference_command.begin(), p.reference_command.end());
-    out["reference"] = boost::json::object{{"tool", "fio"},
-                                           {"command", std::move(command)},
-                                           {"bytes_per_s", spread(pick(p.reference, &Run::bytes_per_s))},
-                                           {"ops_per_s", spread(pick(p.reference, &Run::ops_per_s))},
-                                           {"cpu_us_per_op", spread(pick(p.reference, &Run::cpu_us_per_op))},
-                                           {"time_us", p.reference.back().time_us}};
+    const double theirs = median(pick(p.reference, &Run::cpu_us_per_op));
+    out["reference"] = fio_json(p.reference, p.reference_command);
     out["pct_of_reference"] = p.percent;
-    out["cpu_pct_of_reference"] =
-        100 * median(pick(p.ours, &Run::cpu_us_per_op)) / median(pick(p.reference, &Run::cpu_us_per_op));
+    out["cpu_pct_of_reference"] = 100 * cpu / theirs;
+    if (a.tier) out["cpu_without_digest_pct_of_reference"] = 100 * (cpu - digest) / theirs;
+    if (p.durable.empty()) return out;
+    out["durable_reference"] = fio_json(p.durable, p.durable_command);
+    out["pct_of_durable_reference"] =
+        100 * median(pick(p.ours, &Run::bytes_per_s)) / median(pick(p.durable, &Run::bytes_per_s));
     return out;
 }
 
@@ -158,7 +173,12 @@ void print_header(const Arguments& a, const Bench& bench, double peak, const std
                        fio.empty() ? "" : fmt::format("; reference {}, in turns with ours", fio));
     out << fmt::format("{:>6} {:>8} {:>5} {:>3} {:>9} {:>9} {:>6} {:>9} {:>9} {:>9} {:>5} {:>7}", "rw", "block", "depth", "thr",
                        "GB/s", "IOPS", "%peak", "p50_us", "p99_us", "max_us", "cv%", "us/op");
-    out << (fio.empty() ? "" : fmt::format(" {:>9} {:>6} {:>9} {:>6}", "fio GB/s", "%fio", "fio us/op", "%cpu")) << "  check\n";
+    if (a.tier) out << fmt::format(" {:>7}", "dig us");
+    if (!fio.empty()) {
+        out << fmt::format(" {:>9} {:>6} {:>9} {:>6}", "fio GB/s", "%fio", "fio us/op", "%cpu");
+        if (a.tier) out << fmt::format(" {:>7} {:>9} {:>9}", "%cpu-dg", "fio+flush", "%fio+fl.");
+    }
+    out << "  check\n";
 }
 
 void print_row(const Point& p, const Arguments& a, double peak, std::ostream& out) {
@@ -170,11 +190,18 @@ void print_row(const Point& p, const Arguments& a, double peak, std::ostream& ou
                        to_string(p.load.mode), format_size(p.load.block), p.load.depth, p.load.threads, rate / 1e9,
                        median(pick(p.ours, &Run::ops_per_s)), 100 * rate / peak, h.percentile_us(0.5), h.percentile_us(0.99),
                        h.max_us(), range.at("cv_pct").as_double(), cpu);
+    const double digest = median(pick(p.ours, &Run::digest_us_per_op));
+    if (a.tier) out << fmt::format(" {:>7.2f}", digest);
     if (!p.reference.empty()) {
         const double theirs = median(pick(p.reference, &Run::cpu_us_per_op));
         out << fmt::format(" {:>9.3f} {:>6.1f} {:>9.2f} {:>6.1f}", median(pick(p.reference, &Run::bytes_per_s)) / 1e9,
                            p.percent, theirs, 100 * cpu / theirs);
+        if (a.tier) out << fmt::format(" {:>7.1f}", 100 * (cpu - digest) / theirs);
     }
+    const double flushed = median(pick(p.durable, &Run::bytes_per_s));
+    if (a.tier && !p.reference.empty())
+        out << (p.durable.empty() ? fmt::format(" {:>9} {:>9}", "-", "-")
+                                  : fmt::format(" {:>9.3f} {:>9.1f}", flushed / 1e9, 100 * rate / flushed));
     out << (!a.verify ? "      -" : wrong_bytes(p) == 0 ? "     ok" : "  WRONG") << "\n" << std::flush;
 }
 
@@ -203,11 +230,15 @@ Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vec
                     p.ours.push_back(std::move(run));
                 } else if (!a.compare.empty()) {
                     PEGA_TRY(bench.fill());
-                    PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, &p.reference_command));
+                    PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, 0, &p.reference_command));
                     if (p.load.mode != Mode::kRead) bench.note_foreign_writes();
                     p.reference.push_back(std::move(run));
                 }
             }
+            const double flush_bytes = p.ours.back().bytes_per_flush;
+            if (a.compare.empty() || p.load.mode == Mode::kRead || flush_bytes == 0) continue;
+            PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, flush_bytes, &p.durable_command));
+            p.durable.push_back(std::move(run));
         }
     }
     if (::isatty(2) != 0) err << "\r" << std::flush;
@@ -269,8 +300,10 @@ Result<void> bench_ssd(const Arguments& a, Context& context) {
     const double peak = peak_run.bytes_per_s;
     std::vector<Point> points;
     for (const Mode mode : modes) {
-        for (const std::uint64_t size : sizes)
-            points.push_back({{mode, size, a.depth, a.threads, std::min(a.batch, a.depth), a.sequential}, {}, {}, {}, 0});
+        for (const std::uint64_t size : sizes) {
+            points.emplace_back();
+            points.back().load = {mode, size, a.depth, a.threads, std::min(a.batch, a.depth), a.sequential};
+        }
     }
     std::unique_ptr<TierBench> tier;
     if (a.tier) {
@@ -303,8 +336,8 @@ void add_bench_ssd(CLI::App& bench_verb, Context& context) {
     auto a = std::make_shared<Arguments>();
     CLI::App& verb = *bench_verb.add_subcommand("ssd", "Files and disks through the nvme back end, also against fio");
     verb.add_option("-d,--device", a->paths,
-                    "A directory in which a file is made and deleted (default /var/tmp), or files and disks "
-                    "(several are striped; their bytes are lost)");
+                    "Directories in which files are made and deleted (default /var/tmp), or files and disks whose bytes are "
+                    "lost; several are striped, with --tier they are devices of one cache");
     verb.add_option("-s,--block-size", a->sizes, "Block sizes, comma separated")->capture_default_str();
     verb.add_option("--rw", a->modes, "read, write, mixed, comma separated")->capture_default_str();
     verb.add_option("--read-percent", a->read_percent, "Of the mixed load")->check(CLI::Range(1, 99))->capture_default_str();

@@ -17,7 +17,7 @@ enum class Mode { kRead, kWrite, kMixed };
 const char* to_string(Mode mode) noexcept;
 
 struct Arguments {
-    std::vector<std::string> paths;  // files, disks, or one directory in which a file is made and deleted
+    std::vector<std::string> paths;  // files, disks, or directories in which files are made and deleted
     std::string sizes = "4K,64K,1M";
     std::string modes = "read,write,mixed";
     std::string file_size = "1G";
@@ -68,6 +68,8 @@ std::uint64_t wrong_words(const std::uint8_t* bytes, std::uint64_t length, std::
 // One timed run, by us or by fio.
 struct Run {
     double bytes_per_s = 0, ops_per_s = 0, cpu_us_per_op = 0;
+    double digest_us_per_op = 0;  // of the tier: what making or checking a block's digest takes of that, measured alone
+    double bytes_per_flush = 0;   // of the tier: written between two flushes
     Histogram latency;            // ours, of a batch
     boost::json::object time_us;  // fio's own
     std::uint64_t checked = 0;    // bytes compared
@@ -94,8 +96,10 @@ private:
     std::unique_ptr<State> state_;
 };
 
-// The same load by fio. kNotFound when there is no fio, kInternal with what it said otherwise.
-Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, std::vector<std::string>* command);
+// The same load by fio, with a flush after every `flush_bytes` that it writes when that is not 0. kNotFound when there is no
+// fio, kInternal with what it said otherwise.
+Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, double flush_bytes,
+                    std::vector<std::string>* command);
 Result<std::string> fio_version();
 
 // What is under test: file system, disk, queue, and what is odd about them.

@@ -60,7 +60,7 @@ std::string escaped(const std::vector<std::string>& paths) {
     return out;
 }
 
-std::vector<std::string> command_for(const Load& load, const Bench& bench, const Arguments& a) {
+std::vector<std::string> command_for(const Load& load, const Bench& bench, const Arguments& a, double flush_bytes) {
     const char* random = load.sequential ? "" : "rand";
     const std::uint64_t share = bench.bytes() / bench.paths().size() / load.block * load.block;
     std::vector<std::string> out = {"fio",
@@ -84,6 +84,10 @@ std::vector<std::string> command_for(const Load& load, const Bench& bench, const
                                     fmt::format("--ramp_time={}ms", static_cast<int>(a.warmup_seconds * 1000)),
                                     fmt::format("--randseed={}", a.seed)};
     if (!load.sequential) out.push_back("--norandommap");
+    if (flush_bytes > 0) {
+        const auto blocks = static_cast<std::uint64_t>(flush_bytes / static_cast<double>(load.block));
+        out.push_back(fmt::format("--fdatasync={}", std::max<std::uint64_t>(1, blocks)));
+    }
     if (a.backend == "passthru") {
         for (const char* part : {"--ioengine=io_uring_cmd", "--cmd_type=nvme"}) out.push_back(part);
     } else {
@@ -130,8 +134,9 @@ Result<std::string> fio_version() {
     return text;
 }
 
-Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, std::vector<std::string>* command) {
-    *command = command_for(load, bench, arguments);
+Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, double flush_bytes,
+                    std::vector<std::string>* command) {
+    *command = command_for(load, bench, arguments, flush_bytes);
     PEGA_ASSIGN(const std::string text, output_of(*command));
     // Notes may stand before the report.
     const std::size_t begin = text.find('{');

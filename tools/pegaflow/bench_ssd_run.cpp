@@ -148,7 +148,7 @@ const char* to_string(Mode mode) noexcept { return mode == Mode::kRead ? "read" 
 struct Bench::State {
     Arguments arguments;
     std::vector<std::string> paths;
-    std::string own_file;  // made by us; deleted at the end
+    std::vector<std::string> own_files;  // made by us; deleted at the end
     std::uint64_t bytes = 0;
     std::uint64_t memory_bytes = 0;
     std::unique_ptr<Fabric> fabric;
@@ -159,8 +159,9 @@ struct Bench::State {
     ~State() {
         workers.clear();
         fabric.reset();
-        if (!own_file.empty()) ::unlink(own_file.c_str());
+        for (const std::string& path : own_files) ::unlink(path.c_str());
     }
+    Result<void> make_file(const std::string& directory, std::uint64_t length);
     Result<void> choose_paths();
     Result<void> open_fabric();
     Result<void> open_worker(std::uint32_t index, std::uint64_t memory);
@@ -172,30 +173,36 @@ struct Bench::State {
                        const std::vector<std::uint8_t>& written, Run& out);
 };
 
+// A file of our own in a directory.
+Result<void> Bench::State::make_file(const std::string& directory, std::uint64_t length) {
+    own_files.push_back(fmt::format("{}/pegaflow-bench-ssd.{}.{}", directory, ::getpid(), own_files.size()));
+    const std::string& path = own_files.back();
+    const int fd = ::open(path.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
+    const int why = fd < 0 ? errno : ::posix_fallocate(fd, 0, static_cast<off_t>(length));
+    if (fd >= 0) ::close(fd);
+    if (why == 0) return {};
+    return fail(Code::kInvalid, fmt::format("cannot make {} of {}: {}", path, format_size(length), std::strerror(why)), why);
+}
+
 Result<void> Bench::State::choose_paths() {
     if (arguments.paths.empty()) arguments.paths = {"/var/tmp"};
-    PEGA_ASSIGN(const std::uint64_t wanted, parse_size(arguments.file_size));
-    std::error_code error;
-    if (arguments.paths.size() == 1 && std::filesystem::is_directory(arguments.paths[0], error)) {
-        own_file = fmt::format("{}/pegaflow-bench-ssd.{}", arguments.paths[0], ::getpid());
-        const int fd = ::open(own_file.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC, 0600);
-        const int why = fd < 0 ? errno : ::posix_fallocate(fd, 0, static_cast<off_t>(wanted));
-        if (fd >= 0) ::close(fd);
-        if (why != 0)
-            return fail(Code::kInvalid,
-                        fmt::format("cannot make {} of {}: {}", own_file, arguments.file_size, std::strerror(why)), why);
-        paths = {own_file};
-        bytes = wanted;
+    PEGA_ASSIGN(bytes, parse_size(arguments.file_size));
+    const auto directory = [](const std::string& path) {
+        std::error_code error;
+        return std::filesystem::is_directory(path, error);
+    };
+    if (std::all_of(arguments.paths.begin(), arguments.paths.end(), directory)) {
+        for (const std::string& path : arguments.paths) PEGA_TRY(make_file(path, bytes / arguments.paths.size() + kFillBytes));
+        paths = own_files;
         return {};
     }
     if (!arguments.overwrite) {
         return fail(Code::kInvalid,
                     fmt::format("{} is overwritten by this benchmark, also to measure reads; say --overwrite when "
-                                "nothing on it is needed, or name a directory",
+                                "nothing on it is needed, or name directories",
                                 arguments.paths[0]));
     }
     paths = arguments.paths;
-    bytes = wanted;
     return {};
 }
 

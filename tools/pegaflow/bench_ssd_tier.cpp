@@ -31,6 +31,17 @@ using Clock = std::chrono::steady_clock;
 constexpr std::uint64_t kScope = 1;
 constexpr std::uint64_t kSegmentBytes = std::uint64_t{64} << 20;
 constexpr unsigned kCheckers = 2;
+constexpr std::uint64_t kDigestBytes = std::uint64_t{256} << 20;
+constexpr auto kRoomStep = std::chrono::microseconds(500);
+constexpr auto kLookAtDevices = std::chrono::milliseconds(100);
+
+volatile std::uint32_t digest_sink = 0;  // keeps the digests that nobody needs
+
+double thread_cpu_seconds() {
+    timespec now{};
+    ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
+}
 
 double cpu_seconds() {
     rusage usage{};
@@ -43,10 +54,12 @@ BlockKey key_of(std::uint64_t block_bytes, std::uint64_t number) {
     return BlockKey(kScope, 0, fmt::format("bench-{:010}-{:015}", block_bytes, number));
 }
 
-class Host final : public TierHost {
+// The pool of the benchmark. A block that was offered is freed when it is stored: that ends the time it took.
+class Host final : public TierHost, public PageOwner {
 public:
     Result<void> open(std::uint64_t pool_bytes) {
         PEGA_ASSIGN(pool, Pool::create({.bytes = pool_bytes}));
+        offered_at_.resize(pool->capacity() / tier::kBlockBytes);
         std::mt19937_64 random(3);
         for (std::uint64_t i = 0; i < pool->capacity(); i += 8) {
             const std::uint64_t value = random();
@@ -56,7 +69,7 @@ public:
     }
     BlockRef resident(const BlockKey&) override { return {}; }
     BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes) override {
-        BlockRef block(new Block(key, table_hash(key.scope, key.group, key.hash()), *pool));
+        BlockRef block(new Block(key, table_hash(key.scope, key.group, key.hash()), *this));
         for (const std::uint64_t bytes : page_bytes) {
             const std::uint64_t offset = pool->allocate(bytes, 0);
             if (offset == Slab::kNone) return {};
@@ -65,8 +78,30 @@ public:
         return block;
     }
     const std::byte* pool_base() const override { return pool->base(); }
+    void free_page(std::uint64_t offset, std::uint64_t bytes) noexcept override {
+        const std::uint64_t since = std::exchange(offered_at_[offset / tier::kBlockBytes], 0);
+        if (since != 0) {
+            const std::uint64_t took = now_ns() - since;
+            outstanding -= bytes;
+            const std::lock_guard lock(mutex_);
+            if (measuring) latency.add(took);
+        }
+        pool->free_page(offset, bytes);
+    }
+    void note_offer(const Block& block) {
+        outstanding += block.pages[0].bytes;
+        offered_at_[block.pages[0].offset / tier::kBlockBytes] = now_ns();
+    }
 
     std::unique_ptr<Pool> pool;
+    std::atomic<std::uint64_t> outstanding{0};  // bytes that were offered and are not stored
+    std::atomic<bool> measuring{false};
+    Histogram latency;  // of stored blocks; written under mutex_
+
+private:
+    static std::uint64_t now_ns() { return static_cast<std::uint64_t>(Clock::now().time_since_epoch().count()); }
+    std::vector<std::uint64_t> offered_at_;  // by page; each belongs to whoever has the block
+    std::mutex mutex_;
 };
 
 // A read under way: from its submission to the end of its check.
@@ -79,14 +114,28 @@ struct Slot {
 
 }  // namespace
 
+// What readers and writers of one run share.
+struct Phase {
+    std::atomic<bool> stop{false}, measuring{false};
+    std::atomic<std::uint64_t> read_bytes{0};
+};
+
+// What has happened up to now.
+struct Moment {
+    Clock::time_point when;
+    double cpu_seconds = 0;
+    std::uint64_t read_bytes = 0, written_bytes = 0, flushes = 0;
+};
+
 struct TierBench::State {
     Arguments arguments;
-    std::string directory;
+    std::vector<std::string> directories;
     std::unique_ptr<Fabric> fabric;
     Host host;
     ScopeTable scopes;
     std::unique_ptr<PoolRegions> regions;
     std::unique_ptr<tier::FileTier> files;
+    std::uint64_t capacity = 0;
     std::map<std::uint64_t, std::uint64_t> next;  // by block size: the next number that was not written
 
     ~State() {
@@ -95,40 +144,62 @@ struct TierBench::State {
         regions.reset();
         fabric.reset();
         std::error_code error;
-        if (!directory.empty()) std::filesystem::remove_all(directory, error);
+        for (const std::string& directory : directories) std::filesystem::remove_all(directory, error);
     }
-    TierStats stats() const {
+    Moment moment(const Phase& phase) const {
         EngineStats out;
         files->add_stats(out);
-        return out.tier;
+        return {Clock::now(), cpu_seconds(), phase.read_bytes, out.tier.block_bytes, out.tier.flushes};
     }
+    Result<void> write_share(const Load& load, const Phase& phase);
+    Result<void> check_devices() const;
+    double digest_us(std::uint64_t block_bytes) const;
     Result<void> write_blocks(std::uint64_t block_bytes, std::uint64_t bytes);
     // Offers blocks, waiting for room, as long as `go_on` says so of the bytes offered so far.
     Result<void> produce(std::uint64_t block_bytes, const std::function<bool(std::uint64_t)>& go_on);
 };
 
 Result<void> TierBench::State::produce(std::uint64_t block_bytes, const std::function<bool(std::uint64_t)>& go_on) {
-    std::uint64_t bytes = 0;
+    const std::uint64_t most = 2 * arguments.depth * std::max<std::uint64_t>(block_bytes, 1 << 20);
     const std::uint64_t sizes[] = {block_bytes};
-    while (go_on(bytes)) {
-        const TierStats now = stats();
+    std::uint64_t& number = next[block_bytes];
+    std::uint64_t bytes = 0;
+    for (Clock::time_point looked{}; go_on(bytes);) {
         BlockRef block;
-        if (now.queue_bytes + block_bytes <= arguments.depth * std::max<std::uint64_t>(block_bytes, 1 << 20))
-            block = host.make_block(key_of(block_bytes, next[block_bytes]), sizes);
+        if (host.outstanding.load() + block_bytes <= most) block = host.make_block(key_of(block_bytes, number), sizes);
         if (!block) {
-            std::this_thread::sleep_for(std::chrono::microseconds(50));
+            const auto now = Clock::now();
+            if (now - looked > kLookAtDevices) PEGA_TRY(check_devices());
+            looked = now;
+            std::this_thread::sleep_for(kRoomStep);
             continue;
         }
         block->digests.push_back(base::crc32c(host.pool_base() + block->pages[0].offset, block_bytes));
         block->digested = true;
-        ++next[block_bytes];
-        bytes += block_bytes;
+        host.note_offer(*block);
         files->offer(std::move(block));
-        for (const TierDeviceInfo& device : files->devices()) {
-            if (device.state != "ok") return fail(Code::kRegionLost, device.problem);
-        }
+        ++number;
+        bytes += block_bytes;
     }
     return {};
+}
+
+Result<void> TierBench::State::check_devices() const {
+    for (const TierDeviceInfo& device : files->devices()) {
+        if (device.state != "ok") return fail(Code::kRegionLost, device.path + ": " + device.problem);
+    }
+    return {};
+}
+
+// What the digest of one block takes, over memory that no cache holds.
+double TierBench::State::digest_us(std::uint64_t block_bytes) const {
+    const std::uint64_t count = std::max<std::uint64_t>(64, kDigestBytes / block_bytes);
+    const double begin = thread_cpu_seconds();
+    for (std::uint64_t i = 0; i < count; ++i) {
+        const std::uint64_t at = i * block_bytes % (host.pool->capacity() - block_bytes + 1);
+        digest_sink = digest_sink + base::crc32c(host.pool_base() + at, block_bytes);
+    }
+    return (thread_cpu_seconds() - begin) * 1e6 / static_cast<double>(count);
 }
 
 Result<void> TierBench::State::write_blocks(std::uint64_t block_bytes, std::uint64_t bytes) {
@@ -136,17 +207,12 @@ Result<void> TierBench::State::write_blocks(std::uint64_t block_bytes, std::uint
     return files->flush(Clock::now() + std::chrono::minutes(5));
 }
 
-// What readers and writers of one run share.
-struct Phase {
-    std::atomic<bool> stop{false}, measuring{false};
-    std::atomic<std::uint64_t> read_bytes{0};
-};
-
 // Keeps `depth` reads under way until the phase stops; a few threads check what landed and begin the next ones.
 class ReadLoop {
 public:
-    ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t blocks, std::uint64_t seed, Phase& phase)
-        : files_(files), load_(load), blocks_(blocks), seed_(seed), phase_(phase) {
+    ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t first, std::uint64_t blocks, std::uint64_t seed,
+             Phase& phase)
+        : files_(files), load_(load), first_(first), blocks_(blocks), seed_(seed), phase_(phase) {
         for (std::uint32_t i = 0; i < load.depth * load.threads; ++i) {
             slots_.push_back(std::make_unique<Slot>());
             ready_.push_back(slots_.back().get());
@@ -162,7 +228,7 @@ public:
             changed_.notify_all();
         }
         for (std::thread& thread : threads) thread.join();
-        out.latency = latency_;
+        out.latency.merge(latency_);
         out.checked = checked_;
         out.wrong = wrong_;
         return error_.message.empty() ? Result<void>() : fail(error_);
@@ -173,12 +239,14 @@ private:
         std::mt19937_64 random(seed);
         std::unique_lock lock(mutex_);
         for (;;) {
-            changed_.wait(lock, [this] { return !ready_.empty() || (busy_ == 0 && phase_.stop.load()); });
-            if (ready_.empty()) break;
+            // Several at once, as the engine does: waking a thread costs more than checking a small block.
+            changed_.wait_for(lock, kPatience, [this] { return enough() || (busy_ == 0 && phase_.stop.load()); });
+            if (ready_.empty() && busy_ == 0 && phase_.stop.load()) break;
+            if (ready_.empty()) continue;
             Slot* slot = ready_.front();
             ready_.pop_front();
             if (slot->read) check(*slot, lock);
-            if (!phase_.stop.load()) begin(*slot, random() % blocks_, lock);
+            if (!phase_.stop.load()) begin(*slot, first_ + random() % blocks_, lock);
         }
         changed_.notify_all();
     }
@@ -187,27 +255,27 @@ private:
         const auto checked = slot.read->finish();
         slot.read.reset();
         slot.block = {};
+        const auto took = static_cast<std::uint64_t>((Clock::now() - slot.begun).count());
         lock.lock();
         --busy_;
         checked_ += load_.block;
         if (!checked) error_ = checked.error();
         if (!checked && checked.error().code == Code::kCorrupt) wrong_ += load_.block;
         if (checked) phase_.read_bytes += load_.block;
-        if (checked && phase_.measuring.load()) latency_.add(static_cast<std::uint64_t>((Clock::now() - slot.begun).count()));
-        changed_.notify_all();
+        if (checked && phase_.measuring.load()) latency_.add(took);
     }
     void begin(Slot& slot, std::uint64_t number, std::unique_lock<std::mutex>& lock) {
         ++busy_;
+        lock.unlock();
         slot.begun = Clock::now();
         slot.halves = 0;
-        lock.unlock();
         const std::uint64_t sizes[] = {load_.block};
         // The read may land before the call that began it has returned: the second of the two makes the slot ready.
         const auto second = [this, &slot] {
             if (slot.halves.fetch_add(1) == 0) return;
             const std::lock_guard landed(mutex_);
             ready_.push_back(&slot);
-            changed_.notify_one();
+            if (enough()) changed_.notify_one();
         };
         auto read = files_.read(key_of(load_.block, number), sizes, &slot.block, second);
         const bool begun = read != nullptr;
@@ -221,9 +289,15 @@ private:
         ready_.push_back(&slot);
     }
 
+    bool enough() const { return ready_.size() >= kAtOnce || (!ready_.empty() && ready_.size() * load_.block >= kBytesAtOnce); }
+
+    static constexpr std::size_t kAtOnce = 8;
+    static constexpr std::uint64_t kBytesAtOnce = std::uint64_t{512} << 10;
+    static constexpr auto kPatience = std::chrono::microseconds(500);
+
     tier::FileTier& files_;
     const Load load_;
-    const std::uint64_t blocks_, seed_;
+    const std::uint64_t first_, blocks_, seed_;
     Phase& phase_;
     std::mutex mutex_;
     std::condition_variable changed_;
@@ -241,8 +315,10 @@ TierBench::~TierBench() = default;
 Result<std::unique_ptr<TierBench>> TierBench::open(const Arguments& arguments) {
     auto s = std::make_unique<State>();
     s->arguments = arguments;
-    const std::string base = arguments.paths.empty() ? "/var/tmp" : arguments.paths[0];
-    s->directory = fmt::format("{}/pegaflow-bench-tier.{}", base, ::getpid());
+    const auto bases = arguments.paths.empty() ? std::vector<std::string>{"/var/tmp"} : arguments.paths;
+    for (const std::string& base : bases) {
+        s->directories.push_back(fmt::format("{}/pegaflow-bench-tier.{}.{}", base, ::getpid(), s->directories.size()));
+    }
     PEGA_ASSIGN(const std::uint64_t bytes, parse_size(arguments.file_size));
     FabricOptions fabric{.search_path = arguments.search_path, .backends = {"nvme"}};
     fabric.options["nvme"]["depth"] = std::to_string(std::max<std::uint32_t>(arguments.depth, 32));
@@ -254,61 +330,66 @@ Result<std::unique_ptr<TierBench>> TierBench::open(const Arguments& arguments) {
     PEGA_TRY(s->host.open(std::uint64_t{512} << 20));
     s->scopes.number_of("bench", "bench");
     TierOptions options;
-    options.paths = {s->directory};
-    options.capacity_bytes = bytes + 6 * kSegmentBytes;
+    options.paths = s->directories;
+    s->capacity = bytes + 6 * kSegmentBytes * s->directories.size();
+    options.capacity_bytes = s->capacity;
     options.segment_bytes = kSegmentBytes;
     options.write_queue_bytes = std::uint64_t{256} << 20;
     s->regions = std::make_unique<PoolRegions>(*s->host.pool);
     PEGA_ASSIGN(s->files, tier::FileTier::open(options, {*s->fabric, s->scopes, s->host, *s->host.pool, *s->regions}));
-    for (const TierDeviceInfo& device : s->files->devices()) {
-        if (device.state != "ok") return fail(Code::kInvalid, device.path + ": " + device.problem);
-    }
+    PEGA_TRY(s->check_devices());
+    // A cache that has been in use for a while: every segment has been written.
+    PEGA_TRY(s->write_blocks(1 << 20, s->capacity));
     return std::unique_ptr<TierBench>(new TierBench(std::move(s)));
+}
+
+Result<void> TierBench::State::write_share(const Load& load, const Phase& phase) {
+    const double share = (100.0 - arguments.read_percent) / arguments.read_percent;
+    return produce(load.block, [&](std::uint64_t so_far) {
+        while (load.mode == Mode::kMixed && !phase.stop.load() &&
+               static_cast<double>(so_far) > share * static_cast<double>(phase.read_bytes.load()))
+            std::this_thread::sleep_for(std::chrono::microseconds(100));
+        return !phase.stop.load();
+    });
 }
 
 Result<Run> TierBench::run(const Load& load) {
     State& s = *state_;
     PEGA_ASSIGN(const std::uint64_t file_bytes, parse_size(s.arguments.file_size));
     // Half of the space for what is read; the present size's blocks may have gone for another's since.
+    const std::uint64_t first = s.next[load.block];
     if (load.mode != Mode::kWrite) PEGA_TRY(s.write_blocks(load.block, file_bytes / 2));
+    const std::uint64_t readable = s.next[load.block] - first;
     Phase phase;
     Run out;
+    out.digest_us_per_op = s.digest_us(load.block);
+    s.host.latency = {};
     Result<void> produced, read;
     std::vector<std::thread> threads;
-    if (load.mode != Mode::kRead) {
-        const double share = (100.0 - s.arguments.read_percent) / s.arguments.read_percent;
-        threads.emplace_back([&] {
-            produced = s.produce(load.block, [&](std::uint64_t so_far) {
-                while (load.mode == Mode::kMixed && !phase.stop.load() &&
-                       static_cast<double>(so_far) > share * static_cast<double>(phase.read_bytes.load()))
-                    std::this_thread::sleep_for(std::chrono::microseconds(100));
-                return !phase.stop.load();
-            });
-        });
-    }
+    if (load.mode != Mode::kRead) threads.emplace_back([&] { produced = s.write_share(load, phase); });
     if (load.mode != Mode::kWrite)
-        threads.emplace_back([&] { read = ReadLoop(*s.files, load, s.next[load.block], s.arguments.seed, phase).run(out); });
+        threads.emplace_back([&] { read = ReadLoop(*s.files, load, first, readable, s.arguments.seed, phase).run(out); });
     const auto pause = [](double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); };
     pause(s.arguments.warmup_seconds);
-    const TierStats before = s.stats();
-    const std::uint64_t read_before = phase.read_bytes;
-    const double cpu = cpu_seconds();
-    const auto begin = Clock::now();
-    phase.measuring = true;
+    const Moment before = s.moment(phase);
+    phase.measuring = s.host.measuring = true;
     pause(s.arguments.seconds);
-    phase.measuring = false;
-    const double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
-    const TierStats after = s.stats();
-    const std::uint64_t moved = phase.read_bytes - read_before + after.block_bytes - before.block_bytes;
-    const double used = cpu_seconds() - cpu;
+    phase.measuring = s.host.measuring = false;
+    const Moment after = s.moment(phase);
     phase.stop = true;
     for (std::thread& thread : threads) thread.join();
     PEGA_TRY(produced);
     PEGA_TRY(read);
     PEGA_TRY(s.files->flush(Clock::now() + std::chrono::minutes(5)));
-    out.bytes_per_s = static_cast<double>(moved) / seconds;
-    out.ops_per_s = out.bytes_per_s / static_cast<double>(load.block);
-    out.cpu_us_per_op = moved == 0 ? 0 : used * 1e6 / (static_cast<double>(moved) / static_cast<double>(load.block));
+    if (load.mode == Mode::kWrite) out.latency = s.host.latency;
+    const double seconds = std::chrono::duration<double>(after.when - before.when).count();
+    const auto written = static_cast<double>(after.written_bytes - before.written_bytes);
+    const double moved = written + static_cast<double>(after.read_bytes - before.read_bytes);
+    const double ops = moved / static_cast<double>(load.block);
+    out.bytes_per_s = moved / seconds;
+    out.ops_per_s = ops / seconds;
+    out.cpu_us_per_op = ops == 0 ? 0 : (after.cpu_seconds - before.cpu_seconds) * 1e6 / ops;
+    if (after.flushes > before.flushes) out.bytes_per_flush = written / static_cast<double>(after.flushes - before.flushes);
     return out;
 }
 

@@ -51,7 +51,7 @@ class CountingDevice final : public DataIo {
 public:
     void submit(Op, Memory, std::span<const Piece>, Ended ended) override { ended({}); }
     std::span<std::byte> staging() override { return staging_; }
-    Result<void> sync() override { return {}; }
+    void flush(Ended ended) override { ended({}); }
     Result<void> reserve(std::uint64_t, std::uint64_t) override { return {}; }
     Result<void> discard(std::uint64_t, std::uint64_t) override { return {}; }
 

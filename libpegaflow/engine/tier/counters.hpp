@@ -16,7 +16,7 @@ struct Counters {
     // Bytes written: of new blocks, of blocks that were written again, and of everything else.
     Count block_bytes{0}, rewritten_bytes{0}, table_bytes{0};
     Count rewritten_blocks{0}, evicted_segments{0}, evicted_blocks{0}, discarded_bytes{0};
-    Count write_failures{0}, sync_failures{0};
+    Count write_failures{0}, sync_failures{0}, flushes{0};
     Count read_blocks{0}, read_bytes{0}, read_failures{0}, mismatches{0}, quarantined{0};
     Count recovered_blocks{0}, recovered_bytes{0}, recovery_dropped{0}, recovery_problems{0};
 };

@@ -26,8 +26,8 @@ public:
     virtual void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) = 0;
     // Memory for tables and headers; the caller divides it up.
     virtual std::span<std::byte> staging() = 0;
-    // Everything whose end was reported is on the device when it returns. [any]
-    virtual Result<void> sync() = 0;
+    // Everything whose end was reported when the call began is on the device when `ended` runs with no error. [any]
+    virtual void flush(Ended ended) = 0;
     // Space management, as of container.hpp. [any]
     virtual Result<void> reserve(std::uint64_t offset, std::uint64_t length) = 0;
     virtual Result<void> discard(std::uint64_t offset, std::uint64_t length) = 0;

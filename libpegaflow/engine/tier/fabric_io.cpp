@@ -6,10 +6,13 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "pegaflow/abi/ext/durable.h"
+
 namespace pegaflow::engine::tier {
 namespace {
 
 constexpr std::uint32_t kMaxBatches = 1 << 20;  // whoever submits keeps far below
+constexpr std::size_t kSpareBatches = 64;
 
 }  // namespace
 
@@ -45,6 +48,7 @@ Result<std::unique_ptr<FabricIo>> FabricIo::open(Container& container, Device& d
     file.handle_length = container.path().size();
     file.length = container.superblock().total_bytes();
     PEGA_ASSIGN(io->file_, device.register_memory(file));
+    io->flushes_ = device.extension(PEGA_EXT_DURABLE) != nullptr;
     PEGA_ASSIGN(Channel reads, device.open_channel());
     PEGA_ASSIGN(Channel writes, device.open_channel());
     io->reads_ = std::make_unique<Lane>(std::move(reads), kMaxBatches);
@@ -102,17 +106,51 @@ void FabricIo::submit(Op op, Memory memory, std::span<const Piece> pieces, Ended
 }
 
 void FabricIo::start(Op op, const Part& part, Ended ended) {
-    auto batch = std::make_shared<Batch>();
-    batch->ended = std::move(ended);
-    batch->lane = op == Op::kRead ? reads_.get() : writes_.get();
-    batch->deadline = std::chrono::steady_clock::now() + limit_;
+    auto batch = new_batch(op == Op::kRead ? *reads_ : *writes_, std::move(ended));
     batch->transfer.flat(*part.region, file_).priority(op == Op::kRead ? 2 : 0);
     if (op == Op::kRead) batch->transfer.read();
     for (const Piece& piece : part.pieces) batch->transfer.range(piece.memory_offset, piece.file_offset, piece.length);
+    launch(std::move(batch));
+}
+
+void FabricIo::flush(Ended ended) {
+    if (!flushes_) return ended(container_.sync());
+    auto batch = new_batch(*writes_, std::move(ended));
+    batch->transfer.flat(staging_region_, file_).durable();
+    launch(std::move(batch));
+}
+
+std::shared_ptr<FabricIo::Batch> FabricIo::new_batch(Lane& lane, Ended ended) {
+    std::shared_ptr<Batch> batch;
+    {
+        const std::lock_guard lock(mutex_);
+        if (spare_.size() >= kSpareBatches / 2) {
+            batch = std::move(spare_.front());
+            spare_.pop_front();
+        }
+    }
+    if (!batch) batch = std::make_shared<Batch>();
+    batch->transfer.clear();  // waits for its last callback to return; the oldest spare one has long done so
+    batch->ended = std::move(ended);
+    batch->lane = &lane;
+    batch->told = false;
+    return batch;
+}
+
+void FabricIo::recycle(std::shared_ptr<Batch> batch) {
+    const std::lock_guard lock(mutex_);
+    // Whoever is about to cancel it must not meet its next use.
+    if (batch.use_count() == 1 && spare_.size() < kSpareBatches) spare_.push_back(std::move(batch));
+}
+
+void FabricIo::launch(std::shared_ptr<Batch> batch) {
+    batch->deadline = std::chrono::steady_clock::now() + limit_;
+    Lane& lane = *batch->lane;
+    Transfer& transfer = batch->transfer;
     std::list<std::shared_ptr<Batch>>::iterator place;
     {
         const std::lock_guard lock(mutex_);
-        place = batches_.insert(batches_.end(), batch);
+        place = batches_.insert(batches_.end(), std::move(batch));
     }
     const auto finish = [this, place](Result<void> result) {
         std::shared_ptr<Batch> over;
@@ -121,16 +159,18 @@ void FabricIo::start(Op op, const Part& part, Ended ended) {
             over = std::move(*place);
             batches_.erase(place);
         }
-        over->ended(std::move(result));
+        const Ended tell = std::move(over->ended);
+        recycle(std::move(over));
+        tell(std::move(result));
     };
-    auto started = batch->lane->reserve(1);
+    auto started = lane.reserve(1);
     if (started) {
-        started = batch->lane->submit(batch->transfer, [finish](pega_status status, std::uint64_t) {
+        started = lane.submit(transfer, [finish](pega_status status, std::uint64_t) {
             if (status == PEGA_OK) return finish({});
             finish(
                 fail(static_cast<Code>(status), fmt::format("the device answered {}", to_string(static_cast<Code>(status)))));
         });
-        if (!started) batch->lane->unreserve(1);
+        if (!started) lane.unreserve(1);
     }
     if (!started) finish(std::move(started));
 }

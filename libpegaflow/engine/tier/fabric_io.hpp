@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <deque>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -35,7 +36,8 @@ public:
 
     void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) override;
     std::span<std::byte> staging() override { return {staging_.get(), staging_bytes_}; }
-    Result<void> sync() override { return container_.sync(); }
+    // By the back end when it can, beside the transfers that are under way; else by a call that blocks.
+    void flush(Ended ended) override;
     Result<void> reserve(std::uint64_t offset, std::uint64_t length) override { return container_.reserve(offset, length); }
     Result<void> discard(std::uint64_t offset, std::uint64_t length) override { return container_.discard(offset, length); }
     // Cancels what took too long; everything when `all`. [any]
@@ -71,6 +73,9 @@ private:
         : container_(container), pool_(pool), limit_(limit) {}
     Result<std::vector<Part>> divide(Memory memory, std::span<const Piece> pieces);
     void start(Op op, const Part& part, Ended ended);
+    std::shared_ptr<Batch> new_batch(Lane& lane, Ended ended);
+    void launch(std::shared_ptr<Batch> batch);
+    void recycle(std::shared_ptr<Batch> batch);
 
     Container& container_;
     const PoolAccess pool_;
@@ -78,9 +83,11 @@ private:
     std::unique_ptr<std::byte, FreeAligned> staging_;
     std::uint64_t staging_bytes_ = 0;
     Region staging_region_, file_;
+    bool flushes_ = false;  // the back end does
     std::unique_ptr<Lane> reads_, writes_;
     std::mutex mutex_;
     std::list<std::shared_ptr<Batch>> batches_;  // guarded by mutex_; shared with whoever cancels
+    std::deque<std::shared_ptr<Batch>> spare_;   // over, their memory kept for the next ones; guarded by mutex_
 };
 
 }  // namespace pegaflow::engine::tier

@@ -75,9 +75,7 @@ FileTier::FileTier(const TierOptions& options, Parts parts)
       parts_(std::move(parts)),
       catalog_(parts_.scopes),
       queue_(queue_bytes(options, parts_.pool.capacity())),
-      budget_(options.write_bytes_per_day, Clock::now()) {
-    writer_options_.discard = options.discard;
-}
+      budget_(options.write_bytes_per_day, Clock::now()) {}
 
 FileTier::~FileTier() { close(Clock::now()); }
 
@@ -158,9 +156,11 @@ void FileTier::recover(Store& store) {
     counters_.recovery_problems += problems;
     store.info.recovered_blocks = catalog_.usage(store.number).blocks;
     counters_.recovered_blocks += store.info.recovered_blocks;
+    WriterOptions writing = writer_options_;
+    writing.discard = options_.discard == "all" || (options_.discard == "devices" && store.container->block_device());
     store.writer = std::make_unique<Writer>(
         Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_, [this] { offer_deferred(); }},
-        superblock, store.number, writer_options_, open ? &*open : nullptr, lifetime);
+        superblock, store.number, writing, open ? &*open : nullptr, lifetime);
     largest_block_ = std::max(largest_block_, store.writer->largest_block());
 }
 
@@ -170,7 +170,7 @@ FileTier::Store& FileTier::store_of(std::uint32_t container) {
 }
 
 bool FileTier::writable() const {
-    return std::any_of(stores_.begin(), stores_.end(), [](const auto& s) { return s->writer && s->writer->problem().empty(); });
+    return std::any_of(stores_.begin(), stores_.end(), [](const auto& s) { return s->writer && !s->writer->paused(); });
 }
 
 void FileTier::offer(BlockRef block) {

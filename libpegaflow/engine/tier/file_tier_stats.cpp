@@ -30,6 +30,7 @@ void FileTier::add_stats(EngineStats& stats) const {
     s.rewritten_bytes = c.rewritten_bytes;
     s.table_bytes = c.table_bytes;
     s.discarded_bytes = c.discarded_bytes;
+    s.flushes = c.flushes;
     s.rewritten_blocks = c.rewritten_blocks;
     s.evicted_segments = c.evicted_segments;
     s.evicted_blocks = c.evicted_blocks;

@@ -29,7 +29,7 @@ std::vector<DataIo::Piece> pieces_of(const std::vector<const Block*>& blocks, st
 }  // namespace
 
 std::uint64_t Writer::staging_bytes(const WriterOptions& options) {
-    return options.window * kDescriptorBytes + kTableBytes + kBlockBytes;
+    return options.window * kDescriptorBytes + kTableBytes + 2 * kBlockBytes;
 }
 
 Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,
@@ -43,9 +43,9 @@ Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t containe
       lifetime_bytes_(lifetime_bytes) {
     for (std::uint32_t i = 0; i < options.window; ++i) free_staging_.push_back(i);
     if (open != nullptr) {
-        slot_ = open->slot;
-        open_.emplace(limits_, open->header.sequence, open->chain);
-        open_->resume(open->records, open->data_end, open->extents);
+        open_ = std::make_unique<Segment>(open->slot, ExtentBuilder(limits_, open->header.sequence, open->chain));
+        open_->builder.resume(open->records, open->data_end, open->extents);
+        open_->begun = true;
     }
     thread_ = std::thread([this] { run(); });
 }
@@ -65,6 +65,11 @@ void Writer::request_stop(Clock::time_point deadline) {
 std::string Writer::problem() const {
     const std::lock_guard lock(mutex_);
     return problem_;
+}
+
+bool Writer::paused() const {
+    const std::lock_guard lock(mutex_);
+    return paused_until_ > Clock::now();
 }
 
 std::uint64_t Writer::largest_block() const noexcept {
@@ -101,20 +106,31 @@ void Writer::drop_pending(Count& counter) {
     drop(lost, counter);
 }
 
+// While writing pauses it waits. False when it is time to end.
+bool Writer::rest() {
+    if (paused_until_ > Clock::now()) drop_pending(p_.counters.failed_blocks);  // nobody waits for a device that fails
+    std::unique_lock lock(mutex_);
+    if (paused_until_ > Clock::now()) changed_.wait_until(lock, paused_until_, [this] { return stop_; });
+    return !stop_ || (Clock::now() < deadline_ && paused_until_ <= Clock::now());
+}
+
 void Writer::run() {
-    for (;;) {
-        if (paused_until_ > Clock::now()) drop_pending(p_.counters.failed_blocks);  // nobody waits for a device that fails
-        {
-            std::unique_lock lock(mutex_);
-            if (paused_until_ > Clock::now()) changed_.wait_until(lock, paused_until_, [this] { return stop_; });
-            if (stop_ && (Clock::now() >= deadline_ || paused_until_ > Clock::now())) break;
+    while (rest()) {
+        const std::uint64_t seen = changes();
+        if (const auto settled = settle(); !settled) {
+            give_up(settled.error());
+            continue;
         }
         gather();
-        if (pending_.empty() && flights_.empty() && p_.queue.stopped() && p_.queue.bytes() == 0) break;
-        if (!pending_.empty() && !free_staging_.empty() && start_extent()) continue;
-        if (!flights_.empty()) finish_flights();
+        if (pending_.empty() && flights_.empty() && closing_.empty() && p_.queue.stopped() && p_.queue.bytes() == 0) break;
+        if (!pending_.empty() && advance()) continue;
+        if (!flights_.empty()) wait_for_change(seen);
     }
-    while (!flights_.empty()) finish_flights();
+    while (!flights_.empty()) {
+        const std::uint64_t seen = changes();
+        if (const auto settled = settle(); !settled) give_up(settled.error());
+        if (!flights_.empty()) wait_for_change(seen);
+    }
     drop_pending(p_.counters.shed_blocks);
     ended_.store(true, std::memory_order_release);
 }
@@ -127,16 +143,28 @@ void Writer::gather() {
         pending_.push_back({std::move(block), 0, false});
 }
 
-bool Writer::start_extent() {
-    if (!open_ && !begin_segment()) {
-        drop_pending(p_.counters.no_space_blocks);
-        return true;
+// The next step with what is pending. False when something under way must end first.
+bool Writer::advance() {
+    if (!open_) {
+        if (!next_ && !prepare(closing_.empty())) {
+            if (!closing_.empty()) return false;  // what is full now can go when it has its table
+            drop_pending(p_.counters.no_space_blocks);
+            return true;
+        }
+        if (!next_->begun) return false;
+        open_ = std::move(next_);
     }
+    if (free_staging_.empty() || being_written() >= options_.writing) return false;
+    return start_extent();
+}
+
+bool Writer::start_extent() {
+    ExtentBuilder& builder = open_->builder;
     auto flight = std::make_unique<Flight>();
     while (!pending_.empty()) {
         Record record = record_of(*pending_.front().block);
-        if (!open_->fits(record)) break;
-        open_->add(std::move(record));
+        if (!builder.fits(record)) break;
+        builder.add(std::move(record));
         flight->items.push_back(std::move(pending_.front()));
         pending_.pop_front();
     }
@@ -144,126 +172,37 @@ bool Writer::start_extent() {
         flight->staging = free_staging_.back();
         free_staging_.pop_back();
         const auto descriptor = p_.io.staging().subspan(flight->staging * kDescriptorBytes, kDescriptorBytes);
-        submit(open_->finish(descriptor), std::move(flight));
+        submit(builder.finish(descriptor), std::move(flight));
+        prepare_ahead();
         return true;
     }
-    if (!open_->has_data()) {  // not even into an empty segment
+    if (!builder.has_data()) {  // not even into an empty segment
         std::vector<Item> lost;
         lost.push_back(std::move(pending_.front()));
         pending_.pop_front();
         drop(lost, p_.counters.too_large_blocks);
         return true;
     }
-    while (!flights_.empty()) finish_flights();
-    if (open_) seal_segment();
+    closing_.push_back(std::move(open_));
     return true;
 }
 
 void Writer::submit(const ExtentBuilder::Extent& extent, std::unique_ptr<Flight> flight) {
-    const std::uint64_t at = segment_at(slot_) + extent.at;
-    flight->slot = slot_;
+    const std::uint64_t at = segment_at(open_->slot) + extent.at;
+    flight->segment = open_.get();
     flight->payload_bytes = extent.payload_bytes;
-    flight->descriptor_bytes = extent.descriptor_bytes;
+    flight->other_bytes = extent.descriptor_bytes;
     std::vector<const Block*> blocks;
+    blocks.reserve(flight->items.size());
+    flight->records.reserve(flight->items.size());
     for (std::size_t i = 0; i < flight->items.size(); ++i) {
         const Item& item = flight->items[i];
         blocks.push_back(item.block.get());
         flight->records.push_back({item.block->key, extent.records[i].offset, extent.records[i].pages, item.heat});
     }
-    flight->open_batches = 2;
-    Flight* raw = flight.get();
-    flights_.push_back(std::move(flight));
-    const auto ended = [this, raw](Result<void> result) {
-        const std::lock_guard lock(mutex_);
-        if (!result) raw->result = std::move(result);
-        --raw->open_batches;
-        changed_.notify_all();
-    };
-    const DataIo::Piece descriptor{raw->staging * kDescriptorBytes, at, extent.descriptor_bytes};
-    p_.io.submit(DataIo::Op::kWrite, DataIo::Memory::kStaging, {&descriptor, 1}, ended);
-    p_.io.submit(DataIo::Op::kWrite, DataIo::Memory::kPool, pieces_of(blocks, at + extent.descriptor_bytes), ended);
-}
-
-// The leading extents that are written: they can be stored when the device has them. The first one that failed ends the
-// segment.
-Result<void> Writer::take_ended(std::vector<std::unique_ptr<Flight>>& out) {
-    std::unique_lock lock(mutex_);
-    const auto over = [](const auto& flight) { return flight->open_batches == 0; };
-    changed_.wait(lock, [&] { return over(flights_.front()); });
-    while (!flights_.empty() && over(flights_.front()) && flights_.front()->result) {
-        out.push_back(std::move(flights_.front()));
-        flights_.pop_front();
-    }
-    if (flights_.empty() || !over(flights_.front())) return {};
-    ++p_.counters.write_failures;
-    return flights_.front()->result;
-}
-
-void Writer::finish_flights() {
-    std::vector<std::unique_ptr<Flight>> ended, lost;
-    Result<void> outcome = take_ended(ended);
-    if (!ended.empty()) {
-        if (auto synced = p_.io.sync(); !synced) {
-            ++p_.counters.sync_failures;
-            outcome = std::move(synced);
-            lost = std::move(ended);
-        }
-        for (const auto& flight : ended) {
-            store(*flight);
-            free_staging_.push_back(flight->staging);
-        }
-    }
-    if (outcome) return;
-    {
-        // The pages of the others are still being read.
-        std::unique_lock lock(mutex_);
-        changed_.wait(lock, [this] {
-            return std::all_of(flights_.begin(), flights_.end(), [](const auto& f) { return f->open_batches == 0; });
-        });
-    }
-    give_up_segment(outcome.error());
-    lost.insert(lost.end(), std::make_move_iterator(flights_.begin()), std::make_move_iterator(flights_.end()));
-    flights_.clear();
-    for (const auto& flight : lost) {
-        drop(flight->items, p_.counters.failed_blocks);
-        free_staging_.push_back(flight->staging);
-    }
-}
-
-void Writer::store(Flight& flight) {
-    p_.catalog.commit(container_, flight.slot, flight.records);
-    std::size_t taken = 0;
-    std::uint64_t rewritten_bytes = 0;
-    for (const Item& item : flight.items) {
-        if (item.rewritten) {
-            --rewriting_;
-            rewritten_bytes += item.block->footprint();
-        } else {
-            ++taken;
-        }
-    }
-    Counters& c = p_.counters;
-    c.stored_blocks += taken;
-    c.rewritten_blocks += flight.items.size() - taken;
-    c.rewritten_bytes += rewritten_bytes;
-    c.block_bytes += flight.payload_bytes - rewritten_bytes;
-    c.table_bytes += flight.descriptor_bytes;
-    lifetime_bytes_ += flight.payload_bytes + flight.descriptor_bytes;
-    flight.items.clear();
-    next_pause_ = options_.first_pause;
-    {
-        const std::lock_guard lock(mutex_);
-        if (!problem_.empty()) base::log_info("tier", "container {}: writing works again", container_);
-        problem_.clear();
-    }
-    p_.queue.done(taken);
-    if (retiring_ && rewriting_ == 0) finish_retiring();
-}
-
-void Writer::give_up_segment(const Error& error) {
-    if (open_) p_.catalog.seal(container_, slot_);
-    open_.reset();
-    pause(error);
+    ++open_->extents;
+    const DataIo::Piece descriptor{flight->staging * kDescriptorBytes, at, extent.descriptor_bytes};
+    launch(std::move(flight), {&descriptor, 1}, pieces_of(blocks, at + extent.descriptor_bytes));
 }
 
 void Writer::pause(const Error& error) {

@@ -2,8 +2,9 @@
 // writer.hpp - the thread that writes one container: extents of a MiB or more, a few in flight, each stored when it is flushed.
 //
 // A block counts as stored when the extent that holds it and all extents before it in the segment have been written and
-// flushed: that is what a scan after a power cut finds. When a write fails, the segment is given up where it is, and writing
-// pauses.
+// flushed: that is what a scan after a power cut finds. Writing goes on while a flush is under way, which takes in whatever was
+// written when it began. The next segment is begun before the open one is full. When a write fails, the open segment is given
+// up where it is, and writing pauses.
 #pragma once
 
 #include <atomic>
@@ -28,7 +29,9 @@ namespace pegaflow::engine::tier {
 
 struct WriterOptions {
     std::uint64_t extent_bytes = std::uint64_t{4} << 20;  // of payload
-    std::uint32_t window = 2;                             // extents in flight
+    std::uint32_t writing = 3;                            // extents being written: reads wait behind them
+    std::uint32_t window = 8;                             // extents that are not stored yet
+    std::uint64_t flush_bytes = std::uint64_t{8} << 20;   // that are worth a flush while more is being written
     double rewrite_share = 0.08;                          // of a segment: hot blocks that are kept when it is given up
     bool discard = true;
     std::chrono::nanoseconds linger = std::chrono::milliseconds(20);
@@ -59,8 +62,10 @@ public:
     // Asks the thread to end when the queue, which was stopped, is empty, or `deadline` has passed. [any]
     void request_stop(std::chrono::steady_clock::time_point deadline);
     bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
-    // "" while writing works; else why not. [any]
+    // "" while writing works; else why not, until a block is stored again. [any]
     std::string problem() const;
+    // True while it takes no blocks because something failed; afterwards it tries again, with `problem` still told. [any]
+    bool paused() const;
     // Bytes that were ever written to the container. [any]
     std::uint64_t lifetime_bytes() const noexcept { return lifetime_bytes_.load(std::memory_order_relaxed); }
     // The largest block that fits into a segment. [any]
@@ -74,39 +79,67 @@ private:
         std::uint8_t heat = 0;
         bool rewritten = false;
     };
-    struct Flight {  // one extent under way
-        std::uint64_t slot = 0;
-        std::uint32_t staging = 0;  // which descriptor memory it uses
+    struct Segment {  // one that extents go to, or went to
+        Segment(std::uint64_t s, ExtentBuilder b) : slot(s), builder(std::move(b)) {}
+        const std::uint64_t slot;
+        ExtentBuilder builder;
+        bool begun = false;       // its header is on the device: extents may follow
+        std::size_t extents = 0;  // that are not stored yet
+    };
+    enum class Kind { kExtent, kHeader, kTable };
+    struct Flight {  // bytes under way
+        Kind kind = Kind::kExtent;
+        Segment* segment = nullptr;
+        std::uint32_t staging = 0;  // which descriptor memory an extent uses
         std::vector<Item> items;
         std::vector<NewRecord> records;
-        std::uint64_t payload_bytes = 0, descriptor_bytes = 0;
-        std::uint32_t open_batches = 0;  // guarded by mutex_
-        Result<void> result;             // guarded by mutex_
+        std::uint64_t payload_bytes = 0, other_bytes = 0;
+        bool written = false, covered = false, flushed = false;  // covered: by the flush under way
+        std::uint32_t open_batches = 0;                          // guarded by mutex_
+        Result<void> result;                                     // guarded by mutex_
     };
+    using Flights = std::deque<std::unique_ptr<Flight>>;
 
     void run();
+    bool rest();
     void gather();
+    bool advance();
     bool start_extent();
     void submit(const ExtentBuilder::Extent& extent, std::unique_ptr<Flight> flight);
-    Result<void> take_ended(std::vector<std::unique_ptr<Flight>>& out);
-    void finish_flights();
-    void store(Flight& flight);
-    void give_up_segment(const Error& error);
     void drop(std::vector<Item>& items, Count& counter);
     void drop_pending(Count& counter);
     Record record_of(const Block& block) const;
+    void pause(const Error& error);
+
+    // writer_flight.cpp
+    void launch(std::unique_ptr<Flight> flight, std::span<const DataIo::Piece> staged, std::span<const DataIo::Piece> pages);
+    std::uint64_t changes() const;
+    void wait_for_change(std::uint64_t seen);
+    Result<void> settle();
+    Result<void> take_ended();
+    void take_flushed();
+    void begin_flush();
+    void store_leading();
+    void store(Flight& flight);
+    void give_up(const Error& error);
+    std::size_t being_written() const;
 
     // writer_segment.cpp
-    bool begin_segment();
-    Result<void> write_header(std::uint64_t slot, std::uint64_t sequence);
-    void seal_segment();
+    void prepare_ahead();
+    bool prepare(bool must);
+    std::optional<std::uint64_t> free_slot(bool must, std::uint64_t* sequence);
+    Result<void> set_space_aside(std::uint64_t slot);
+    void write_header(std::uint64_t slot, std::uint64_t sequence);
+    void write_tables();
+    void end_segment(const Segment* segment);
+    void end_all_segments();
     void retire_oldest();
     void keep_hot(std::uint64_t slot);
     BlockRef read_back(const HotRecord& hot);
     void finish_retiring();
-    Result<void> write_staging(std::uint64_t staging_at, std::uint64_t file_at, std::uint64_t length);
-    void pause(const Error& error);
     std::uint64_t segment_at(std::uint64_t slot) const noexcept { return superblock_.segment_at(slot); }
+    std::uint64_t table_staging() const noexcept { return options_.window * kDescriptorBytes; }
+    std::uint64_t header_staging() const noexcept { return table_staging() + kTableBytes + kBlockBytes; }
 
     Parts p_;
     const Superblock superblock_;
@@ -114,24 +147,29 @@ private:
     const WriterOptions options_;
     const ExtentBuilder::Limits limits_;
 
-    std::optional<ExtentBuilder> open_;
-    std::uint64_t slot_ = 0;  // of the open segment
+    std::unique_ptr<Segment> open_, next_;          // next_: its header is written or on its way
+    std::deque<std::unique_ptr<Segment>> closing_;  // full, without a table yet
+    bool table_busy_ = false;
     std::deque<Item> pending_;
-    std::deque<std::unique_ptr<Flight>> flights_;
+    Flights flights_;  // those of extents are stored in this order
+    bool flushing_ = false;
     std::vector<std::uint32_t> free_staging_;
     std::optional<std::uint64_t> retiring_;
     std::size_t rewriting_ = 0;  // items of the retiring segment that are not stored yet
     std::chrono::nanoseconds next_pause_;
-    Clock::time_point paused_until_{};
     Clock::time_point retry_space_at_ = Clock::time_point::max();
 
     std::atomic<std::uint64_t> lifetime_bytes_;
     std::atomic<bool> ended_{false};
     mutable std::mutex mutex_;
     std::condition_variable changed_;
-    std::string problem_;         // guarded by mutex_
-    bool stop_ = false;           // guarded by mutex_
-    Clock::time_point deadline_;  // guarded by mutex_; of the stop
+    std::string problem_;               // guarded by mutex_
+    Clock::time_point paused_until_{};  // changed by the thread, under mutex_
+    std::uint64_t changes_ = 0;         // of flights and flushes; guarded by mutex_
+    bool flush_ended_ = false;          // guarded by mutex_
+    Result<void> flush_result_;         // guarded by mutex_
+    bool stop_ = false;                 // guarded by mutex_
+    Clock::time_point deadline_;        // guarded by mutex_; of the stop
     std::thread thread_;
 };
 

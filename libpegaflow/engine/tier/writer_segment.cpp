@@ -26,80 +26,114 @@ Result<void> wait_for(DataIo& io, DataIo::Op op, DataIo::Memory memory, std::spa
 
 }  // namespace
 
-Result<void> Writer::write_staging(std::uint64_t staging_at, std::uint64_t file_at, std::uint64_t length) {
-    const DataIo::Piece piece{staging_at, file_at, length};
-    PEGA_TRY(wait_for(p_.io, DataIo::Op::kWrite, DataIo::Memory::kStaging, {&piece, 1}));
-    p_.counters.table_bytes += length;
-    lifetime_bytes_ += length;
-    return p_.io.sync();
+// While the open segment fills up, so that nobody waits for the next one's header.
+void Writer::prepare_ahead() {
+    if (next_ || !open_) return;
+    const std::uint64_t ahead = std::min(2 * options_.writing * options_.extent_bytes, superblock_.segment_bytes / 4);
+    if (open_->builder.data_end() + ahead >= superblock_.segment_bytes) prepare(false);
 }
 
-// A header is on the device before anything behind it is overwritten: no scan ever sees the old header with new bytes.
-Result<void> Writer::write_header(std::uint64_t slot, std::uint64_t sequence) {
-    const std::uint64_t at = options_.window * kDescriptorBytes;
-    const auto block = p_.io.staging().subspan(at, kBlockBytes);
-    encode(
-        SegmentHeader{superblock_.container, sequence, slot, lifetime_bytes(), static_cast<std::uint64_t>(std::time(nullptr))},
-        block);
-    PEGA_TRY(write_staging(at, segment_at(slot), kBlockBytes));
-    open_.emplace(limits_, sequence, closing_digest(block));
-    return {};
+// A segment that new extents may have. Without `must`, only one that is free already.
+std::optional<std::uint64_t> Writer::free_slot(bool must, std::uint64_t* sequence) {
+    for (int looks = 0; looks < kReaderLooks; ++looks) {
+        const auto slot = p_.catalog.begin(container_, sequence);
+        if (slot || !must) return slot;
+        if (!retiring_) retiring_ = p_.catalog.oldest(container_);
+        if (retiring_) {
+            finish_retiring();
+        } else {
+            std::this_thread::sleep_for(kReaderTime);
+        }
+    }
+    return std::nullopt;
 }
 
-bool Writer::begin_segment() {
+// kNoMemory: the file system has no room for it, and the segment is set aside.
+Result<void> Writer::set_space_aside(std::uint64_t slot) {
+    auto reserved = p_.io.reserve(segment_at(slot), superblock_.segment_bytes);
+    if (reserved) return {};
+    if (reserved.error().code != Code::kNoMemory) {
+        ++p_.counters.write_failures;
+        std::uint64_t blocks = 0;
+        p_.catalog.release(container_, slot, &blocks);
+        return reserved;
+    }
+    if (retry_space_at_ == Clock::time_point::max())
+        base::log_warning("tier", "container {}: {}; the cache stays smaller", container_, reserved.error().message);
+    p_.catalog.set_aside(container_, slot);
+    retry_space_at_ = Clock::now() + kRetrySpace;
+    return reserved;
+}
+
+bool Writer::prepare(bool must) {
     if (Clock::now() >= retry_space_at_) {
         p_.catalog.retry_space(container_);
         retry_space_at_ = Clock::time_point::max();
     }
-    for (int looks = 0; looks < kReaderLooks; ++looks) {
-        std::uint64_t sequence = 0;
-        const auto slot = p_.catalog.begin(container_, &sequence);
-        if (!slot) {
-            if (!retiring_) retiring_ = p_.catalog.oldest(container_);
-            if (retiring_) {
-                finish_retiring();
-            } else {
-                std::this_thread::sleep_for(kReaderTime);
-            }
-            continue;
-        }
-        auto begun = p_.io.reserve(segment_at(*slot), superblock_.segment_bytes);
-        if (!begun && begun.error().code == Code::kNoMemory) {
-            if (retry_space_at_ == Clock::time_point::max())
-                base::log_warning("tier", "container {}: {}; the cache stays smaller", container_, begun.error().message);
-            p_.catalog.set_aside(container_, *slot);
-            retry_space_at_ = Clock::now() + kRetrySpace;
-            --looks;  // there are only so many free segments
-            continue;
-        }
-        if (begun) begun = write_header(*slot, sequence);
-        if (!begun) {
-            ++p_.counters.write_failures;
-            std::uint64_t blocks = 0;
-            p_.catalog.release(container_, *slot, &blocks);
-            open_.reset();
-            pause(begun.error());
+    std::uint64_t sequence = 0;
+    while (const auto slot = free_slot(must, &sequence)) {
+        const auto reserved = set_space_aside(*slot);
+        if (!reserved && reserved.error().code == Code::kNoMemory) continue;  // there are only so many free segments
+        if (!reserved) {
+            if (must) pause(reserved.error());
             return false;
         }
-        slot_ = *slot;
+        write_header(*slot, sequence);
         if (p_.catalog.free_segments(container_) == 0 && !retiring_) retire_oldest();
         return true;
     }
-    pause({Code::kNoMemory, "the device has no room, and no segment of the cache can be given up", 0});
+    if (must) pause({Code::kNoMemory, "the device has no room, and no segment of the cache can be given up", 0});
     return false;
 }
 
-void Writer::seal_segment() {
+// A header is on the device before anything behind it is overwritten: no scan ever sees the old header with new bytes.
+void Writer::write_header(std::uint64_t slot, std::uint64_t sequence) {
+    const auto block = p_.io.staging().subspan(header_staging(), kBlockBytes);
+    encode(
+        SegmentHeader{superblock_.container, sequence, slot, lifetime_bytes(), static_cast<std::uint64_t>(std::time(nullptr))},
+        block);
+    next_ = std::make_unique<Segment>(slot, ExtentBuilder(limits_, sequence, closing_digest(block)));
+    auto flight = std::make_unique<Flight>();
+    flight->kind = Kind::kHeader;
+    flight->segment = next_.get();
+    flight->other_bytes = kBlockBytes;
+    const DataIo::Piece piece{header_staging(), segment_at(slot), kBlockBytes};
+    launch(std::move(flight), {&piece, 1}, {});
+}
+
+// Full segments get their tables when all their extents are stored, one at a time. No flush waits for a table: without it a
+// scan goes by the extents.
+void Writer::write_tables() {
+    if (table_busy_ || closing_.empty() || closing_.front()->extents != 0) return;
+    Segment& segment = *closing_.front();
     std::vector<BlockKey> keys;
-    const std::vector<Record> records = p_.catalog.live_records(container_, slot_, keys);
-    const std::uint64_t at = options_.window * kDescriptorBytes;
-    const std::uint64_t used = open_->close(records, p_.io.staging().subspan(at));
-    const auto written = write_staging(at, segment_at(slot_) + superblock_.segment_bytes - used, used);
-    p_.catalog.seal(container_, slot_);
+    const std::vector<Record> records = p_.catalog.live_records(container_, segment.slot, keys);
+    const std::uint64_t used = segment.builder.close(records, p_.io.staging().subspan(table_staging()));
+    auto flight = std::make_unique<Flight>();
+    flight->kind = Kind::kTable;
+    flight->segment = &segment;
+    flight->other_bytes = used;
+    table_busy_ = true;
+    const DataIo::Piece piece{table_staging(), segment_at(segment.slot) + superblock_.segment_bytes - used, used};
+    launch(std::move(flight), {&piece, 1}, {});
+}
+
+void Writer::end_segment(const Segment* segment) {
+    p_.catalog.seal(container_, segment->slot);
+    table_busy_ = false;
+    std::erase_if(closing_, [segment](const auto& s) { return s.get() == segment; });
+}
+
+void Writer::end_all_segments() {
+    for (const auto& segment : closing_) p_.catalog.seal(container_, segment->slot);
+    closing_.clear();
+    table_busy_ = false;
+    if (open_) p_.catalog.seal(container_, open_->slot);
     open_.reset();
-    if (written) return;
-    ++p_.counters.write_failures;
-    pause(written.error());  // the segment is whole all the same: a scan goes by its extents
+    if (!next_) return;
+    std::uint64_t blocks = 0;
+    p_.catalog.release(container_, next_->slot, &blocks);
+    next_.reset();
 }
 
 void Writer::retire_oldest() {

@@ -146,7 +146,9 @@ struct TierOptions {
     std::chrono::nanoseconds idle_time = std::chrono::seconds(10);      // a request that nobody asked for again is dropped
     std::chrono::nanoseconds io_time = std::chrono::seconds(30);        // a transfer that takes longer has failed
     std::uint32_t threads = 2;                                          // that check digests
-    bool discard = true;                                                // tell the device which bytes are not needed any more
+    // Which paths are told what bytes are not needed any more: "devices" (TRIM), "all" (holes in files as well), or "none". A
+    // file keeps its space otherwise: the next segment takes it, and writing where something was is cheaper than in a hole.
+    std::string discard = "devices";
     double prefill_tokens_per_second = 0;  // of the serving engine; 0 = always load. Else a slower tier is a miss
     std::uint32_t tokens_per_block = 16;
 };
@@ -207,6 +209,7 @@ struct TierStats {
     std::uint64_t skipped_known = 0, skipped_queue_full = 0, skipped_budget = 0, skipped_too_large = 0, skipped_no_space = 0,
                   skipped_failed = 0, skipped_shed = 0;
     std::uint64_t block_bytes = 0, rewritten_bytes = 0, table_bytes = 0, discarded_bytes = 0, lifetime_written_bytes = 0;
+    std::uint64_t flushes = 0;
     std::uint64_t rewritten_blocks = 0, evicted_segments = 0, evicted_blocks = 0, write_failures = 0;
     std::uint64_t read_blocks = 0, read_bytes = 0, read_failures = 0, digest_mismatches = 0, quarantined_blocks = 0;
     std::uint64_t recovered_blocks = 0, recovery_dropped = 0, recovery_problems = 0;

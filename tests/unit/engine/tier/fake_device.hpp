@@ -4,10 +4,13 @@
 
 #include <fmt/format.h>
 
+#include <condition_variable>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <mutex>
 #include <random>
+#include <thread>
 #include <vector>
 
 #include "base/crc32c.hpp"
@@ -64,18 +67,37 @@ class FakeDevice final : public DataIo {
 public:
     FakeDevice(const Superblock& super, FakeHost& host)
         : superblock(super), durable(super.total_bytes()), host_(host), staging_(Writer::staging_bytes({})) {}
+    ~FakeDevice() override { stop_worker(); }
+
+    // From now on everything ends later, in an order that `seed` gives; else before the call returns.
+    void work_in_any_order(std::uint64_t seed) {
+        random_.seed(seed);
+        stop_worker_ = false;
+        worker_ = std::thread([this] { work(); });
+    }
+    void stop_worker() {
+        {
+            const std::lock_guard lock(tasks_mutex_);
+            stop_worker_ = true;
+            tasks_changed_.notify_all();
+        }
+        if (worker_.joinable()) worker_.join();
+    }
 
     void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) override {
-        const auto result = move(op, memory, pieces);
-        ended(result);
+        run_or_queue([this, op, memory, all = std::vector<Piece>(pieces.begin(), pieces.end()), ended = std::move(ended)] {
+            ended(move(op, memory, all));
+        });
     }
     std::span<std::byte> staging() override { return staging_; }
-    Result<void> sync() override {
-        const std::lock_guard lock(mutex_);
-        PEGA_TRY(step());
-        for (const auto& [at, bytes] : unsynced_) std::memcpy(&durable[at], bytes.data(), kBlockBytes);
-        unsynced_.clear();
-        return {};
+    // Makes durable what had ended when the flush began, and nothing else.
+    void flush(Ended ended) override {
+        Blocks covered;
+        {
+            const std::lock_guard lock(mutex_);
+            covered = unsynced_;
+        }
+        run_or_queue([this, covered = std::move(covered), ended = std::move(ended)] { ended(sync(covered)); });
     }
     Result<void> reserve(std::uint64_t, std::uint64_t) override {
         if (space_left == 0) return fail(Code::kNoMemory, "the fake device is full");
@@ -118,6 +140,39 @@ public:
     std::uint64_t operations = 0, written_bytes = 0;
 
 private:
+    using Blocks = std::map<std::uint64_t, std::vector<std::byte>>;  // by place, kBlockBytes each
+
+    void run_or_queue(std::function<void()> task) {
+        if (!worker_.joinable()) return task();
+        const std::lock_guard lock(tasks_mutex_);
+        tasks_.push_back(std::move(task));
+        tasks_changed_.notify_all();
+    }
+    void work() {
+        std::unique_lock lock(tasks_mutex_);
+        for (;;) {
+            tasks_changed_.wait(lock, [this] { return stop_worker_ || !tasks_.empty(); });
+            if (tasks_.empty()) return;
+            // Some time, so that there is something to choose from.
+            tasks_changed_.wait_for(lock, std::chrono::microseconds(random_() % 200));
+            std::swap(tasks_[random_() % tasks_.size()], tasks_.back());
+            const auto task = std::move(tasks_.back());
+            tasks_.pop_back();
+            lock.unlock();
+            task();
+            lock.lock();
+        }
+    }
+    Result<void> sync(const Blocks& covered) {
+        const std::lock_guard lock(mutex_);
+        PEGA_TRY(step());
+        for (const auto& [at, bytes] : covered) {
+            std::memcpy(&durable[at], bytes.data(), kBlockBytes);
+            const auto cached = unsynced_.find(at);
+            if (cached != unsynced_.end() && cached->second == bytes) unsynced_.erase(cached);
+        }
+        return {};
+    }
     Result<void> step() {
         if (++operations >= power_ends_) return fail(Code::kRegionLost, "no power");
         return {};
@@ -147,7 +202,13 @@ private:
     FakeHost& host_;
     std::vector<std::byte> staging_;
     std::mutex mutex_;
-    std::map<std::uint64_t, std::vector<std::byte>> unsynced_;  // by place, a block each
+    Blocks unsynced_;  // written, and lost or not when the power goes
+    std::mutex tasks_mutex_;
+    std::condition_variable tasks_changed_;
+    std::vector<std::function<void()>> tasks_;  // guarded by tasks_mutex_
+    bool stop_worker_ = false;                  // guarded by tasks_mutex_
+    std::mt19937_64 random_;
+    std::thread worker_;
     std::uint64_t power_ends_ = UINT64_MAX, fail_from_ = UINT64_MAX, fail_count_ = 0;
 };
 
@@ -202,7 +263,7 @@ struct Bench {
         for (int i = 0; i < 2000; ++i) {
             if (queue.wait_empty(std::chrono::steady_clock::now() + std::chrono::milliseconds(10))) return true;
             BlockRef left;
-            while (!writer->problem().empty() && queue.drop_one(&left)) ++shed;
+            while (writer->paused() && queue.drop_one(&left)) ++shed;
         }
         return false;
     }

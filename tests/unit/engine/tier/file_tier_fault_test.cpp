@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+// A tier on devices that lie, fail, hang, or hold something else: the engine goes on without it, and says so.
+#include "engine/tier/file_tier.hpp"
+#include "tests/unit/engine/tier/tier_fixture.hpp"
+
+namespace pegaflow {
+namespace {
+
+class FileTierFaultTest : public TierFixture {};
+
+TEST_F(FileTierFaultTest, WrongBytesAreAMissOnceAndGoneAfterwards) {
+    start();
+    if (IsSkipped()) return;
+    save(0, 10);
+    engine_.reset();
+    {
+        // One byte of every page: the scan at the start drops them all, or the reads do.
+        std::fstream data(file(), std::ios::in | std::ios::out | std::ios::binary);
+        data.seekg(1 << 20);
+        std::vector<char> segment(1 << 20);
+        data.read(segment.data(), static_cast<std::streamsize>(segment.size()));
+        for (std::size_t i = 8192 + 100; i < 400'000; i += 65'536) segment[i] ^= 1;
+        data.seekp(1 << 20);
+        data.write(segment.data(), static_cast<std::streamsize>(segment.size()));
+    }
+    start();
+    std::uint64_t hits = 0;
+    for (std::uint64_t i = 0; i < 10; ++i) hits += hit(i) ? 1 : 0;
+    EXPECT_LT(hits, 10U);
+    EXPECT_GT(stats().recovery_dropped + stats().digest_mismatches, 0U);
+}
+
+TEST_F(FileTierFaultTest, ADeviceThatLiesIsNoticedOnEveryRead) {
+    start();
+    if (IsSkipped()) return;
+    save(0, 20);
+    start({{"corrupt", "1"}, {"op", "read"}});
+    for (std::uint64_t i = 0; i < 20; ++i) EXPECT_FALSE(hit(i)) << i;
+    EXPECT_EQ(stats().digest_mismatches, 20U);
+    EXPECT_EQ(stats().quarantined_blocks, 20U);
+    EXPECT_EQ(stats().blocks, 0U);
+}
+
+TEST_F(FileTierFaultTest, ADeviceThatVanishesLeavesAnEngineThatWorks) {
+    start({{"fail", "1:REGION_LOST"}, {"after", "12"}});
+    if (IsSkipped()) return;
+    save(0, 100);
+    const auto devices = engine_->tier_devices();
+    ASSERT_EQ(devices.size(), 1U);
+    EXPECT_EQ(devices[0].state, "degraded");
+    EXPECT_NE(devices[0].problem, "");
+    EXPECT_GT(stats().write_failures, 0U);
+    EXPECT_EQ(stats().devices_ok, 0U);
+    EXPECT_TRUE(hit(99)) << "the pool goes on";
+    engine_->cleanup_memory();
+    for (std::uint64_t i = 0; i < 12; ++i) EXPECT_FALSE(hit(i));
+    save(200, 5);
+    EXPECT_TRUE(hit(203));
+}
+
+TEST_F(FileTierFaultTest, AfterAFailedWriteThePauseEndsAndBlocksAreStoredAgain) {
+    start({{"fail", "0.1:REGION_LOST"}, {"op", "write"}, {"seed", "5"}});
+    if (IsSkipped()) return;
+    const auto limit = Clock::now() + 30s;
+    std::uint64_t next = 0;
+    std::uint64_t stored_at_failure = 0;
+    while (Clock::now() < limit) {
+        save(next++, 1);
+        const TierStats now = stats();
+        if (now.write_failures == 0) continue;
+        if (stored_at_failure == 0) stored_at_failure = now.stored_blocks + 1;
+        if (now.stored_blocks > stored_at_failure) break;
+        std::this_thread::sleep_for(5ms);
+    }
+    EXPECT_GT(stats().write_failures, 0U);
+    EXPECT_GT(stats().stored_blocks, stored_at_failure);
+}
+
+TEST_F(FileTierFaultTest, ADeviceThatHangsHoldsUpNobody) {
+    options_.tier.io_time = 100ms;
+    options_.tier.prefetch_time = 300ms;
+    start();
+    if (IsSkipped()) return;
+    save(0, 10);
+    start({{"hang", "1"}, {"op", "read"}});
+    const auto begin = Clock::now();
+    EXPECT_EQ(ask(make_hashes(10)).hit_blocks, 0U);
+    EXPECT_LT(Clock::now() - begin, 5s);
+    EXPECT_GT(stats().read_failures, 0U);
+    const auto closing = Clock::now();
+    engine_.reset();
+    EXPECT_LT(Clock::now() - closing, 5s);
+}
+
+TEST_F(FileTierFaultTest, APathThatCannotBeUsedIsReportedAndLeftAsItIs) {
+    fs::create_directories(path_);
+    {
+        std::ofstream(file()) << "somebody else's bytes";
+    }
+    start();
+    if (IsSkipped()) return;
+    EXPECT_EQ(engine_->tier_devices()[0].state, "failed");
+    EXPECT_NE(engine_->tier_devices()[0].problem.find("left as it is"), std::string::npos);
+    save(0, 3);
+    EXPECT_TRUE(hit(1));
+    std::ifstream back(file());
+    std::string text;
+    std::getline(back, text);
+    EXPECT_EQ(text, "somebody else's bytes");
+}
+
+TEST_F(FileTierFaultTest, AContainerOfALaterVersionIsLeftAlone) {
+    start();
+    if (IsSkipped()) return;
+    save(0, 3);
+    engine_.reset();
+    std::vector<char> before(1 << 20);
+    {
+        std::fstream data(file(), std::ios::in | std::ios::out | std::ios::binary);
+        data.seekp(8);
+        data.put(9);
+        data.seekg(0);
+        data.read(before.data(), static_cast<std::streamsize>(before.size()));
+    }
+    start();
+    EXPECT_EQ(engine_->tier_devices()[0].state, "failed");
+    EXPECT_NE(engine_->tier_devices()[0].problem.find("version 9"), std::string::npos) << engine_->tier_devices()[0].problem;
+    std::vector<char> after(1 << 20);
+    std::ifstream(file(), std::ios::binary).read(after.data(), static_cast<std::streamsize>(after.size()));
+    EXPECT_EQ(before, after);
+}
+
+TEST_F(FileTierFaultTest, TwoEnginesDoNotShareAContainer) {
+    start();
+    if (IsSkipped()) return;
+    auto second = Engine::create(options_, *fabric_);
+    ASSERT_TRUE(second) << second.error().message;
+    EXPECT_EQ((*second)->tier_devices()[0].state, "failed");
+    EXPECT_NE((*second)->tier_devices()[0].problem.find("in use"), std::string::npos);
+}
+
+TEST_F(FileTierFaultTest, ImpossibleOptionsAreRefused) {
+    start();
+    if (IsSkipped()) return;
+    engine_.reset();
+    EngineOptions bad = options_;
+    bad.digests = false;
+    EXPECT_EQ(Engine::create(bad, *fabric_).error().code, Code::kInvalid);
+    bad = options_;
+    bad.tier.segment_bytes = 4096;
+    EXPECT_EQ(Engine::create(bad, *fabric_).error().code, Code::kInvalid);
+    bad = options_;
+    bad.tier.capacity_bytes = 2 << 20;
+    auto engine = Engine::create(bad, *fabric_);
+    ASSERT_TRUE(engine) << "it may have been enough before";
+    EXPECT_EQ((*engine)->tier_devices()[0].state, "failed");
+}
+
+}  // namespace
+}  // namespace pegaflow

@@ -78,12 +78,15 @@ private:
     // Nanoseconds for one batch when several are in flight; zero when one failed.
     std::uint64_t run(pega_batch& batch, std::uint64_t in_flight) {
         const std::uint64_t start = now();
-        for (std::uint64_t i = 0; i < in_flight; ++i) {
-            batch.user_data = i;
-            if (kChannelTable.submit(channel_, &batch) != PEGA_OK) return 0;
-        }
+        std::uint64_t submitted = 0;
+        std::uint64_t ended = 0;
         bool ok = true;
-        for (std::uint64_t ended = 0; ended < in_flight;) {
+        while (ended < in_flight) {
+            if (submitted < in_flight) {
+                batch.user_data = submitted++;
+                if (kChannelTable.submit(channel_, &batch) != PEGA_OK) return 0;
+            }
+            // Between submissions too: in earnest a poller feeds the GPU while the next batch is planned.
             pega_completion done{};
             done.size = sizeof done;
             if (kCompletionTable.poll(&device_, &done, 1) == 0) continue;

@@ -2,7 +2,6 @@
 #include "engine/policy/tiny_lfu.hpp"
 
 #include <algorithm>
-#include <bit>
 
 namespace pegaflow::engine {
 namespace {
@@ -15,10 +14,10 @@ constexpr std::uint64_t kCredit[] = {0, 0, 8, 13, 16, 19, 21, 22, 24};
 }  // namespace
 
 TinyLfu::History::History(std::uint64_t expected_blocks)
-    : sketch_(expected_blocks), sample_(std::bit_ceil(std::max(expected_blocks * kTurnoversPerSample, kMinSample))) {}
+    : sketch_(expected_blocks), sample_(std::max(expected_blocks * kTurnoversPerSample, kMinSample)) {}
 
 std::uint32_t TinyLfu::History::uses_of(std::uint64_t hash) noexcept {
-    if (((came_.fetch_add(1, std::memory_order_relaxed) + 1) & (sample_ - 1)) == 0) {
+    if ((came_.fetch_add(1, std::memory_order_relaxed) + 1) % sample_ == 0) {
         sketch_.halve();
         epoch_.fetch_add(1, std::memory_order_relaxed);
     }

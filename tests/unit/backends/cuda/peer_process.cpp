@@ -50,10 +50,9 @@ OtherProcess::OtherProcess(const std::string& role, const std::string& device) {
     ::posix_spawn_file_actions_adddup2(&actions, ends[1], kRoleSocket);
     ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
     char program[] = "/proc/self/exe";
-    char filter[] = "--gtest_filter=PeerRole.DISABLED_Run";
-    char disabled[] = "--gtest_also_run_disabled_tests";
+    char filter[] = "--gtest_filter=PeerRole.Run";
     char brief[] = "--gtest_brief=1";
-    char* arguments[] = {program, filter, disabled, brief, nullptr};
+    char* arguments[] = {program, filter, brief, nullptr};
     if (::posix_spawn(&pid_, program, &actions, nullptr, arguments, environ) != 0) pid_ = -1;
     ::posix_spawn_file_actions_destroy(&actions);
     ::unsetenv(kRole);

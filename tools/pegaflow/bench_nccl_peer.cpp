@@ -89,7 +89,7 @@ Result<std::unique_ptr<NcclPeer>> NcclPeer::start(std::vector<std::string> argum
     if (image == MAP_FAILED) return fail(Code::kNoMemory, "cannot map the peer's image", errno);
     peer->image_ = static_cast<std::byte*>(image);
     arguments.insert(arguments.begin(), "pegaflow");
-    arguments.push_back("--serve-peer");
+    arguments.emplace_back("--serve-peer");
     arguments.push_back(fmt::format("{},{},{}", to[0], from[1], peer->shared_));
     std::vector<char*> raw;
     for (std::string& argument : arguments) raw.push_back(argument.data());

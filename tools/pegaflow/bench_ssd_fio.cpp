@@ -83,18 +83,18 @@ std::vector<std::string> command_for(const Load& load, const Bench& bench, const
                                     fmt::format("--runtime={}ms", static_cast<int>(a.seconds * 1000)),
                                     fmt::format("--ramp_time={}ms", static_cast<int>(a.warmup_seconds * 1000)),
                                     fmt::format("--randseed={}", a.seed)};
-    if (!load.sequential) out.push_back("--norandommap");
+    if (!load.sequential) out.emplace_back("--norandommap");
     if (flush_bytes > 0) {
         const auto blocks = static_cast<std::uint64_t>(flush_bytes / static_cast<double>(load.block));
         out.push_back(fmt::format("--fdatasync={}", std::max<std::uint64_t>(1, blocks)));
     }
     if (a.backend == "passthru") {
-        for (const char* part : {"--ioengine=io_uring_cmd", "--cmd_type=nvme"}) out.push_back(part);
+        for (const char* part : {"--ioengine=io_uring_cmd", "--cmd_type=nvme"}) out.emplace_back(part);
     } else {
-        out.push_back("--ioengine=io_uring");
+        out.emplace_back("--ioengine=io_uring");
     }
-    for (const char* part : {"--fixedbufs=1", "--registerfiles=1"}) out.push_back(part);
-    if (a.backend == "uring-poll") out.push_back("--hipri=1");
+    for (const char* part : {"--fixedbufs=1", "--registerfiles=1"}) out.emplace_back(part);
+    if (a.backend == "uring-poll") out.emplace_back("--hipri=1");
     if (load.batch > 1) {
         out.push_back(fmt::format("--iodepth_batch_submit={}", load.batch));
         out.push_back(fmt::format("--iodepth_batch_complete_min=1"));

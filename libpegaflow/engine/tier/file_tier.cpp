@@ -72,7 +72,7 @@ Result<void> FileTier::Read::finish() {
 
 FileTier::FileTier(const TierOptions& options, Parts parts)
     : options_(options),
-      parts_(std::move(parts)),
+      parts_(parts),
       catalog_(parts_.scopes),
       queue_(queue_bytes(options, parts_.pool.capacity())),
       budget_(options.write_bytes_per_day, Clock::now()) {}
@@ -86,7 +86,7 @@ Result<std::unique_ptr<FileTier>> FileTier::open(const TierOptions& options, Par
                                                 format_size(options.segment_bytes), format_size(kMinSegmentBytes),
                                                 format_size(kMaxSegmentBytes), format_size(kBlockBytes)));
     }
-    std::unique_ptr<FileTier> tier(new FileTier(options, std::move(parts)));
+    std::unique_ptr<FileTier> tier(new FileTier(options, parts));
     auto device = find_file_device(tier->parts_.fabric, options.backend);
     if (device) {
         const pega_cost& cost = (*device)->capabilities().cost[0];

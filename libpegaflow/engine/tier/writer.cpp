@@ -34,7 +34,7 @@ std::uint64_t Writer::staging_bytes(const WriterOptions& options) {
 
 Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,
                const FoundSegment* open, std::uint64_t lifetime_bytes)
-    : p_(parts),
+    : p_(std::move(parts)),
       superblock_(superblock),
       container_(container),
       options_(options),

@@ -155,7 +155,11 @@ def test_threads_share_a_channel(fabric):
 
 
 WAITS_FOREVER = """
+import signal
+
 import pegaflow
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job starts with it ignored
 print("waiting", flush=True)
 pegaflow.PyLoadState().wait()
 """

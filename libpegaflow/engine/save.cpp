@@ -67,6 +67,7 @@ private:
 void SaveOperation::part_done(SavePart& part, pega_status status, std::uint64_t moved) {
     bytes.fetch_add(moved, std::memory_order_relaxed);
     std::vector<BlockRef> complete;
+    complete.reserve(part.claims.size());
     std::uint64_t rejected = 0;
     // From the end of the prefix to its start: what comes last counts as the newest, and a block must go before those it
     // continues.
@@ -183,6 +184,7 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
     for (const std::string_view hash : list.hashes)
         missing += state.index->needs_page(instance.scope, list.group, hash, list.shard) ? 1 : 0;
     std::vector<std::uint64_t> pages;
+    pages.reserve(missing);
     const std::uint64_t got = state.allocate_pages(shard.page_bytes, missing, op.worker, pages);
     bool short_of_pages = got < missing;
     for (std::size_t i = 0; i < list.hashes.size() && !short_of_pages; ++i) {
@@ -207,7 +209,10 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
             part = op.parts.insert(op.parts.end(), std::make_unique<SavePart>());
             (*part)->list = &list;
             (*part)->slice = slice;
-            (*part)->claims.reserve(list.hashes.size());
+            const std::size_t at_most = list.hashes.size() - i;
+            (*part)->claims.reserve(at_most);
+            (*part)->local_index.reserve(at_most);
+            (*part)->remote_index.reserve(at_most);
         }
         (*part)->local_index.push_back(list.block_ids[i]);
         (*part)->remote_index.push_back(offset - state.pool->slice(slice).offset);

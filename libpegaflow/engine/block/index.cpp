@@ -179,6 +179,14 @@ BlockRef BlockIndex::peek(std::uint64_t scope, std::uint32_t group, std::string_
 bool BlockIndex::needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard_number) const {
     const std::uint64_t table = table_hash(scope, group, hash);
     const Shard& shard = shard_of(table);
+    // Most blocks of a save are new, which shows without the mutex. A race may make it true for one that is there: the page
+    // comes back unused.
+    const Table& slots = *shard.table.load(std::memory_order_acquire);
+    for (std::size_t at = table & slots.mask;; at = (at + 1) & slots.mask) {
+        const std::uint64_t here = slots.slots[at].hash.load(std::memory_order_relaxed);
+        if (here == 0) return true;
+        if (here == marked(table)) break;
+    }
     const std::lock_guard lock(shard.mutex);
     const Block* block = find(shard, table, scope, group, hash);
     return block == nullptr || block->pages[shard_number].offset == kNoPage;

@@ -1,29 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 // The places of all members of the ABI, as numbers: whoever changes one breaks every module that was ever built.
 // New members are added at the end, with a line here; no line ever changes.
-#include <cstddef>
-
 #include "pegaflow/abi/backend.h"
 #include "pegaflow/abi/channel.h"
 #include "pegaflow/abi/completion.h"
 #include "pegaflow/abi/entry.h"
-#include "pegaflow/abi/ext/calibration.h"
 #include "pegaflow/abi/ext/cancel.h"
-#include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
-#include "pegaflow/abi/ext/wait.h"
 #include "pegaflow/abi/host.h"
 #include "pegaflow/abi/policy.h"
 #include "pegaflow/abi/region.h"
 #include "pegaflow/abi/status.h"
+#include "tests/unit/core/abi_pin.hpp"
 
 namespace {
-
-#define PIN_SIZE(type, size) EXPECT_EQ(sizeof(type), std::size_t{size}) << #type
-#define PIN(type, member, offset, length)                                                 \
-    EXPECT_EQ(offsetof(type, member), std::size_t{offset}) << #type "." #member " moved"; \
-    EXPECT_EQ(sizeof(type::member), std::size_t{length}) << #type "." #member " has another size"
 
 TEST(AbiLayout, Entry) {
     PIN_SIZE(pega_entry, 32);
@@ -390,40 +381,6 @@ TEST(AbiLayout, Identifiers) {
     EXPECT_STREQ(PEGA_EXT_NOTIFY, "pega.ext.notify/1");
     EXPECT_STREQ(PEGA_EXT_STREAM, "pega.ext.stream/1");
     EXPECT_STREQ(PEGA_EXT_CANCEL, "pega.ext.cancel/1");
-}
-
-TEST(AbiLayout, Calibration) {
-    PIN_SIZE(pega_path_rate, 56);
-    PIN(pega_path_rate, size, 0, 4);
-    PIN(pega_path_rate, op, 4, 4);
-    PIN(pega_path_rate, flags, 8, 4);
-    PIN(pega_path_rate, reserved, 12, 4);
-    PIN(pega_path_rate, path, 16, 16);
-    PIN(pega_path_rate, fragment_bytes, 32, 8);
-    PIN(pega_path_rate, batch_bytes, 40, 8);
-    PIN(pega_path_rate, bytes_per_second, 48, 8);
-    PIN_SIZE(pega_ext_calibration, 16);
-    PIN(pega_ext_calibration, size, 0, 4);
-    PIN(pega_ext_calibration, reserved, 4, 4);
-    PIN(pega_ext_calibration, rates, 8, 8);
-}
-
-TEST(AbiLayout, Durable) {
-    PIN_SIZE(pega_durable_option, 24);
-    PIN(pega_durable_option, base, 0, 24);
-    PIN_SIZE(pega_ext_durable, 24);
-    PIN(pega_ext_durable, size, 0, 4);
-    PIN(pega_ext_durable, reserved, 4, 4);
-    PIN(pega_ext_durable, flush, 8, 8);
-    PIN(pega_ext_durable, discard, 16, 8);
-}
-
-TEST(AbiLayout, Wait) {
-    PIN_SIZE(pega_ext_wait, 24);
-    PIN(pega_ext_wait, size, 0, 4);
-    PIN(pega_ext_wait, reserved, 4, 4);
-    PIN(pega_ext_wait, wait, 8, 8);
-    PIN(pega_ext_wait, interrupt, 16, 8);
 }
 
 }  // namespace

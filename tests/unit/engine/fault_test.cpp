@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The engine over a back end that misbehaves (plug-in fault): answers in time, nothing left behind, other requests intact.
+#include <cstring>
+
 #include "pegaflow/engine.hpp"
 #include "pegaflow/transfer.hpp"
 #include "tests/unit/engine/replica.hpp"
@@ -92,6 +94,21 @@ TEST_F(FaultTest, DelayedAndReorderedEndsChangeNothingElse) {
         ASSERT_TRUE(replica_.load(*engine_, *found->lease, {20}));
         EXPECT_EQ(replica_.wrong(20, i), 0U);
     }
+}
+
+TEST_F(FaultTest, ADroppedBatchSaysThatAllIsWellAndMovesNothing) {
+    start({{"drop", "1"}});
+    Device& device = **fabric_->device("host:0");
+    const Region from = *device.allocate(PEGA_MEMORY_HOST, 64);
+    const Region to = *device.allocate(PEGA_MEMORY_HOST, 64);
+    std::memset(from.address(), 7, 64);
+    std::memset(to.address(), 9, 64);
+    Channel channel = *device.open_channel();
+    Transfer transfer;
+    transfer.flat(from, to).range(0, 0, 64);
+    EXPECT_EQ(*channel.submit(transfer)->wait(), 64U);
+    EXPECT_EQ(static_cast<const unsigned char*>(to.address())[0], 9);
+    EXPECT_EQ(static_cast<const unsigned char*>(to.address())[63], 9);
 }
 
 }  // namespace

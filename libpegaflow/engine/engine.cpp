@@ -16,6 +16,8 @@ namespace pegaflow {
 namespace engine {
 
 constexpr auto kWatchInterval = std::chrono::milliseconds(20);
+constexpr std::size_t kEvictedAtOnce = 1024;
+constexpr auto kCleanupPatience = std::chrono::seconds(1);
 constexpr std::uint64_t kDefaultBlockBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kNoScope = UINT64_MAX;
 constexpr std::size_t kDigestBlocks = 64;                       // taken at once by the digest thread,
@@ -98,27 +100,45 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
     };
     const auto more_slices = [&] { return slices != nullptr && slices->get_next(); };
     std::uint64_t got = allocate(count);
+    std::vector<BlockRef> victims;
     while (got < count) {
         index->set_pressure(true);
-        BlockRef victim = index->evict_one();
-        if (!victim && more_slices()) {  // the device does not reach all of the pool yet
+        index->evict((count - got) * bytes, engine::kEvictedAtOnce, victims);
+        if (victims.empty() && more_slices()) {  // the device does not reach all of the pool yet
             got += allocate(count - got);
             continue;
         }
         // A block that waits for its digest cannot go yet, but soon.
-        if (!victim && wait_for_digest()) continue;
-        if (!victim) victim = index->evict_one();  // the last digest may have come in between
+        if (victims.empty() && wait_for_digest()) continue;
+        if (victims.empty()) index->evict(bytes, 1, victims);  // the last digest may have come in between
         // Nor one that waits to be written to the tier: the pool comes first.
-        if (!victim && tier && tier->shed()) continue;
-        if (!victim) return got;
-        ++counters.evictions;
-        counters.evicted_bytes += victim->footprint();
-        victim = {};
+        if (victims.empty() && tier && tier->shed()) continue;
+        if (victims.empty()) return got;
+        for (BlockRef& victim : victims) {
+            ++counters.evictions;
+            counters.evicted_bytes += victim->footprint();
+            got += take_pages(*victim, bytes, count - got, slices, out);
+        }
+        victims.clear();
+        if (got == count) break;
         const std::uint64_t more = allocate(count - got);
         // What went may lie where the device does not reach.
         got += more != 0 || !more_slices() ? more : allocate(count - got);
     }
     return got;
+}
+
+// Pages of a size go from an evicted block, which nobody else has, to the next one, past the pool.
+std::uint64_t Engine::State::take_pages(Block& evicted, std::uint64_t bytes, std::uint64_t most,
+                                        const engine::DeviceSlices* slices, std::vector<std::uint64_t>& out) const {
+    std::uint64_t taken = 0;
+    for (engine::Page& page : evicted.pages) {
+        if (page.offset == engine::kNoPage || page.bytes != bytes || taken == most) continue;
+        if (slices != nullptr && !slices->has(pool->slice_of(page.offset))) continue;
+        out.push_back(std::exchange(page.offset, engine::kNoPage));
+        ++taken;
+    }
+    return taken;
 }
 
 void Engine::State::blocks_complete(std::vector<BlockRef> blocks, std::uint64_t rejected) {
@@ -369,6 +389,8 @@ MemoryCleanup Engine::cleanup_memory() {
     MemoryCleanup out;
     const auto pass = s.gate.enter();
     if (!pass) return out;
+    // What was saved a moment ago is held by the digest thread; more may come all the time.
+    s.wait_for_digests(Clock::now() + engine::kCleanupPatience);
     const std::uint64_t before = s.pool->used();
     out.still_referenced_blocks = s.index->erase_all([&](const BlockRef& block) {
         ++out.evicted_blocks;

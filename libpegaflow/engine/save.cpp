@@ -11,6 +11,8 @@
 namespace pegaflow::engine {
 namespace {
 
+constexpr std::size_t kExpected = 8;  // blocks that the end of a copy looks ahead
+
 // Layers of one request that were given the same blocks: they are claimed and copied together.
 struct SaveList {
     std::uint32_t group = 0;
@@ -71,7 +73,9 @@ void SaveOperation::part_done(SavePart& part, pega_status status, std::uint64_t 
     std::uint64_t rejected = 0;
     // From the end of the prefix to its start: what comes last counts as the newest, and a block must go before those it
     // continues.
+    std::size_t left = part.claims.size();
     for (const FillClaim& claim : std::views::reverse(part.claims)) {
+        if (--left >= kExpected) state.index->expect_filled(*part.claims[left - kExpected].block);
         if (status != PEGA_OK) {
             state.index->unclaim(claim, part.list->shard);
             continue;

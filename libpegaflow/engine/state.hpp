@@ -125,6 +125,9 @@ struct Engine::State final : engine::TierHost {
     // The same on a node, in slices that a device has (null = in any).
     std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
                                  std::vector<std::uint64_t>& out);
+    // Takes up to `most` pages of `bytes` from a block that only the caller has, where the device reaches them; how many.
+    std::uint64_t take_pages(engine::Block& evicted, std::uint64_t bytes, std::uint64_t most,
+                             const engine::DeviceSlices* slices, std::vector<std::uint64_t>& out) const;
     // Counts blocks that became resident and queues them for their digests. [any]
     void blocks_complete(std::vector<engine::BlockRef> blocks, std::uint64_t rejected);
     // Waits until another digest is there, so that its block can be evicted. False when none is under way. [any]

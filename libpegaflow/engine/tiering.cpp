@@ -68,7 +68,8 @@ BlockRef Engine::State::make_block(const BlockKey& key, std::span<const std::uin
 
 void Engine::State::wait_for_digests(Clock::time_point deadline) {
     std::unique_lock lock(background_mutex);
-    digests_changed.wait_until(lock, deadline, [this] { return stop || (undigested.empty() && digesting == 0); });
+    const std::uint64_t all = digests_done + digesting + undigested.size();
+    digests_changed.wait_until(lock, deadline, [&] { return stop || digests_done >= all; });
 }
 
 void Engine::State::offer_again(const std::vector<BlockRef>& blocks) {

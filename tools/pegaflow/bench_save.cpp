@@ -17,9 +17,10 @@
 namespace pegaflow::cli {
 namespace {
 
-constexpr std::uint64_t kBytes = 1024;  // small, so that the copy hides little
+constexpr std::uint64_t kBytes = 1024;      // small, so that the copy hides little
+constexpr std::uint64_t kPageBytes = 4096;  // what a block takes of the pool, at least
 constexpr std::uint32_t kBlocks = 4096;
-constexpr int kRounds = 32;  // until the pool is full, and as many again
+constexpr int kRounds = 16;  // until the pool is full, and as many again
 constexpr std::size_t kHashBytes = 32;
 
 double cpu_us() {
@@ -38,15 +39,15 @@ double median(std::vector<double> values) {
 Result<double> copy_cost(Fabric& fabric, std::vector<std::byte>& memory) {
     PEGA_ASSIGN(Device* const device, fabric.device("host:0"));
     PEGA_ASSIGN(const Region source, device->register_address(memory.data(), memory.size()));
-    PEGA_ASSIGN(const Region pool, device->allocate(PEGA_MEMORY_HOST, kRounds * memory.size()));
+    PEGA_ASSIGN(const Region pool, device->allocate(PEGA_MEMORY_HOST, kRounds * kBlocks * kPageBytes));
     PEGA_ASSIGN(Channel channel, device->open_channel());
     std::vector<std::uint64_t> places(kBlocks);
     std::iota(places.begin(), places.end(), 0);
-    pega_span span{source.handle(), pool.handle(), 0, kBytes, 0, 0, kBytes, 0, kBytes, 1, 0};
+    pega_span span{source.handle(), pool.handle(), 0, kBytes, 0, 0, kPageBytes, 0, kBytes, 1, 0};
     std::vector<double> costs;
     Transfer transfer;
     for (int round = 0; round < 2 * kRounds; ++round) {
-        span.remote_base = static_cast<std::uint64_t>(round % kRounds) * memory.size();
+        span.remote_base = static_cast<std::uint64_t>(round % kRounds) * kBlocks * kPageBytes;
         transfer.clear().indices(places, places).span(span);
         const double before = cpu_us();
         PEGA_ASSIGN(const Completion done, channel.submit_wait(transfer));
@@ -83,8 +84,8 @@ struct Rounds {
 
 Result<Rounds> save_rounds(Fabric& fabric, std::vector<std::byte>& memory, bool digests) {
     EngineOptions options;
-    options.pool_bytes = std::uint64_t{kRounds} * kBlocks * kBytes;
-    options.block_bytes_hint = kBytes;
+    options.pool_bytes = std::uint64_t{kRounds} * kBlocks * kPageBytes;
+    options.block_bytes_hint = kPageBytes;
     options.digests = digests;
     PEGA_ASSIGN(const auto engine, Engine::create(options, fabric));
     WorkerRegistration worker;

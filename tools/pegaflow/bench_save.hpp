@@ -17,7 +17,7 @@ struct SaveCost {
     double digest_us = 0;         // what digests add
 };
 
-// Needs the host back end and about 200 MiB. [any]
+// Needs the host back end and about 600 MiB. [any]
 Result<SaveCost> save_cost();
 
 }  // namespace pegaflow::cli

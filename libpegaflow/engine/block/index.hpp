@@ -62,6 +62,11 @@ public:
     // page for the shard yet, `page` becomes it. [any]
     FillClaim claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard, const LayerSet& wanted,
                     std::uint64_t page, std::int64_t now_ns);
+    // `filled` of this block comes soon: fetches what it will touch. [any]
+    void expect_filled(const Block& block) const noexcept {
+        __builtin_prefetch(&block, 1);
+        shard_of(block.hash).order.expect(block.hash);
+    }
     // The claimed layers are there. Returns true when the block became complete, and with that resident (or was refused
     // admission, then `admitted` is false and the block is gone). [any]
     bool filled(const FillClaim& claim, std::uint32_t shard, bool* admitted);
@@ -75,6 +80,10 @@ public:
     // Takes the block that should go first out of the index; null when no block can go. Its memory follows its last reference.
     // [any]
     BlockRef evict_one();
+    // The same for several: appends blocks that should go to `out` until they hold `bytes` of pages, `most` are taken, or no
+    // more can go. Their order by rank is kept to a small part of a turnover of the cache, which spares most of the locking.
+    // [any]
+    void evict(std::uint64_t bytes, std::size_t most, std::vector<BlockRef>& out);
     // The same for this very block. False when it was not resident. [any]
     bool erase(Block& block);
     // Takes every resident block out that nobody uses; `visit` sees each. The others stay, and are taken out by erase_doomed
@@ -134,6 +143,12 @@ private:
     PolicyTime time() const noexcept;
     bool make_resident(Shard& shard, Block& block, bool wanted = false);
     void take_out(Shard& shard, Block& block, bool evicted);
+    // The shard whose order begins with the lowest rank, and the lowest rank of the others.
+    struct LowestShard {
+        std::size_t number = kShards;  // kShards: all are empty
+        std::uint64_t others = UINT64_MAX;
+    };
+    LowestShard lowest_shard(const std::array<bool, kShards>& empty) const noexcept;
     // Pins the resident blocks of at most kChunk hashes.
     void pin_chunk(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, Found& found);
     template <class Visit>

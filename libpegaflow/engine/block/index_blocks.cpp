@@ -130,33 +130,52 @@ bool BlockIndex::insert_resident(const BlockRef& block, bool* admitted, bool wan
     return true;
 }
 
-BlockRef BlockIndex::evict_one() {
+BlockIndex::LowestShard BlockIndex::lowest_shard(const std::array<bool, kShards>& empty) const noexcept {
+    LowestShard found;
+    std::uint64_t rank = UINT64_MAX;
+    for (std::size_t i = 0; i < kShards; ++i) {
+        const std::uint64_t lowest = empty[i] ? UINT64_MAX : lowest_[i].load(std::memory_order_relaxed);
+        if (lowest < rank) {
+            found.others = std::exchange(rank, lowest);
+            found.number = i;
+        } else {
+            found.others = std::min(found.others, lowest);
+        }
+    }
+    return found;
+}
+
+void BlockIndex::evict(std::uint64_t bytes, std::size_t most, std::vector<BlockRef>& out) {
     std::array<bool, kShards> empty{};  // of blocks that could go
-    for (;;) {
+    std::uint64_t taken_bytes = 0;
+    const std::size_t end = out.size() + most;
+    while (taken_bytes < bytes && out.size() < end) {
         // lowest_ says too little, never too much: the shard that seems to have the lowest rank is asked, and asked again after
         // the others when what it has turns out to rank higher than theirs may.
-        std::size_t best = kShards;
-        std::uint64_t rank = UINT64_MAX, second = UINT64_MAX;
-        for (std::size_t i = 0; i < kShards; ++i) {
-            const std::uint64_t lowest = empty[i] ? UINT64_MAX : lowest_[i].load(std::memory_order_relaxed);
-            if (lowest < rank) {
-                second = std::exchange(rank, lowest);
-                best = i;
-            } else {
-                second = std::min(second, lowest);
-            }
-        }
-        if (best == kShards) return {};
-        Shard& shard = shards_[best];
+        const LowestShard lowest = lowest_shard(empty);
+        if (lowest.number == kShards) return;
+        Shard& shard = shards_[lowest.number];
         const std::lock_guard lock(shard.mutex);
-        Block* victim = shard.order.victim(time());
+        const PolicyTime now = time();
+        const std::uint64_t slack = most == 1 ? 0 : now.turnover / kShards;
+        const std::uint64_t highest = lowest.others > UINT64_MAX - slack ? UINT64_MAX : lowest.others + slack;
+        while (taken_bytes < bytes && out.size() < end) {
+            Block* victim = shard.order.victim(now);
+            if (victim == nullptr) empty[lowest.number] = true;
+            if (victim == nullptr || shard.order.lowest() > highest) break;
+            taken_bytes += victim->footprint();
+            out.emplace_back(victim);
+            shard.order.prefetch_next();
+            take_out(shard, *victim, true);
+        }
         publish(shard);
-        empty[best] = victim == nullptr;
-        if (victim == nullptr || shard.order.lowest() > second) continue;
-        BlockRef out(victim);
-        take_out(shard, *victim, true);
-        return out;
     }
+}
+
+BlockRef BlockIndex::evict_one() {
+    std::vector<BlockRef> one;
+    evict(UINT64_MAX, 1, one);
+    return one.empty() ? BlockRef() : std::move(one.front());
 }
 
 bool BlockIndex::erase(Block& block) {

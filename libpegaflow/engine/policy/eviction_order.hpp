@@ -17,8 +17,13 @@ class EvictionOrder {
 public:
     void set_policy(std::unique_ptr<EvictionPolicy> policy) noexcept { policy_ = std::move(policy); }
 
+    void expect(std::uint64_t hash) const noexcept { policy_->expect(hash); }
     void insert(Block& block, const PolicyTime& time);
     void remove(Block& block, bool evicted);
+    // Fetches the blocks that may go next into the cache.
+    void prefetch_next() const noexcept {
+        for (std::size_t at = 1; at <= kArity && at < heap_.size(); ++at) __builtin_prefetch(heap_[at].block);
+    }
     // The block that should go first among those that nobody but the index refers to; null when there is none. A block in use
     // counts as used now.
     Block* victim(const PolicyTime& time);

@@ -29,6 +29,8 @@ class EvictionPolicy {
 public:
     virtual ~EvictionPolicy() = default;
 
+    // A block of this table hash is about to come: memory may be fetched ahead. Called without the mutex. [any]
+    virtual void expect(std::uint64_t hash) const noexcept { static_cast<void>(hash); }
     // The block became resident just now; `last_use` is set.
     virtual void inserted(Block& block, const PolicyTime& time) { static_cast<void>(block), static_cast<void>(time); }
     // The block leaves; `evicted` when memory was short.

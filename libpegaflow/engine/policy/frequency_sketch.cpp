@@ -36,6 +36,8 @@ std::uint32_t FrequencySketch::frequency(std::uint64_t hash) const noexcept {
     return least;
 }
 
+void FrequencySketch::prefetch(std::uint64_t hash) const noexcept { __builtin_prefetch(&line(spread(hash))); }
+
 void FrequencySketch::raise(std::uint64_t hash, std::uint32_t count) noexcept {
     const std::uint64_t bits = spread(hash);
     const std::uint64_t wanted = std::min(count, kMaxCount);

@@ -20,6 +20,8 @@ public:
 
     // The estimate, 0 to kMaxCount. [any]
     std::uint32_t frequency(std::uint64_t hash) const noexcept;
+    // Fetches what a coming call with this hash touches. [any]
+    void prefetch(std::uint64_t hash) const noexcept;
     // Makes the estimate at least `count`. Of racing calls one may be lost, which an estimate allows. [any]
     void raise(std::uint64_t hash, std::uint32_t count) noexcept;
     // Halves all counts, so that old popularity fades. [any]

@@ -23,6 +23,7 @@ public:
         explicit History(std::uint64_t expected_blocks);
         // A block came; now and then all counts are halved. [any]
         std::uint32_t uses_of(std::uint64_t hash) noexcept;
+        void expect(std::uint64_t hash) const noexcept { sketch_.prefetch(hash); }
         void remember(std::uint64_t hash, std::uint32_t uses) noexcept { sketch_.raise(hash, uses); }
         std::uint8_t epoch() const noexcept { return epoch_.load(std::memory_order_relaxed); }
 
@@ -34,6 +35,7 @@ public:
     };
 
     explicit TinyLfu(std::shared_ptr<History> history) : history_(std::move(history)) {}
+    void expect(std::uint64_t hash) const noexcept override { history_->expect(hash); }
     void inserted(Block& block, const PolicyTime& time) override;
     void removed(Block& block, bool evicted) override;
     std::uint64_t rank(Block& block, const PolicyTime& time) override;

@@ -2,6 +2,7 @@
 #include "engine/block/index.hpp"
 
 #include <list>
+#include <set>
 #include <thread>
 
 #include "engine/policy/lru.hpp"
@@ -82,6 +83,38 @@ TEST_F(IndexTest, EvictsExactlyLikeAPlainLru) {
         model.push_front(id);
     }
     EXPECT_EQ(index_.resident(), kCapacity);
+}
+
+TEST_F(IndexTest, ManyEvictedAtOnceAreTheOldestButForASmallPartOfTheCache) {
+    constexpr int kBlocks = 6400, kEvicted = 1000;
+    for (int i = 0; i < kBlocks; ++i) insert(std::to_string(i));
+    const std::string hash = "17";
+    const std::string_view view = hash;
+    std::vector<BlockRef> pinned, victims;
+    index_.lookup_prefix(1, 0, {&view, 1}, pinned);
+    index_.evict(UINT64_MAX, kEvicted, victims);
+    ASSERT_EQ(victims.size(), std::size_t{kEvicted});
+    std::set<int> gone;
+    for (const BlockRef& victim : victims) gone.insert(std::stoi(std::string(victim->key.hash())));
+    EXPECT_EQ(gone.size(), std::size_t{kEvicted}) << "none twice";
+    EXPECT_FALSE(gone.contains(17)) << "it is in use";
+    EXPECT_LE(*gone.rbegin(), kEvicted + 2 * kBlocks / static_cast<int>(BlockIndex::kShards));
+    EXPECT_EQ(index_.resident(), std::uint64_t{kBlocks - kEvicted});
+}
+
+TEST_F(IndexTest, EvictsNoMoreThanTheBytesAskedFor) {
+    for (int i = 0; i < 100; ++i) insert(std::to_string(i));
+    std::vector<BlockRef> victims;
+    index_.evict(1, 50, victims);
+    ASSERT_EQ(victims.size(), 1U);
+    EXPECT_EQ(victims[0]->key.hash(), "0");
+    index_.evict(10 * victims[0]->footprint(), 50, victims);
+    EXPECT_EQ(victims.size(), 11U);
+    victims.clear();
+    index_.evict(UINT64_MAX, 1000, victims);
+    EXPECT_EQ(victims.size(), 89U);
+    index_.evict(UINT64_MAX, 1000, victims);
+    EXPECT_EQ(victims.size(), 89U) << "nothing is left";
 }
 
 TEST_F(IndexTest, NeverEvictsWhatIsPinned) {

@@ -195,54 +195,103 @@ bool Prefetcher::can_read() const {
     return reading_ == 0 || bytes_in_flight_ + std::get<Fetch*>(*waiting_.begin())->bytes <= options_.bytes_in_flight;
 }
 
+// The most urgent block, and as many of the next ones as are worth one transfer. Blocks that came while their requests waited
+// end here.
+std::shared_ptr<Prefetcher::Group> Prefetcher::next_group() {
+    auto group = std::make_shared<Group>();
+    while (!waiting_.empty()) {
+        Fetch* const fetch = std::get<Fetch*>(*waiting_.begin());
+        if (!group->fetches.empty()) {
+            const Fetch& first = *group->fetches.front();
+            const bool joins = !first.alone && !fetch->alone && first.page_bytes == fetch->page_bytes &&
+                               group->bytes + fetch->bytes <= options_.bytes_together &&
+                               bytes_in_flight_ + fetch->bytes <= options_.bytes_in_flight;
+            if (!joins) break;
+        }
+        waiting_.erase(waiting_.begin());
+        fetch->block = host_.resident(fetch->key);
+        if (fetch->block) {
+            end_fetch(*fetch, true);
+            continue;
+        }
+        fetch->reading = true;
+        group->fetches.push_back(fetch);
+        group->bytes += fetch->bytes;
+        bytes_in_flight_ += fetch->bytes;
+    }
+    return group;
+}
+
 void Prefetcher::begin_read(std::unique_lock<std::mutex>& lock) {
-    Fetch* fetch = std::get<Fetch*>(*waiting_.begin());
-    waiting_.erase(waiting_.begin());
-    fetch->reading = true;
-    bytes_in_flight_ += fetch->bytes;
+    const auto group = next_group();
+    if (group->fetches.empty()) return;
     ++reading_;
     lock.unlock();
-    BlockRef block = host_.resident(fetch->key);  // it may have come while the request waited its turn
-    const bool there = static_cast<bool>(block);
-    auto read = there ? nullptr : tier_.read(fetch->key, fetch->page_bytes, &block, [this, fetch] {
+    std::vector<BlockKey> keys;
+    keys.reserve(group->fetches.size());
+    for (const Fetch* fetch : group->fetches) keys.push_back(fetch->key);
+    auto read = tier_.read(keys, group->fetches.front()->page_bytes, group->blocks, [this, group] {
         const std::lock_guard landed_lock(mutex_);
-        // The read may land before the call that began it has returned: the second of the two puts it in the queue.
-        if (!std::exchange(fetch->landed, true)) return;
-        landed_.push_back(fetch);
-        landed_bytes_ += fetch->bytes;
-        if (enough_landed()) changed_.notify_one();
+        landed(group);
     });
     lock.lock();
-    if (!read) {
-        bytes_in_flight_ -= fetch->bytes;
-        --reading_;
-        fetch->block = std::move(block);
-        return end_fetch(*fetch, there);
-    }
-    fetch->block = std::move(block);
-    fetch->read = std::move(read);
-    if (!std::exchange(fetch->landed, true)) return;
-    landed_.push_back(fetch);
-    landed_bytes_ += fetch->bytes;
+    group->outcomes.assign(group->fetches.size(), Outcome::kGone);
+    group->read = std::move(read);
+    if (group->read) return landed(group);
+    bytes_in_flight_ -= group->bytes;
+    --reading_;
+    end_group(*group);
+}
+
+// A read may land before the call that began it has returned: the second of the two puts it in the queue.
+void Prefetcher::landed(const std::shared_ptr<Group>& group) {
+    if (!std::exchange(group->landed, true)) return;
+    landed_.push_back(group);
+    landed_bytes_ += group->bytes;
+    landed_blocks_ += group->fetches.size();
+    if (enough_landed()) changed_.notify_one();
 }
 
 void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
-    Fetch* fetch = landed_.front();
+    const std::shared_ptr<Group> group = std::move(landed_.front());
     landed_.pop_front();
-    landed_bytes_ -= fetch->bytes;
-    bytes_in_flight_ -= fetch->bytes;
+    landed_bytes_ -= group->bytes;
+    landed_blocks_ -= group->fetches.size();
+    bytes_in_flight_ -= group->bytes;
     --reading_;
     if (can_read() || enough_landed() || stop_) changed_.notify_all();
     lock.unlock();
-    const bool good = fetch->read->finish().has_value();
-    fetch->read.reset();
-    if (good) insert_(fetch->block);
+    for (std::size_t i = 0; i < group->blocks.size(); ++i) {
+        if (!group->blocks[i]) continue;
+        const auto finished = group->read->finish(i);
+        group->outcomes[i] = finished                                  ? Outcome::kGood
+                             : finished.error().code == Code::kCorrupt ? Outcome::kGone
+                                                                       : Outcome::kFailed;
+        if (finished) insert_(group->blocks[i]);
+    }
+    group->read.reset();
     lock.lock();
-    end_fetch(*fetch, good);
+    end_group(*group);
+}
+
+void Prefetcher::end_group(Group& group) {
+    for (std::size_t i = 0; i < group.fetches.size(); ++i) {
+        Fetch& fetch = *group.fetches[i];
+        const Outcome outcome = group.outcomes[i];
+        if (outcome == Outcome::kFailed && group.fetches.size() > 1 && !fetch.waiters.empty()) {
+            // It may have been another block's fault.
+            fetch.alone = true;
+            fetch.reading = false;
+            waiting_.insert(place_of(fetch));
+            continue;
+        }
+        if (outcome == Outcome::kGood) fetch.block = std::move(group.blocks[i]);
+        end_fetch(fetch, outcome == Outcome::kGood);
+    }
 }
 
 bool Prefetcher::enough_landed() const {
-    return landed_.size() >= kLandedAtOnce || landed_bytes_ >= kLandedBytesAtOnce ||
+    return landed_blocks_ >= kLandedAtOnce || landed_bytes_ >= kLandedBytesAtOnce ||
            (!landed_.empty() && landed_.size() == reading_);
 }
 

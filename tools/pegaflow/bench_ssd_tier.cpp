@@ -104,10 +104,11 @@ private:
     std::mutex mutex_;
 };
 
-// A read under way: from its submission to the end of its check.
+// A read under way, of several blocks when they are small: from its submission to the end of its check.
 struct Slot {
     Clock::time_point begun;
-    BlockRef block;
+    std::vector<BlockKey> keys;
+    std::vector<BlockRef> blocks;
     std::unique_ptr<TierRead> read;
     std::atomic<int> halves{0};  // returned from read(), and landed
 };
@@ -213,9 +214,12 @@ public:
     ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t first, std::uint64_t blocks, std::uint64_t seed,
              Phase& phase)
         : files_(files), load_(load), first_(first), blocks_(blocks), seed_(seed), phase_(phase) {
-        for (std::uint32_t i = 0; i < load.depth * load.threads; ++i) {
+        const std::uint64_t depth = std::uint64_t{load.depth} * load.threads;
+        together_ = std::clamp<std::uint64_t>(kBytesTogether / load.block, 1, std::max<std::uint64_t>(1, depth / kMinReads));
+        most_ = depth / together_;
+        for (std::uint64_t i = 0; i < most_ + kCheckers; ++i) {
             slots_.push_back(std::make_unique<Slot>());
-            ready_.push_back(slots_.back().get());
+            idle_.push_back(slots_.back().get());
         }
     }
 
@@ -240,44 +244,57 @@ private:
         std::unique_lock lock(mutex_);
         for (;;) {
             // Several at once, as the engine does: waking a thread costs more than checking a small block.
-            changed_.wait_for(lock, kPatience, [this] { return enough() || (busy_ == 0 && phase_.stop.load()); });
-            if (ready_.empty() && busy_ == 0 && phase_.stop.load()) break;
-            if (ready_.empty()) continue;
-            Slot* slot = ready_.front();
-            ready_.pop_front();
-            if (slot->read) check(*slot, lock);
-            if (!phase_.stop.load()) begin(*slot, first_ + random() % blocks_, lock);
+            changed_.wait_for(lock, kPatience, [this] { return enough() || over(); });
+            if (over()) break;
+            while (!phase_.stop.load() && under_way_ < most_ && !idle_.empty()) begin(random, lock);  // the device goes first
+            if (!landed_.empty()) check(lock);
         }
         changed_.notify_all();
     }
-    void check(Slot& slot, std::unique_lock<std::mutex>& lock) {
+    void check(std::unique_lock<std::mutex>& lock) {
+        Slot& slot = *landed_.front();
+        landed_.pop_front();
+        ++checking_;
         lock.unlock();
-        const auto checked = slot.read->finish();
+        std::uint64_t good = 0, wrong = 0;
+        Result<void> failed;
+        for (std::size_t i = 0; i < slot.blocks.size(); ++i) {
+            if (!slot.blocks[i]) continue;  // given up since, by the writes of a mixed load
+            auto checked = slot.read->finish(i);
+            ++(checked ? good : wrong);
+            if (!checked) failed = std::move(checked);
+        }
         slot.read.reset();
-        slot.block = {};
+        slot.blocks.clear();
         const auto took = static_cast<std::uint64_t>((Clock::now() - slot.begun).count());
         lock.lock();
-        --busy_;
-        checked_ += load_.block;
-        if (!checked) error_ = checked.error();
-        if (!checked && checked.error().code == Code::kCorrupt) wrong_ += load_.block;
-        if (checked) phase_.read_bytes += load_.block;
-        if (checked && phase_.measuring.load()) latency_.add(took);
+        --checking_;
+        idle_.push_back(&slot);
+        checked_ += (good + wrong) * load_.block;
+        if (!failed) error_ = failed.error();
+        if (!failed && failed.error().code == Code::kCorrupt) wrong_ += wrong * load_.block;
+        phase_.read_bytes += good * load_.block;
+        for (std::uint64_t i = 0; i < good && phase_.measuring.load(); ++i) latency_.add(took);
     }
-    void begin(Slot& slot, std::uint64_t number, std::unique_lock<std::mutex>& lock) {
-        ++busy_;
+    void begin(std::mt19937_64& random, std::unique_lock<std::mutex>& lock) {
+        Slot& slot = *idle_.back();
+        idle_.pop_back();
+        ++under_way_;
         lock.unlock();
+        slot.keys.clear();
+        for (std::uint64_t i = 0; i < together_; ++i) slot.keys.push_back(key_of(load_.block, first_ + random() % blocks_));
         slot.begun = Clock::now();
         slot.halves = 0;
         const std::uint64_t sizes[] = {load_.block};
-        // The read may land before the call that began it has returned: the second of the two makes the slot ready.
+        // The read may land before the call that began it has returned: the second of the two hands the slot on.
         const auto second = [this, &slot] {
             if (slot.halves.fetch_add(1) == 0) return;
             const std::lock_guard landed(mutex_);
-            ready_.push_back(&slot);
+            --under_way_;
+            landed_.push_back(&slot);
             if (enough()) changed_.notify_one();
         };
-        auto read = files_.read(key_of(load_.block, number), sizes, &slot.block, second);
+        auto read = files_.read(slot.keys, sizes, slot.blocks, second);
         const bool begun = read != nullptr;
         if (begun) {
             slot.read = std::move(read);
@@ -285,26 +302,35 @@ private:
         }
         lock.lock();
         if (begun) return;
-        --busy_;  // given up since, by the writes of a mixed load
-        ready_.push_back(&slot);
+        --under_way_;  // all of them were given up since
+        idle_.push_back(&slot);
     }
 
-    bool enough() const { return ready_.size() >= kAtOnce || (!ready_.empty() && ready_.size() * load_.block >= kBytesAtOnce); }
+    bool over() const { return phase_.stop.load() && under_way_ == 0 && checking_ == 0 && landed_.empty(); }
+    bool enough() const {
+        const std::uint64_t blocks = landed_.size() * together_;
+        return blocks >= kAtOnce || (blocks != 0 && blocks * load_.block >= kBytesAtOnce);
+    }
 
     static constexpr std::size_t kAtOnce = 8;
+    static constexpr std::uint64_t kBytesTogether = std::uint64_t{64} << 10;
+    static constexpr std::uint64_t kMinReads = 4;  // under way, so that the device is busy when one lands
     static constexpr std::uint64_t kBytesAtOnce = std::uint64_t{512} << 10;
     static constexpr auto kPatience = std::chrono::microseconds(500);
 
     tier::FileTier& files_;
     const Load load_;
     const std::uint64_t first_, blocks_, seed_;
+    std::uint64_t together_ = 1, most_ = 1;  // blocks a read, and reads under way
     Phase& phase_;
     std::mutex mutex_;
     std::condition_variable changed_;
-    // All guarded by mutex_; a slot belongs to whoever took it from `ready_`.
-    std::deque<Slot*> ready_;  // landed, or not begun
+    // All guarded by mutex_; a slot belongs to whoever took it from `idle_` or `landed_`.
+    std::vector<Slot*> idle_;
+    std::deque<Slot*> landed_;
     std::vector<std::unique_ptr<Slot>> slots_;
-    std::uint64_t busy_ = 0, checked_ = 0, wrong_ = 0;
+    std::uint64_t under_way_ = 0, checking_ = 0;  // reads
+    std::uint64_t checked_ = 0, wrong_ = 0;
     Histogram latency_;
     Error error_;
 };

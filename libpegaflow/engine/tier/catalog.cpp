@@ -62,8 +62,15 @@ bool Catalog::contains(const BlockKey& key) const {
     return id && readable(*id);
 }
 
-std::optional<Location> Catalog::pin(const BlockKey& key) {
+std::vector<std::optional<Location>> Catalog::pin(std::span<const BlockKey> keys) {
+    std::vector<std::optional<Location>> out;
+    out.reserve(keys.size());
     const std::unique_lock lock(mutex_);
+    for (const BlockKey& key : keys) out.push_back(pin_one(key));
+    return out;
+}
+
+std::optional<Location> Catalog::pin_one(const BlockKey& key) {
     const auto id = index_.find(key.scope, key.group, key.hash());
     if (!id) return std::nullopt;
     auto& store = const_cast<Store&>(store_of(id->segment));
@@ -81,9 +88,11 @@ std::optional<Location> Catalog::pin(const BlockKey& key) {
     return out;
 }
 
-void Catalog::unpin(const Location& location) {
+void Catalog::unpin(std::span<const std::optional<Location>> places) {
     const std::unique_lock lock(mutex_);
-    stores_[location.container].segments.unpin(location.slot);
+    for (const auto& place : places) {
+        if (place) stores_[place->container].segments.unpin(place->slot);
+    }
 }
 
 void Catalog::quarantine(const Location& location) {

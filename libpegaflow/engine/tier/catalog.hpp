@@ -63,9 +63,11 @@ public:
 
     // True when the block could be read. [any]
     bool contains(const BlockKey& key) const;
-    // Pins a block's place and counts the use. [any]
-    std::optional<Location> pin(const BlockKey& key);
-    void unpin(const Location& location);
+    // Pins the places of blocks and counts the uses; one place a key, none where nothing can be read. [any]
+    std::vector<std::optional<Location>> pin(std::span<const BlockKey> keys);
+    std::optional<Location> pin(const BlockKey& key) { return std::move(pin({&key, 1}).front()); }
+    void unpin(std::span<const std::optional<Location>> places);
+    void unpin(const std::optional<Location>& place) { unpin({&place, 1}); }
     // The bytes at a place were not what they should be: the record is not found any more. [any]
     void quarantine(const Location& location);
     // Blocks of a container whose reads do not count as found while it cannot be read. [any]
@@ -99,6 +101,7 @@ private:
         bool readable = true;
     };
     const Store& store_of(std::uint32_t segment) const;
+    std::optional<Location> pin_one(const BlockKey& key);
     bool readable(RecordId id) const { return store_of(id.segment).readable; }
 
     ScopeTable& scopes_;

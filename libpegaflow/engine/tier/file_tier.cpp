@@ -30,43 +30,67 @@ std::uint64_t queue_bytes(const TierOptions& options, std::uint64_t pool_bytes) 
 
 class FileTier::Read final : public TierRead {
 public:
-    Read(FileTier& owner, Location where, BlockRef target)
-        : tier(owner), location(std::move(where)), block(std::move(target)) {}
-    ~Read() override { tier.catalog_.unpin(location); }
-    Result<void> finish() override;
+    // What lies in one container: a transfer of its own.
+    struct Share {
+        Store* store = nullptr;
+        std::vector<DataIo::Piece> pieces;
+        std::uint64_t bytes = 0;
+        Result<void> result;
+    };
 
-    std::uint64_t bytes() const {
-        std::uint64_t sum = 0;
-        for (const StoredPage& page : location.pages) sum += page.bytes();
-        return sum;
+    Read(FileTier& owner, std::span<const BlockKey> keys, std::function<void()> when_landed)
+        : places(owner.catalog_.pin(keys)), landed(std::move(when_landed)), tier(owner) {
+        shares.reserve(keys.size());  // they keep their addresses
+    }
+    ~Read() override { tier.catalog_.unpin(places); }
+    Result<void> finish(std::size_t number) override;
+
+    Share& share_of(std::uint32_t container) {
+        Store* const store = &tier.store_of(container);
+        const auto it = std::find_if(shares.begin(), shares.end(), [store](const Share& s) { return s.store == store; });
+        return it != shares.end() ? *it : shares.emplace_back(Share{store, {}, 0, {}});
+    }
+    void share_ended(Share& share, Result<void> result) {
+        tier.read_ended(*share.store, share.bytes, begun, result);
+        share.result = std::move(result);
+        if (left.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+        const auto tell = std::move(landed);
+        tell();
     }
 
-    FileTier& tier;
-    const Location location;
-    const BlockRef block;
+    const std::vector<std::optional<Location>> places;  // by key
+    std::vector<BlockRef> blocks;                       // by key
+    std::vector<Share> shares;
+    std::atomic<std::size_t> left{0};  // shares under way
     const Clock::time_point begun = Clock::now();
-    Result<void> result;
+
+private:
+    std::function<void()> landed;
+    FileTier& tier;
 };
 
-Result<void> FileTier::Read::finish() {
-    PEGA_TRY(result);
-    block->digests.clear();
-    for (std::size_t i = 0; i < location.pages.size(); ++i) {
-        const Page& page = block->pages[i];
+Result<void> FileTier::Read::finish(std::size_t number) {
+    const Location& place = *places[number];
+    const Share& share = share_of(place.container);
+    PEGA_TRY(share.result);
+    Block& block = *blocks[number];
+    block.digests.clear();
+    for (std::size_t i = 0; i < place.pages.size(); ++i) {
+        const Page& page = block.pages[i];
         const std::uint32_t digest = base::crc32c(tier.parts_.host.pool_base() + page.offset, page.bytes);
-        if (digest != location.pages[i].digest) {
+        if (digest != place.pages[i].digest) {
             ++tier.counters_.mismatches;
             ++tier.counters_.quarantined;
-            tier.catalog_.quarantine(location);
+            tier.catalog_.quarantine(place);
             base::log_error("tier", "{}: a block of {} bytes at {} does not have its digest (page {}); it is not used any more",
-                            tier.stores_[location.container]->info.path, bytes(), location.offset, i);
+                            share.store->info.path, block.footprint(), place.offset, i);
             return fail(Code::kCorrupt, "the bytes of a stored block are not what was written");
         }
-        block->digests.push_back(digest);
+        block.digests.push_back(digest);
     }
-    block->digested.store(true, std::memory_order_release);
+    block.digested.store(true, std::memory_order_release);
     ++tier.counters_.read_blocks;
-    tier.counters_.read_bytes += bytes();
+    tier.counters_.read_bytes += block.footprint();
     return {};
 }
 
@@ -223,46 +247,43 @@ bool FileTier::shed() {
     return true;
 }
 
-std::unique_ptr<TierRead> FileTier::read(const BlockKey& key, std::span<const std::uint64_t> page_bytes, BlockRef* block,
-                                         std::function<void()> landed) {
-    auto location = catalog_.pin(key);
-    if (!location) return nullptr;
-    const bool same = std::equal(page_bytes.begin(), page_bytes.end(), location->pages.begin(), location->pages.end(),
-                                 [](std::uint64_t bytes, const StoredPage& page) { return bytes == page.bytes(); });
-    BlockRef target = same ? parts_.host.make_block(key, page_bytes) : BlockRef();
-    if (!target) {
-        catalog_.unpin(*location);
-        return nullptr;
+std::unique_ptr<TierRead> FileTier::read(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
+                                         std::vector<BlockRef>& blocks, std::function<void()> landed) {
+    auto read = std::make_unique<Read>(*this, keys, std::move(landed));
+    blocks.assign(keys.size(), {});
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        const auto& place = read->places[i];
+        const bool same = place && std::equal(page_bytes.begin(), page_bytes.end(), place->pages.begin(), place->pages.end(),
+                                              [](std::uint64_t bytes, const StoredPage& page) { return bytes == page.bytes(); });
+        if (same) blocks[i] = parts_.host.make_block(keys[i], page_bytes);
+        if (!blocks[i]) continue;
+        blocks[i]->offered.store(true, std::memory_order_relaxed);
+        Read::Share& share = read->share_of(place->container);
+        std::uint64_t at = place->offset;
+        for (const Page& page : blocks[i]->pages) {
+            share.pieces.push_back({page.offset, at, page.bytes});
+            share.bytes += page.bytes;
+            at += page.bytes;
+        }
     }
-    auto read = std::make_unique<Read>(*this, std::move(*location), target);
-    std::vector<DataIo::Piece> pieces;
-    std::uint64_t at = read->location.offset;
-    for (const Page& page : target->pages) {
-        pieces.push_back({page.offset, at, page.bytes});
-        at += page.bytes;
-    }
+    if (read->shares.empty()) return nullptr;
     {
         const std::lock_guard lock(mutex_);
-        cost_.started(read->begun);
+        for (std::size_t i = 0; i < read->shares.size(); ++i) cost_.started(read->begun);
     }
-    target->offered.store(true, std::memory_order_relaxed);
-    *block = std::move(target);
-    Read* raw = read.get();
-    store_of(read->location.container)
-        .io->submit(DataIo::Op::kRead, DataIo::Memory::kPool, pieces,
-                    [this, raw, landed = std::move(landed)](Result<void> result) {
-                        read_ended(*raw, result);
-                        raw->result = std::move(result);
-                        landed();
-                    });
+    read->blocks = blocks;
+    read->left.store(read->shares.size(), std::memory_order_relaxed);
+    for (Read::Share& share : read->shares) {
+        share.store->io->submit(DataIo::Op::kRead, DataIo::Memory::kPool, share.pieces,
+                                [raw = read.get(), &share](Result<void> result) { raw->share_ended(share, std::move(result)); });
+    }
     return read;
 }
 
-void FileTier::read_ended(const Read& read, const Result<void>& result) {
+void FileTier::read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result) {
     const auto now = Clock::now();
     const std::lock_guard lock(mutex_);
-    cost_.ended(read.bytes(), read.begun, now);
-    Store& store = store_of(read.location.container);
+    cost_.ended(bytes, begun, now);
     if (result) {
         store.failures_in_a_row = 0;
         return;

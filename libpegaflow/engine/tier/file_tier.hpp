@@ -38,8 +38,8 @@ public:
     void offer(BlockRef block) override;
     bool shed() override;
     bool contains(const BlockKey& key) const override { return catalog_.contains(key); }
-    std::unique_ptr<TierRead> read(const BlockKey& key, std::span<const std::uint64_t> page_bytes, BlockRef* block,
-                                   std::function<void()> landed) override;
+    std::unique_ptr<TierRead> read(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
+                                   std::vector<BlockRef>& blocks, std::function<void()> landed) override;
     double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override;
     void tick(std::chrono::steady_clock::time_point now) override;
     Result<void> flush(std::chrono::steady_clock::time_point deadline) override;
@@ -66,7 +66,7 @@ private:
     Result<void> try_open(Store& store, Device& device, std::uint64_t capacity);
     void recover(Store& store);
     Store& store_of(std::uint32_t container);
-    void read_ended(const Read& read, const Result<void>& result);
+    void read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result);
     bool writable() const;
     enum class Taken { kYes, kNo, kQueueFull };
     Taken take(const BlockRef& block);

@@ -181,7 +181,7 @@ BlockRef Writer::read_back(const HotRecord& hot) {
         ++p_.counters.quarantined;
         p_.catalog.quarantine(*location);
     }
-    p_.catalog.unpin(*location);
+    p_.catalog.unpin(location);
     if (!whole) return {};
     block->digested.store(true, std::memory_order_release);
     return block;

@@ -18,21 +18,31 @@ class FakeTier final : public Tier, public TierHost, public PageOwner {
 public:
     class Read final : public TierRead {
     public:
-        explicit Read(bool g) : good(g) {}
-        Result<void> finish() override { return good ? Result<void>() : fail(Code::kCorrupt, "wrong bytes"); }
-        const bool good;
+        explicit Read(std::vector<Result<void>> r) : results(std::move(r)) {}
+        Result<void> finish(std::size_t number) override { return results[number]; }
+        const std::vector<Result<void>> results;
     };
     void offer(BlockRef) override {}
     bool shed() override { return false; }
     bool contains(const BlockKey&) const override { return true; }
-    std::unique_ptr<TierRead> read(const BlockKey& key, std::span<const std::uint64_t> bytes, BlockRef* block,
-                                   std::function<void()> landed) override {
+    std::unique_ptr<TierRead> read(std::span<const BlockKey> keys, std::span<const std::uint64_t> bytes,
+                                   std::vector<BlockRef>& blocks, std::function<void()> landed) override {
         const std::lock_guard lock(mutex);
-        order.emplace_back(key.hash());
-        if (missing.contains(std::string(key.hash()))) return nullptr;
-        *block = make_block(key, bytes);
+        groups.push_back(keys.size());
+        std::vector<Result<void>> results;
+        blocks.clear();
+        bool broken = false;
+        for (const BlockKey& key : keys) {
+            const std::string hash(key.hash());
+            order.push_back(hash);
+            blocks.push_back(missing.contains(hash) ? BlockRef() : make_block(key, bytes));
+            results.push_back(corrupt.contains(hash) ? fail(Code::kCorrupt, "wrong bytes") : Result<void>());
+            broken = broken || unreadable.contains(hash);
+        }
+        if (std::none_of(blocks.begin(), blocks.end(), [](const BlockRef& b) { return static_cast<bool>(b); })) return nullptr;
+        if (broken) results.assign(keys.size(), fail(Code::kRegionLost, "a bad sector"));
         landing.push_back(std::move(landed));
-        return std::make_unique<Read>(!corrupt.contains(std::string(key.hash())));
+        return std::make_unique<Read>(std::move(results));
     }
     double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override {
         return static_cast<double>(bytes + ahead) / 1000;
@@ -72,7 +82,8 @@ public:
     std::mutex mutex;
     std::vector<std::string> order;
     std::deque<std::function<void()>> landing;
-    std::set<std::string> missing, corrupt;
+    std::vector<std::size_t> groups;  // how many blocks each read had
+    std::set<std::string> missing, corrupt, unreadable;
 };
 
 class PrefetchTest : public ::testing::Test {
@@ -158,6 +169,39 @@ TEST_F(PrefetchTest, ReadsInTheOrderOfThePrefixAndHoldsWhatCame) {
     EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "b", "c"}));
     EXPECT_EQ(inserted_, tier_.order);
     EXPECT_EQ(poll("r"), Progress::kUnknown) << "told once";
+}
+
+TEST_F(PrefetchTest, SmallBlocksAreReadTogether) {
+    start({.bytes_in_flight = 100 * kBytes, .bytes_together = 3 * kBytes});
+    tier_.missing = {"e"};
+    ask("r", "abcdefgh");
+    land_all(3);
+    wait_over("r");
+    EXPECT_EQ(last_, Progress::kOver);
+    EXPECT_EQ(tier_.groups, (std::vector<std::size_t>{3, 3, 2}));
+    EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "b", "c", "d", "e", "f", "g", "h"}));
+    EXPECT_EQ(fetched_, 4U) << "the prefix ends where a block is gone";
+}
+
+TEST_F(PrefetchTest, ABlockThatCannotBeReadDoesNotTakeItsNeighboursAlong) {
+    start({.bytes_in_flight = 100 * kBytes, .bytes_together = 3 * kBytes});
+    tier_.unreadable = {"c"};
+    ask("r", "abcd");
+    land_all(5);  // abc, d, then a, b, c each alone
+    wait_over("r");
+    EXPECT_EQ(last_, Progress::kOver);
+    EXPECT_EQ(fetched_, 3U) << "all but c";
+    EXPECT_EQ(tier_.groups, (std::vector<std::size_t>{3, 1, 1, 1, 1}));
+}
+
+TEST_F(PrefetchTest, AWrongBlockAmongGoodOnesIsTheOnlyMiss) {
+    start({.bytes_in_flight = 100 * kBytes, .bytes_together = 3 * kBytes});
+    tier_.corrupt = {"c"};
+    ask("r", "abc");
+    land_all(1);
+    wait_over("r");
+    EXPECT_EQ(fetched_, 2U);
+    EXPECT_EQ(inserted_, (std::vector<std::string>{"a", "b"}));
 }
 
 TEST_F(PrefetchTest, TheFrontOfEveryPrefixComesBeforeTheTailOfAny) {

@@ -42,7 +42,7 @@ TEST_F(CatalogTest, OfTwoRecordsTheOneOfTheLaterSegmentCountsInWhateverOrderThey
         ASSERT_TRUE(location);
         EXPECT_EQ(location->slot, 0U);
         EXPECT_EQ(location->pages[0].digest, 9U);
-        catalog.unpin(*location);
+        catalog.unpin(location);
         EXPECT_EQ(catalog.blocks(), 2U);
         EXPECT_EQ(catalog.usage(0).live_bytes, 2 * kBlockBytes);
         EXPECT_EQ(catalog.oldest(0), 1U);
@@ -62,7 +62,7 @@ TEST_F(CatalogTest, APlaceThatIsBeingReadIsNotWrittenAnew) {
     EXPECT_FALSE(catalog_.contains(key("a")));
     EXPECT_EQ(catalog_.free_segments(0), 3U);
     catalog_.quarantine(*location);  // nothing left to take away
-    catalog_.unpin(*location);
+    catalog_.unpin(location);
     EXPECT_EQ(catalog_.free_segments(0), 4U);
 }
 
@@ -80,7 +80,7 @@ TEST_F(CatalogTest, TheHottestRecordsComeFirstAndNotMoreThanAskedFor) {
     catalog_.add_container(four_segments());
     catalog_.add_found(0, found(0, 1, {"a", "b", "c", "d"}));
     const auto read = [&](const char* hash, int times) {
-        for (int i = 0; i < times; ++i) catalog_.unpin(*catalog_.pin(key(hash)));
+        for (int i = 0; i < times; ++i) catalog_.unpin(catalog_.pin(key(hash)));
     };
     read("b", 1);
     read("d", 3);
@@ -99,7 +99,7 @@ TEST_F(CatalogTest, ContainersAreNumberedOneAfterAnother) {
     ASSERT_TRUE(location);
     EXPECT_EQ(location->container, 1U);
     EXPECT_EQ(location->slot, 2U);
-    catalog_.unpin(*location);
+    catalog_.unpin(location);
     EXPECT_EQ(catalog_.usage(0).blocks, 0U);
     EXPECT_EQ(catalog_.usage(1).blocks, 1U);
     std::uint64_t sequence = 0;

@@ -285,7 +285,7 @@ struct Bench {
             same = same && good;
             at += bytes.size();
         }
-        catalog.unpin(*location);
+        catalog.unpin(location);
         return same;
     }
 

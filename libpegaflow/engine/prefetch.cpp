@@ -7,7 +7,7 @@
 namespace pegaflow::engine {
 namespace {
 
-// Blocks that landed are looked at several at once, when others are still on their way: waking a thread costs more than
+// Reads that landed are looked at several at once, when others are still on their way: waking a thread costs more than
 // checking a small block.
 constexpr std::size_t kLandedAtOnce = 8;
 constexpr std::uint64_t kLandedBytesAtOnce = std::uint64_t{512} << 10;
@@ -143,7 +143,7 @@ Prefetcher::Requests::iterator Prefetcher::forget(Requests::iterator place) {
 }
 
 void Prefetcher::end_fetch(Fetch& fetch, bool good) {
-    if (!good) ++failed_;
+    if (!good && !fetch.waiters.empty()) ++failed_;
     const std::vector<Request*> waiters = std::move(fetch.waiters);
     for (Request* request : waiters) {
         const auto it = std::find_if(request->fetches.begin(), request->fetches.end(),
@@ -190,10 +190,18 @@ void Prefetcher::tick(Clock::time_point now) {
     }
 }
 
-bool Prefetcher::can_read() const {
-    if (waiting_.empty()) return false;
-    return reading_ == 0 || bytes_in_flight_ + std::get<Fetch*>(*waiting_.begin())->bytes <= options_.bytes_in_flight;
+bool Prefetcher::has_room(std::uint64_t bytes) const {
+    return under_way_ == 0 || bytes_in_flight_ + bytes <= options_.bytes_in_flight;
 }
+
+bool Prefetcher::can_prepare() const {
+    if (waiting_.empty()) return false;
+    if (prepared_.size() < options_.groups_ahead) return true;
+    return prepared_.empty() && has_room(std::get<Fetch*>(*waiting_.begin())->bytes);
+}
+
+// Worth waking a thread: a device that could have a read has none waiting, or soon will.
+bool Prefetcher::should_prepare() const { return can_prepare() && prepared_.size() * 2 <= options_.groups_ahead; }
 
 // The most urgent block, and as many of the next ones as are worth one transfer. Blocks that came while their requests waited
 // end here.
@@ -204,8 +212,7 @@ std::shared_ptr<Prefetcher::Group> Prefetcher::next_group() {
         if (!group->fetches.empty()) {
             const Fetch& first = *group->fetches.front();
             const bool joins = !first.alone && !fetch->alone && first.page_bytes == fetch->page_bytes &&
-                               group->bytes + fetch->bytes <= options_.bytes_together &&
-                               bytes_in_flight_ + fetch->bytes <= options_.bytes_in_flight;
+                               group->bytes + fetch->bytes <= std::min(options_.bytes_together, options_.bytes_in_flight);
             if (!joins) break;
         }
         waiting_.erase(waiting_.begin());
@@ -217,49 +224,69 @@ std::shared_ptr<Prefetcher::Group> Prefetcher::next_group() {
         fetch->reading = true;
         group->fetches.push_back(fetch);
         group->bytes += fetch->bytes;
-        bytes_in_flight_ += fetch->bytes;
     }
     return group;
 }
 
-void Prefetcher::begin_read(std::unique_lock<std::mutex>& lock) {
+void Prefetcher::prepare(std::unique_lock<std::mutex>& lock) {
     const auto group = next_group();
     if (group->fetches.empty()) return;
-    ++reading_;
+    ++groups_;
     lock.unlock();
     std::vector<BlockKey> keys;
     keys.reserve(group->fetches.size());
     for (const Fetch* fetch : group->fetches) keys.push_back(fetch->key);
-    auto read = tier_.read(keys, group->fetches.front()->page_bytes, group->blocks, [this, group] {
-        const std::lock_guard landed_lock(mutex_);
-        landed(group);
-    });
+    group->read = tier_.prepare(keys, group->fetches.front()->page_bytes, group->blocks);
     lock.lock();
     group->outcomes.assign(group->fetches.size(), Outcome::kGone);
-    group->read = std::move(read);
-    if (group->read) return landed(group);
-    bytes_in_flight_ -= group->bytes;
-    --reading_;
-    end_group(*group);
+    if (!group->read) return end_group(*group);
+    prepared_.push_back(group);
+    while (const auto next = take_prepared()) {
+        lock.unlock();
+        start_read(next);
+        lock.lock();
+    }
 }
 
-// A read may land before the call that began it has returned: the second of the two puts it in the queue.
+std::shared_ptr<Prefetcher::Group> Prefetcher::take_prepared() {
+    const auto wanted = [](const Fetch* fetch) { return !fetch->waiters.empty(); };
+    while (!prepared_.empty() && std::none_of(prepared_.front()->fetches.begin(), prepared_.front()->fetches.end(), wanted)) {
+        const auto group = std::move(prepared_.front());
+        prepared_.pop_front();
+        end_group(*group);
+    }
+    if (prepared_.empty() || !has_room(prepared_.front()->bytes)) return nullptr;
+    auto group = std::move(prepared_.front());
+    prepared_.pop_front();
+    ++under_way_;
+    bytes_in_flight_ += group->bytes;
+    return group;
+}
+
+void Prefetcher::start_read(const std::shared_ptr<Group>& group) {
+    group->read->start([this, group] { landed(group); });
+}
+
+// Runs on a thread of the back end, which must not wait: what was prepared takes the place of what landed at once.
 void Prefetcher::landed(const std::shared_ptr<Group>& group) {
-    if (!std::exchange(group->landed, true)) return;
-    landed_.push_back(group);
-    landed_bytes_ += group->bytes;
-    landed_blocks_ += group->fetches.size();
-    if (enough_landed()) changed_.notify_one();
+    std::shared_ptr<Group> next;
+    {
+        const std::lock_guard lock(mutex_);
+        --under_way_;
+        bytes_in_flight_ -= group->bytes;
+        landed_.push_back(group);
+        landed_bytes_ += group->bytes;
+        next = take_prepared();
+        if (enough_landed() || should_prepare()) changed_.notify_one();
+    }
+    if (next) start_read(next);
 }
 
 void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
     const std::shared_ptr<Group> group = std::move(landed_.front());
     landed_.pop_front();
     landed_bytes_ -= group->bytes;
-    landed_blocks_ -= group->fetches.size();
-    bytes_in_flight_ -= group->bytes;
-    --reading_;
-    if (can_read() || enough_landed() || stop_) changed_.notify_all();
+    if (should_prepare() || enough_landed()) changed_.notify_all();
     lock.unlock();
     for (std::size_t i = 0; i < group->blocks.size(); ++i) {
         if (!group->blocks[i]) continue;
@@ -275,6 +302,7 @@ void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
 }
 
 void Prefetcher::end_group(Group& group) {
+    if (--groups_ == 0 && stop_) changed_.notify_all();
     for (std::size_t i = 0; i < group.fetches.size(); ++i) {
         Fetch& fetch = *group.fetches[i];
         const Outcome outcome = group.outcomes[i];
@@ -291,30 +319,29 @@ void Prefetcher::end_group(Group& group) {
 }
 
 bool Prefetcher::enough_landed() const {
-    return landed_blocks_ >= kLandedAtOnce || landed_bytes_ >= kLandedBytesAtOnce ||
-           (!landed_.empty() && landed_.size() == reading_);
+    return landed_.size() >= kLandedAtOnce || landed_bytes_ >= kLandedBytesAtOnce || (!landed_.empty() && under_way_ == 0);
 }
 
 // False when there will be none any more.
 bool Prefetcher::wait_for_work(std::unique_lock<std::mutex>& lock) {
-    const auto work = [this] { return enough_landed() || can_read() || (stop_ && reading_ == 0); };
+    const auto work = [this] { return enough_landed() || should_prepare() || (stop_ && groups_ == 0); };
     for (;;) {
-        if (reading_ == 0) {
-            changed_.wait(lock, [&] { return work() || reading_ != 0; });
+        if (groups_ == 0) {
+            changed_.wait(lock, [&] { return work() || groups_ != 0; });
         } else {
             changed_.wait_for(lock, kLandedPatience, work);
         }
-        if (!landed_.empty() || can_read()) return true;
-        if (stop_ && reading_ == 0) return false;
+        if (!landed_.empty() || can_prepare()) return true;
+        if (stop_ && groups_ == 0) return false;
     }
 }
 
 void Prefetcher::run() {
     std::unique_lock lock(mutex_);
     while (wait_for_work(lock)) {
-        // All of them: the next ones land meanwhile.
-        while (!landed_.empty()) finish_read(lock);
-        while (landed_.empty() && can_read()) begin_read(lock);
+        // The device goes first: the next reads land while these are checked.
+        while (can_prepare()) prepare(lock);
+        while (!landed_.empty() && !should_prepare()) finish_read(lock);
     }
     changed_.notify_all();
 }

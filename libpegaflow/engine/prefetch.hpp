@@ -4,7 +4,8 @@
 // A query that misses blocks which the tier has becomes a request; asked again with the same name it learns whether it is over.
 // Requests are let in as long as their bytes fit under the bound, in the order in which they came; the others wait their turn
 // until their deadline. Among those that are in, the block nearest to the front of its prefix is read first, small ones several
-// at a time. A block that several requests want is read once. Blocks stay pinned for their requests until these are asked for again or dropped.
+// at a time. A block that several requests want is read once. Blocks stay pinned for their requests until these are asked for
+// again or dropped.
 #pragma once
 
 #include <chrono>
@@ -34,6 +35,7 @@ public:
         std::uint64_t max_bytes = 0;        // of all requests that are in
         std::uint64_t bytes_in_flight = 0;  // being read at one time
         std::uint64_t bytes_together = 0;   // blocks below this are read in groups up to this
+        std::size_t groups_ahead = 0;       // prepared while others are read, so that the device need not wait for a thread
         std::chrono::nanoseconds time{}, idle{};
         std::uint32_t threads = 2;
         double prefill_tokens_per_second = 0;
@@ -88,7 +90,6 @@ private:
         std::vector<BlockRef> blocks;  // by fetch; empty when the tier does not have it
         std::vector<Outcome> outcomes;
         std::uint64_t bytes = 0;
-        bool landed = false;
         std::unique_ptr<TierRead> read;
     };
     struct Request {
@@ -109,11 +110,15 @@ private:
     static Place place_of(Fetch& fetch) { return {fetch.position, fetch.order, &fetch}; }
     void run();
     std::shared_ptr<Group> next_group();
-    void begin_read(std::unique_lock<std::mutex>& lock);
+    void prepare(std::unique_lock<std::mutex>& lock);
+    std::shared_ptr<Group> take_prepared();
+    void start_read(const std::shared_ptr<Group>& group);
     void landed(const std::shared_ptr<Group>& group);
     void finish_read(std::unique_lock<std::mutex>& lock);
     void end_group(Group& group);
-    bool can_read() const;
+    bool has_room(std::uint64_t bytes) const;
+    bool can_prepare() const;
+    bool should_prepare() const;
     bool enough_landed() const;
     bool wait_for_work(std::unique_lock<std::mutex>& lock);
     void let_in();
@@ -133,9 +138,10 @@ private:
     Requests requests_;  // in the order in which they came
     std::map<Key, std::unique_ptr<Fetch>> fetches_;
     std::set<Place> waiting_;
-    std::deque<std::shared_ptr<Group>> landed_;
-    std::uint64_t reading_ = 0;  // groups
-    std::uint64_t landed_blocks_ = 0, landed_bytes_ = 0, reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0;
+    std::deque<std::shared_ptr<Group>> prepared_, landed_;
+    std::uint64_t groups_ = 0;     // that have not ended: being prepared, prepared, under way, landed, being finished
+    std::uint64_t under_way_ = 0;  // of them
+    std::uint64_t landed_bytes_ = 0, reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0;
     bool stop_ = false;
     std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;
     std::vector<std::thread> threads_;

@@ -110,7 +110,6 @@ struct Slot {
     std::vector<BlockKey> keys;
     std::vector<BlockRef> blocks;
     std::unique_ptr<TierRead> read;
-    std::atomic<int> halves{0};  // returned from read(), and landed
 };
 
 }  // namespace
@@ -217,7 +216,7 @@ public:
         const std::uint64_t depth = std::uint64_t{load.depth} * load.threads;
         together_ = std::clamp<std::uint64_t>(kBytesTogether / load.block, 1, std::max<std::uint64_t>(1, depth / kMinReads));
         most_ = depth / together_;
-        for (std::uint64_t i = 0; i < most_ + kCheckers; ++i) {
+        for (std::uint64_t i = 0; i < most_ + kAhead + 2 * kAtOnce; ++i) {
             slots_.push_back(std::make_unique<Slot>());
             idle_.push_back(slots_.back().get());
         }
@@ -244,10 +243,10 @@ private:
         std::unique_lock lock(mutex_);
         for (;;) {
             // Several at once, as the engine does: waking a thread costs more than checking a small block.
-            changed_.wait_for(lock, kPatience, [this] { return enough() || over(); });
+            changed_.wait_for(lock, kPatience, [this] { return enough() || should_prepare() || over(); });
             if (over()) break;
-            while (!phase_.stop.load() && under_way_ < most_ && !idle_.empty()) begin(random, lock);  // the device goes first
-            if (!landed_.empty()) check(lock);
+            while (prepared_.size() < kAhead && may_prepare()) prepare(random, lock);
+            while (!landed_.empty()) check(lock);
         }
         changed_.notify_all();
     }
@@ -276,43 +275,59 @@ private:
         phase_.read_bytes += good * load_.block;
         for (std::uint64_t i = 0; i < good && phase_.measuring.load(); ++i) latency_.add(took);
     }
-    void begin(std::mt19937_64& random, std::unique_lock<std::mutex>& lock) {
+    // The device has `most_` reads; what comes next is ready when one of them lands.
+    void prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock) {
         Slot& slot = *idle_.back();
         idle_.pop_back();
-        ++under_way_;
+        ++preparing_;
         lock.unlock();
         slot.keys.clear();
         for (std::uint64_t i = 0; i < together_; ++i) slot.keys.push_back(key_of(load_.block, first_ + random() % blocks_));
-        slot.begun = Clock::now();
-        slot.halves = 0;
         const std::uint64_t sizes[] = {load_.block};
-        // The read may land before the call that began it has returned: the second of the two hands the slot on.
-        const auto second = [this, &slot] {
-            if (slot.halves.fetch_add(1) == 0) return;
-            const std::lock_guard landed(mutex_);
-            --under_way_;
-            landed_.push_back(&slot);
-            if (enough()) changed_.notify_one();
-        };
-        auto read = files_.read(slot.keys, sizes, slot.blocks, second);
-        const bool begun = read != nullptr;
-        if (begun) {
-            slot.read = std::move(read);
-            second();
-        }
+        slot.read = files_.prepare(slot.keys, sizes, slot.blocks);
         lock.lock();
-        if (begun) return;
-        --under_way_;  // all of them were given up since
-        idle_.push_back(&slot);
+        --preparing_;
+        (slot.read ? prepared_ : idle_).push_back(&slot);  // all of them may have been given up since
+        while (Slot* next = take_prepared()) {
+            lock.unlock();
+            start(*next);
+            lock.lock();
+        }
+    }
+    Slot* take_prepared() {
+        if (prepared_.empty() || under_way_ == most_) return nullptr;
+        Slot* slot = prepared_.front();
+        prepared_.pop_front();
+        ++under_way_;
+        return slot;
+    }
+    void start(Slot& slot) {
+        slot.begun = Clock::now();
+        slot.read->start([this, &slot] {
+            Slot* next = nullptr;
+            {
+                const std::lock_guard lock(mutex_);
+                --under_way_;
+                landed_.push_back(&slot);
+                next = take_prepared();
+                if (enough() || should_prepare()) changed_.notify_one();
+            }
+            if (next != nullptr) start(*next);
+        });
     }
 
-    bool over() const { return phase_.stop.load() && under_way_ == 0 && checking_ == 0 && landed_.empty(); }
+    bool may_prepare() const { return !phase_.stop.load() && !idle_.empty(); }
+    bool should_prepare() const { return prepared_.size() * 2 <= kAhead && may_prepare(); }
+    bool over() const {
+        return phase_.stop.load() && under_way_ == 0 && checking_ == 0 && preparing_ == 0 && landed_.empty() &&
+               prepared_.empty();
+    }
     bool enough() const {
-        const std::uint64_t blocks = landed_.size() * together_;
-        return blocks >= kAtOnce || (blocks != 0 && blocks * load_.block >= kBytesAtOnce);
+        const std::uint64_t bytes = landed_.size() * together_ * load_.block;
+        return landed_.size() >= kAtOnce || (bytes != 0 && (bytes >= kBytesAtOnce || under_way_ == 0));
     }
 
-    static constexpr std::size_t kAtOnce = 8;
+    static constexpr std::size_t kAtOnce = 8, kAhead = 4;  // reads
     static constexpr std::uint64_t kBytesTogether = std::uint64_t{64} << 10;
     static constexpr std::uint64_t kMinReads = 4;  // under way, so that the device is busy when one lands
     static constexpr std::uint64_t kBytesAtOnce = std::uint64_t{512} << 10;
@@ -325,11 +340,10 @@ private:
     Phase& phase_;
     std::mutex mutex_;
     std::condition_variable changed_;
-    // All guarded by mutex_; a slot belongs to whoever took it from `idle_` or `landed_`.
-    std::vector<Slot*> idle_;
-    std::deque<Slot*> landed_;
+    // All guarded by mutex_; a slot belongs to whoever took it from one of the queues.
+    std::deque<Slot*> idle_, prepared_, landed_;
     std::vector<std::unique_ptr<Slot>> slots_;
-    std::uint64_t under_way_ = 0, checking_ = 0;  // reads
+    std::uint64_t preparing_ = 0, under_way_ = 0, checking_ = 0;  // reads
     std::uint64_t checked_ = 0, wrong_ = 0;
     Histogram latency_;
     Error error_;

@@ -38,11 +38,11 @@ public:
         Result<void> result;
     };
 
-    Read(FileTier& owner, std::span<const BlockKey> keys, std::function<void()> when_landed)
-        : places(owner.catalog_.pin(keys)), landed(std::move(when_landed)), tier(owner) {
+    Read(FileTier& owner, std::span<const BlockKey> keys) : places(owner.catalog_.pin(keys)), tier(owner) {
         shares.reserve(keys.size());  // they keep their addresses
     }
     ~Read() override { tier.catalog_.unpin(places); }
+    void start(std::function<void()> landed) override;
     Result<void> finish(std::size_t number) override;
 
     Share& share_of(std::uint32_t container) {
@@ -50,24 +50,44 @@ public:
         const auto it = std::find_if(shares.begin(), shares.end(), [store](const Share& s) { return s.store == store; });
         return it != shares.end() ? *it : shares.emplace_back(Share{store, {}, 0, {}});
     }
-    void share_ended(Share& share, Result<void> result) {
-        tier.read_ended(*share.store, share.bytes, begun, result);
-        share.result = std::move(result);
-        if (left.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-        const auto tell = std::move(landed);
-        tell();
-    }
 
     const std::vector<std::optional<Location>> places;  // by key
     std::vector<BlockRef> blocks;                       // by key
     std::vector<Share> shares;
-    std::atomic<std::size_t> left{0};  // shares under way
-    const Clock::time_point begun = Clock::now();
 
 private:
-    std::function<void()> landed;
+    void share_ended(Share& share, Result<void> result);
+
     FileTier& tier;
+    Clock::time_point begun;
+    std::atomic<std::size_t> left{0};  // shares under way
+    std::function<void()> tell;
 };
+
+void FileTier::Read::start(std::function<void()> landed) {
+    begun = Clock::now();
+    tell = std::move(landed);
+    const std::size_t count = shares.size();
+    left.store(count, std::memory_order_relaxed);
+    {
+        const std::lock_guard lock(tier.mutex_);
+        for (std::size_t i = 0; i < count; ++i) tier.cost_.started(begun);
+    }
+    // Whoever is told may destroy this read before the last submit returns.
+    for (std::size_t i = 0; i < count; ++i) {
+        Share& share = shares[i];
+        share.store->io->submit(DataIo::Op::kRead, DataIo::Memory::kPool, share.pieces,
+                                [this, &share](Result<void> result) { share_ended(share, std::move(result)); });
+    }
+}
+
+void FileTier::Read::share_ended(Share& share, Result<void> result) {
+    tier.read_ended(*share.store, share.bytes, begun, result);
+    share.result = std::move(result);
+    if (left.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+    const auto last = std::move(tell);
+    last();
+}
 
 Result<void> FileTier::Read::finish(std::size_t number) {
     const Location& place = *places[number];
@@ -247,14 +267,15 @@ bool FileTier::shed() {
     return true;
 }
 
-std::unique_ptr<TierRead> FileTier::read(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
-                                         std::vector<BlockRef>& blocks, std::function<void()> landed) {
-    auto read = std::make_unique<Read>(*this, keys, std::move(landed));
+std::unique_ptr<TierRead> FileTier::prepare(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
+                                            std::vector<BlockRef>& blocks) {
+    auto read = std::make_unique<Read>(*this, keys);
     blocks.assign(keys.size(), {});
     for (std::size_t i = 0; i < keys.size(); ++i) {
         const auto& place = read->places[i];
-        const bool same = place && std::equal(page_bytes.begin(), page_bytes.end(), place->pages.begin(), place->pages.end(),
-                                              [](std::uint64_t bytes, const StoredPage& page) { return bytes == page.bytes(); });
+        const bool same =
+            place && std::equal(page_bytes.begin(), page_bytes.end(), place->pages.begin(), place->pages.end(),
+                                [](std::uint64_t bytes, const StoredPage& page) { return bytes == page.bytes(); });
         if (same) blocks[i] = parts_.host.make_block(keys[i], page_bytes);
         if (!blocks[i]) continue;
         blocks[i]->offered.store(true, std::memory_order_relaxed);
@@ -267,16 +288,7 @@ std::unique_ptr<TierRead> FileTier::read(std::span<const BlockKey> keys, std::sp
         }
     }
     if (read->shares.empty()) return nullptr;
-    {
-        const std::lock_guard lock(mutex_);
-        for (std::size_t i = 0; i < read->shares.size(); ++i) cost_.started(read->begun);
-    }
     read->blocks = blocks;
-    read->left.store(read->shares.size(), std::memory_order_relaxed);
-    for (Read::Share& share : read->shares) {
-        share.store->io->submit(DataIo::Op::kRead, DataIo::Memory::kPool, share.pieces,
-                                [raw = read.get(), &share](Result<void> result) { raw->share_ended(share, std::move(result)); });
-    }
     return read;
 }
 

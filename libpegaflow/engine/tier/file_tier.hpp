@@ -38,8 +38,8 @@ public:
     void offer(BlockRef block) override;
     bool shed() override;
     bool contains(const BlockKey& key) const override { return catalog_.contains(key); }
-    std::unique_ptr<TierRead> read(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
-                                   std::vector<BlockRef>& blocks, std::function<void()> landed) override;
+    std::unique_ptr<TierRead> prepare(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
+                                      std::vector<BlockRef>& blocks) override;
     double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override;
     void tick(std::chrono::steady_clock::time_point now) override;
     Result<void> flush(std::chrono::steady_clock::time_point deadline) override;

@@ -33,6 +33,9 @@ protected:
 class TierRead {
 public:
     virtual ~TierRead() = default;
+    // Begins the transfer, without waiting for anything. `landed` runs once, on a thread that must not be blocked, perhaps
+    // before this returns; it may start other reads. Once. [any]
+    virtual void start(std::function<void()> landed) = 0;
     // Checks the bytes that landed for one of the blocks and gives it its digests. kCorrupt: the bytes are wrong, and will not
     // be found again; else what the transfer ended with, which may be another block's fault. Takes as long as reading the
     // pages. Once a block, after `landed`. [any]
@@ -49,11 +52,10 @@ public:
     // Gives up what waits to be written, so that the pool can have its pages. False when nothing waits. [any]
     virtual bool shed() = 0;
     virtual bool contains(const BlockKey& key) const = 0;
-    // Makes the blocks of `keys`, whose pages must have the sizes of `page_bytes`, and begins to read them as one transfer.
-    // `blocks` gets one for each key: empty when it is not there (any more) or the pool has no room. Null when all are.
-    // `landed` runs once, on a thread that must not be blocked. [any]
-    virtual std::unique_ptr<TierRead> read(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
-                                           std::vector<BlockRef>& blocks, std::function<void()> landed) = 0;
+    // Makes the blocks of `keys`, whose pages must have the sizes of `page_bytes`, for one transfer. `blocks` gets one for each
+    // key: empty when it is not there (any more) or the pool has no room. Null when all are. May wait. [any]
+    virtual std::unique_ptr<TierRead> prepare(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
+                                              std::vector<BlockRef>& blocks) = 0;
     // Seconds until this many bytes would be there, going by what it did lately. [any]
     virtual double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const = 0;
 

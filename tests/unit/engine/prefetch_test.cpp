@@ -18,15 +18,21 @@ class FakeTier final : public Tier, public TierHost, public PageOwner {
 public:
     class Read final : public TierRead {
     public:
-        explicit Read(std::vector<Result<void>> r) : results(std::move(r)) {}
+        Read(FakeTier& t, std::vector<Result<void>> r) : tier(t), results(std::move(r)) {}
+        void start(std::function<void()> landed) override {
+            const std::lock_guard lock(tier.mutex);
+            tier.landing.push_back(std::move(landed));
+            ++tier.started;
+        }
         Result<void> finish(std::size_t number) override { return results[number]; }
+        FakeTier& tier;
         const std::vector<Result<void>> results;
     };
     void offer(BlockRef) override {}
     bool shed() override { return false; }
     bool contains(const BlockKey&) const override { return true; }
-    std::unique_ptr<TierRead> read(std::span<const BlockKey> keys, std::span<const std::uint64_t> bytes,
-                                   std::vector<BlockRef>& blocks, std::function<void()> landed) override {
+    std::unique_ptr<TierRead> prepare(std::span<const BlockKey> keys, std::span<const std::uint64_t> bytes,
+                                      std::vector<BlockRef>& blocks) override {
         const std::lock_guard lock(mutex);
         groups.push_back(keys.size());
         std::vector<Result<void>> results;
@@ -41,8 +47,7 @@ public:
         }
         if (std::none_of(blocks.begin(), blocks.end(), [](const BlockRef& b) { return static_cast<bool>(b); })) return nullptr;
         if (broken) results.assign(keys.size(), fail(Code::kRegionLost, "a bad sector"));
-        landing.push_back(std::move(landed));
-        return std::make_unique<Read>(std::move(results));
+        return std::make_unique<Read>(*this, std::move(results));
     }
     double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override {
         return static_cast<double>(bytes + ahead) / 1000;
@@ -82,6 +87,7 @@ public:
     std::mutex mutex;
     std::vector<std::string> order;
     std::deque<std::function<void()>> landing;
+    std::size_t started = 0;
     std::vector<std::size_t> groups;  // how many blocks each read had
     std::set<std::string> missing, corrupt, unreadable;
 };
@@ -171,6 +177,39 @@ TEST_F(PrefetchTest, ReadsInTheOrderOfThePrefixAndHoldsWhatCame) {
     EXPECT_EQ(poll("r"), Progress::kUnknown) << "told once";
 }
 
+TEST_F(PrefetchTest, TheNextReadsStartWhenOneLandsAndNotWhenItIsChecked) {
+    start({.groups_ahead = 2});
+    ask("r", "abcde");
+    wait_begun(3);  // a is being read, b and c are prepared
+    {
+        const std::lock_guard lock(tier_.mutex);
+        EXPECT_EQ(tier_.landing.size(), 1U) << "the bytes in flight are bounded";
+    }
+    tier_.land();
+    {
+        const std::lock_guard lock(tier_.mutex);
+        EXPECT_EQ(tier_.landing.size(), 1U) << "started by the thread on which a landed";
+    }
+    land_all(4);
+    wait_over("r");
+    EXPECT_EQ(fetched_, 5U);
+    EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "b", "c", "d", "e"}));
+}
+
+TEST_F(PrefetchTest, WhatWasPreparedForARequestThatWentAwayIsNotRead) {
+    start({.groups_ahead = 2});
+    ask("r", "abcde");
+    wait_begun(3);
+    ask("s", "xc");  // c is prepared already
+    EXPECT_EQ(prefetcher_->poll(name("r", 2), &held_, &fetched_), Progress::kUnknown) << "other hashes: r is forgotten";
+    land_all(3);  // a, c, x
+    wait_over("s");
+    EXPECT_EQ(fetched_, 2U);
+    const std::lock_guard lock(tier_.mutex);
+    EXPECT_EQ(tier_.landing.size(), 0U);
+    EXPECT_EQ(tier_.started, 3U) << "not b";
+}
+
 TEST_F(PrefetchTest, SmallBlocksAreReadTogether) {
     start({.bytes_in_flight = 100 * kBytes, .bytes_together = 3 * kBytes});
     tier_.missing = {"e"};
@@ -233,10 +272,10 @@ TEST_F(PrefetchTest, APrefixEndsAtItsFirstGap) {
     land_all(2);
     wait_over("r");
     EXPECT_EQ(fetched_, 1U);
-    EXPECT_EQ(tier_.order.size(), 2U) << "what lies behind the gap is not read";
+    EXPECT_EQ(tier_.begun(), 3U) << "of what lies behind the gap only the block that was under way is read";
     tier_.missing = {"y"};
     ask("s", "xyz");
-    land_all(1);
+    land_all(2);
     wait_over("s");
     EXPECT_EQ(fetched_, 1U);
 }

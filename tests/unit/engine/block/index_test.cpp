@@ -150,7 +150,7 @@ TEST_F(IndexTest, EraseAllLeavesWhatIsInUseUntilItIsNot) {
     std::vector<BlockRef> pinned, again;
     index_.lookup_prefix(1, 0, views, pinned);
     int gone = 0;
-    const auto count = [&](BlockRef) { ++gone; };
+    const auto count = [&](const BlockRef&) { ++gone; };
     EXPECT_EQ(index_.erase_all(count), 2U);
     EXPECT_EQ(gone, 98);
     EXPECT_EQ(index_.resident(), 2U);

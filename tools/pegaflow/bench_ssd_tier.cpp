@@ -115,6 +115,7 @@ struct TierBench::State {
     std::unique_ptr<PoolRegions> regions;
     std::unique_ptr<tier::FileTier> files;
     std::uint64_t capacity = 0;
+    std::uint64_t full_of = 0;                    // blocks of this size
     std::map<std::uint64_t, std::uint64_t> next;  // by block size: the next number that was not written
 
     ~State() {
@@ -215,8 +216,6 @@ Result<std::unique_ptr<TierBench>> TierBench::open(const Arguments& arguments) {
     s->regions = std::make_unique<PoolRegions>(*s->host.pool);
     PEGA_ASSIGN(s->files, tier::FileTier::open(options, {*s->fabric, s->scopes, s->host, *s->host.pool, *s->regions}));
     PEGA_TRY(s->check_devices());
-    // A cache that has been in use for a while: every segment has been written.
-    PEGA_TRY(s->write_blocks(1 << 20, s->capacity));
     return std::unique_ptr<TierBench>(new TierBench(std::move(s)));
 }
 
@@ -233,7 +232,9 @@ Result<void> TierBench::State::write_share(const Load& load, const Phase& phase)
 Result<Run> TierBench::run(const Load& load) {
     State& s = *state_;
     PEGA_ASSIGN(const std::uint64_t file_bytes, parse_size(s.arguments.file_size));
-    // Half of the space for what is read; the present size's blocks may have gone for another's since.
+    // A cache that has been in use for a while: every segment is full of blocks of this size.
+    if (std::exchange(s.full_of, load.block) != load.block) PEGA_TRY(s.write_blocks(load.block, s.capacity));
+    // Half of the space for what is read, which others may have displaced since.
     const std::uint64_t first = s.next[load.block];
     if (load.mode != Mode::kWrite) PEGA_TRY(s.write_blocks(load.block, file_bytes / 2));
     const std::uint64_t readable = s.next[load.block] - first;

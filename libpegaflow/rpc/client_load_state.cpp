@@ -2,6 +2,7 @@
 // The client's side of a load's outcome: it makes the object in shared memory, watches it, and unlinks it.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -19,14 +20,30 @@ namespace pegaflow {
 
 struct LoadState::Mapping {
     std::string name;
-    void* memory = nullptr;
+    int fd = -1;  // has the lock that says that the creator lives
+    void* memory = MAP_FAILED;
+    bool named = false;
     rpc::LoadStateRecord* record = nullptr;
     ~Mapping() {
-        if (memory == nullptr) return;
-        ::munmap(memory, rpc::kLoadStateBytes);
-        ::shm_unlink(("/" + name).c_str());
+        if (memory != MAP_FAILED) ::munmap(memory, rpc::kLoadStateBytes);
+        if (named) ::shm_unlink(("/" + name).c_str());
+        if (fd >= 0) ::close(fd);
     }
 };
+
+namespace {
+
+void fill(void* memory) {
+    constexpr std::uint64_t offset = sizeof offset;
+    std::memcpy(memory, &offset, sizeof offset);
+    auto* record = new (static_cast<char*>(memory) + offset) rpc::LoadStateRecord;
+    record->state.store(rpc::kLoadPending, std::memory_order_relaxed);
+    record->version.store(rpc::kLoadStateVersion, std::memory_order_relaxed);
+    record->magic.store(rpc::kLoadStateMagic, std::memory_order_release);
+    std::memcpy(static_cast<char*>(memory) + rpc::kLoadStateLockedAt, &rpc::kLoadStateLocked, sizeof rpc::kLoadStateLocked);
+}
+
+}  // namespace
 
 LoadState::LoadState(std::unique_ptr<Mapping> mapping) : mapping_(std::move(mapping)) {}
 LoadState::LoadState(LoadState&&) noexcept = default;
@@ -39,23 +56,26 @@ Result<LoadState> LoadState::create() {
     if (::getrandom(random, sizeof random, 0) != sizeof random)
         return fail(Code::kNoMemory, "no random bytes for a name", errno);
     mapping->name = fmt::format("pega_load_{:016x}{:016x}", random[0], random[1]);
-    const int fd = ::shm_open(("/" + mapping->name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0) return fail(Code::kNoMemory, fmt::format("cannot create the shared memory object {}", mapping->name), errno);
-    void* memory = ::ftruncate(fd, rpc::kLoadStateBytes) == 0
-                       ? ::mmap(nullptr, rpc::kLoadStateBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0)
-                       : MAP_FAILED;
-    ::close(fd);
-    if (memory == MAP_FAILED) {
-        ::shm_unlink(("/" + mapping->name).c_str());
-        return fail(Code::kNoMemory, fmt::format("cannot map the shared memory object {}", mapping->name), errno);
+    const auto refuse = [&](const char* what) {
+        return fail(Code::kNoMemory, fmt::format("cannot {} the shared memory object {}", what, mapping->name), errno);
+    };
+    // It gets its name when it is complete and locked, so that whoever dies before leaves nothing.
+    mapping->fd = ::open("/dev/shm", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
+    const bool unnamed = mapping->fd >= 0;
+    if (!unnamed) mapping->fd = ::shm_open(("/" + mapping->name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (mapping->fd < 0) return refuse("create");
+    mapping->named = !unnamed;
+    if (::ftruncate(mapping->fd, rpc::kLoadStateBytes) != 0 || ::flock(mapping->fd, LOCK_SH) != 0) return refuse("set up");
+    mapping->memory = ::mmap(nullptr, rpc::kLoadStateBytes, PROT_READ | PROT_WRITE, MAP_SHARED, mapping->fd, 0);
+    if (mapping->memory == MAP_FAILED) return refuse("map");
+    fill(mapping->memory);
+    mapping->record = reinterpret_cast<rpc::LoadStateRecord*>(static_cast<char*>(mapping->memory) + sizeof(std::uint64_t));
+    if (unnamed) {
+        const std::string open_file = fmt::format("/proc/self/fd/{}", mapping->fd);
+        const std::string path = "/dev/shm/" + mapping->name;
+        if (::linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0) return refuse("name");
+        mapping->named = true;
     }
-    mapping->memory = memory;
-    const std::uint64_t offset = sizeof(std::uint64_t);
-    std::memcpy(memory, &offset, sizeof offset);
-    mapping->record = new (static_cast<char*>(memory) + offset) rpc::LoadStateRecord;
-    mapping->record->state.store(rpc::kLoadPending, std::memory_order_release);
-    mapping->record->magic.store(rpc::kLoadStateMagic, std::memory_order_release);
-    mapping->record->version.store(rpc::kLoadStateVersion, std::memory_order_release);
     return LoadState(std::move(mapping));
 }
 

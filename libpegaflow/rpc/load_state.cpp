@@ -3,15 +3,22 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <utility>
 
 namespace pegaflow::rpc {
+namespace {
+
+constexpr char kSharedMemory[] = "/dev/shm";  // where shm_open keeps its objects
+
+}  // namespace
 
 bool LoadStateName::linked() const noexcept {
     const int fd = ::shm_open(("/" + name).c_str(), O_RDONLY | O_CLOEXEC, 0);
@@ -24,6 +31,22 @@ bool LoadStateName::linked() const noexcept {
 
 void LoadStateName::unlink() const noexcept {
     if (linked()) ::shm_unlink(("/" + name).c_str());
+}
+
+std::size_t remove_abandoned_load_states() {
+    std::size_t removed = 0;
+    std::error_code error;
+    for (std::filesystem::directory_iterator it(kSharedMemory, error), end; !error && it != end; it.increment(error)) {
+        const std::string path = it->path().string();
+        if (!it->path().filename().string().starts_with(kLoadStatePrefix)) continue;
+        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (fd < 0) continue;  // another user's
+        std::uint64_t word = 0;
+        const bool locks = ::pread(fd, &word, sizeof word, kLoadStateLockedAt) == sizeof word && word == kLoadStateLocked;
+        if (locks && ::flock(fd, LOCK_EX | LOCK_NB) == 0 && ::unlink(path.c_str()) == 0) ++removed;
+        ::close(fd);
+    }
+    return removed;
 }
 
 Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {

@@ -2,7 +2,8 @@
 // load_state.hpp - the server's side of the object in shared memory in which a load reports its outcome.
 //
 // Layout (that of the existing PegaFlow): at byte 0 a u64 with the offset of the record; the record is u32 magic, u32 version,
-// i64 state, stored with release order: 0 pending, 1 success, -1 error.
+// i64 state, stored with release order: 0 pending, 1 success, -1 error. Our clients add the word kLoadStateLocked at byte 24:
+// its creator holds a shared flock on the object as long as it lives, so an object that has the word and no lock is nobody's.
 #pragma once
 
 #include <atomic>
@@ -16,6 +17,9 @@ namespace pegaflow::rpc {
 inline constexpr std::uint32_t kLoadStateMagic = 0x50464C44;
 inline constexpr std::uint32_t kLoadStateVersion = 1;
 inline constexpr std::size_t kLoadStateBytes = 32;
+inline constexpr std::size_t kLoadStateLockedAt = 24;
+inline constexpr std::uint64_t kLoadStateLocked = 0x4B434F4C41474550;  // "PEGALOCK"
+inline constexpr char kLoadStatePrefix[] = "pega_load_";
 inline constexpr std::int64_t kLoadPending = 0;
 inline constexpr std::int64_t kLoadSuccess = 1;
 inline constexpr std::int64_t kLoadError = -1;
@@ -36,6 +40,9 @@ struct LoadStateName {
     // Removes the name while it stands for the object; whoever has it mapped keeps it. [any]
     void unlink() const noexcept;
 };
+
+// Removes the names of objects whose creators hold no lock any more, though they said that they would; returns how many. [any]
+std::size_t remove_abandoned_load_states();
 
 // An attached object; the mapping goes with it, the name stays its creator's. Move-only.
 class AttachedLoadState {

@@ -11,6 +11,7 @@
 
 #include "base/log.hpp"
 #include "pegaflow/bytes.hpp"
+#include "rpc/load_state.hpp"
 #include "server/admin.hpp"
 #include "server/grpc_server.hpp"
 #include "server/metrics.hpp"
@@ -65,6 +66,7 @@ Result<std::unique_ptr<Server>> Server::start(const Config& config) {
     hooks.ready = [&s] { return s.ready.load(); };
     if (config.metrics) hooks.metrics = [&s] { return s.metrics.expose(*s.engine); };
     PEGA_ASSIGN(s.admin, Admin::start(config.admin_listen, *s.engine, std::move(hooks)));
+    rpc::remove_abandoned_load_states();
     s.ready = true;
     return server;
 }

@@ -47,6 +47,7 @@ void Sessions::ended(const std::string& instance, std::uint64_t token) {
     }
     const auto result = engine_.unregister_instance(instance);
     for (const rpc::LoadStateName& object : load_states) object.unlink();
+    rpc::remove_abandoned_load_states();  // those of which it never told
     base::log_info("server", "the session of instance {} ended{}", instance, result ? ", its memory was released" : "");
 }
 

@@ -66,19 +66,11 @@ std::size_t count_objects(const std::string& prefix) {
     return count;
 }
 
-// Names of load states that a server has answered into. One that no server was told of, because its client was killed before
-// it sent the load, is pending for ever and nobody's to remove.
-std::set<std::string> answered_load_states() {
+std::set<std::string> load_states() {
     std::set<std::string> names;
     for (const auto& entry : std::filesystem::directory_iterator("/dev/shm")) {
-        const std::string name = entry.path().filename().string();
-        if (!name.starts_with("pega_load_")) continue;
-        std::ifstream file(entry.path(), std::ios::binary);
-        char bytes[rpc::kLoadStateBytes] = {};
-        file.read(bytes, sizeof bytes);
-        std::int64_t state = 0;
-        std::memcpy(&state, bytes + sizeof(std::uint64_t) + offsetof(rpc::LoadStateRecord, state), sizeof state);
-        if (state != rpc::kLoadPending) names.insert(name);
+        std::string name = entry.path().filename().string();
+        if (name.starts_with(rpc::kLoadStatePrefix)) names.insert(std::move(name));
     }
     return names;
 }
@@ -94,7 +86,7 @@ TEST(KillTest, NothingOfAKilledClientStays) {
     const int admin = (*server)->admin_port();
     const char* wanted = std::getenv("PEGAFLOW_KILLS");
     const int kills = wanted != nullptr ? std::atoi(wanted) : 12;
-    const std::set<std::string> there_before = answered_load_states();
+    const std::set<std::string> there_before = load_states();
     std::mt19937 random(7);
     for (int i = 0; i < kills; ++i) {
         const pid_t child = start_client(port, i);
@@ -124,7 +116,7 @@ TEST(KillTest, NothingOfAKilledClientStays) {
     EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
     EXPECT_EQ(count_objects("pegaflow_demo_"), 0U);
     const auto left = [&] {
-        std::set<std::string> names = answered_load_states();
+        std::set<std::string> names = load_states();
         for (const std::string& name : there_before) names.erase(name);
         return names;
     };

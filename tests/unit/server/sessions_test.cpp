@@ -4,11 +4,14 @@
 #include <fcntl.h>
 #include <fmt/format.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <csignal>
 #include <cstring>
 
+#include "pegaflow/client.hpp"
 #include "pegaflow/transfer.hpp"
 
 namespace pegaflow::server {
@@ -96,6 +99,35 @@ TEST_F(SessionsTest, AnotherObjectOfTheSameNameStays) {
     const Object second(same);
     sessions_->ended("i", token);
     EXPECT_TRUE(second.attach().linked());
+}
+
+bool exists(const std::string& name) { return ::access(("/dev/shm/" + name).c_str(), F_OK) == 0; }
+
+TEST_F(SessionsTest, WhatAKilledClientNeverToldOfGoesAtTheEndOfAnySession) {
+    const auto alive = LoadState::create();
+    ASSERT_TRUE(alive) << alive.error().message;
+    const Object foreign("pega_load_of_another_kind_of_client_" + fresh_name());
+    int names[2];
+    ASSERT_EQ(::pipe(names), 0);
+    const pid_t child = ::fork();
+    if (child == 0) {
+        const auto state = LoadState::create();
+        const std::string name = state ? state->shm_name() : "";
+        ::write(names[1], name.data(), name.size());
+        ::kill(::getpid(), SIGKILL);
+    }
+    ::waitpid(child, nullptr, 0);
+    char name[64] = {};
+    const ssize_t length = ::read(names[0], name, sizeof name - 1);
+    ::close(names[0]);
+    ::close(names[1]);
+    ASSERT_EQ(length, 42);
+    EXPECT_TRUE(exists(name)) << "nobody removed it yet";
+    sessions_->ended("someone", sessions_->open("someone"));
+    EXPECT_FALSE(exists(name));
+    EXPECT_TRUE(exists(alive->shm_name()));
+    EXPECT_TRUE(exists(foreign.name())) << "whose creators hold no locks are left alone";
+    EXPECT_TRUE(rpc::AttachedLoadState::attach(alive->shm_name()));
 }
 
 }  // namespace

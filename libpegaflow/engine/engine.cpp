@@ -20,6 +20,9 @@ constexpr std::size_t kEvictedAtOnce = 1024;
 constexpr auto kCleanupPatience = std::chrono::seconds(1);
 constexpr std::uint64_t kDefaultBlockBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kNoScope = UINT64_MAX;
+constexpr std::size_t kDigestsAhead = 2;      // blocks
+constexpr std::uint64_t kDigestFetch = 1024;  // bytes of each
+constexpr std::uint64_t kCacheLine = 64;
 constexpr std::size_t kDigestBlocks = 64;                       // taken at once by the digest thread,
 constexpr std::uint64_t kDigestBytes = std::uint64_t{8} << 20;  // and no more when they are this large
 
@@ -171,6 +174,14 @@ bool Engine::State::verify(Block& block) {
     return true;
 }
 
+// Fetches what the digest of a block touches first, which other processors wrote; the rest the processor fetches by itself.
+void Engine::State::expect_digest(const Block& block) const noexcept {
+    if (block.pages.empty()) return;
+    const std::byte* const bytes = pool->base() + block.pages[0].offset;
+    for (std::uint64_t at = 0; at < std::min(engine::kDigestFetch, block.pages[0].bytes); at += engine::kCacheLine)
+        __builtin_prefetch(bytes + at);
+}
+
 void Engine::State::run_digests() {
     std::vector<BlockRef> batch;
     std::unique_lock lock(background_mutex);
@@ -186,7 +197,9 @@ void Engine::State::run_digests() {
         }
         digesting = batch.size();
         lock.unlock();
-        for (BlockRef& block : batch) {
+        for (std::size_t i = 0; i < batch.size(); ++i) {
+            if (i + engine::kDigestsAhead < batch.size()) expect_digest(*batch[i + engine::kDigestsAhead]);
+            BlockRef& block = batch[i];
             for (const engine::Page& page : block->pages)
                 block->digests.push_back(base::crc32c(pool->base() + page.offset, page.bytes));
             block->digested.store(true, std::memory_order_release);

@@ -134,6 +134,7 @@ struct Engine::State final : engine::TierHost {
     bool wait_for_digest();
     // True when every digested page of the block still has its digest; a block that has not goes out of the index.
     bool verify(engine::Block& block);
+    void expect_digest(const engine::Block& block) const noexcept;
     void run_digests();
     void run_watch();
     void close(engine::Clock::time_point deadline);

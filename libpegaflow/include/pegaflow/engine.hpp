@@ -290,7 +290,7 @@ public:
     // The paths of the tier, in the order of the options. Empty without one.
     std::vector<TierDeviceInfo> tier_devices() const;
     // Drops every resident block. One that a lease or a copy uses stays a hit, counts as still referenced, and goes shortly
-    // after that ended.
+    // after that ended. Waits up to a second for the digests of what was saved before.
     MemoryCleanup cleanup_memory();
     // True when the block is resident: for tests and tools, no lease and no effect on recency.
     bool contains(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;

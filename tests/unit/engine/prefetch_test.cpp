@@ -129,13 +129,18 @@ protected:
         held_.clear();
         return prefetcher_->poll(name(request), &held_, &fetched_);
     }
+    // Until so many blocks were asked of the tier, and the first of them are being read.
     void wait_begun(std::size_t count) {
-        for (int i = 0; i < 5000 && tier_.begun() < count; ++i) std::this_thread::sleep_for(1ms);
-        ASSERT_GE(tier_.begun(), count);
+        const auto begun = [&] {
+            const std::lock_guard lock(tier_.mutex);
+            return tier_.order.size() >= count && tier_.started != 0;
+        };
+        for (int i = 0; i < 5000 && !begun(); ++i) std::this_thread::sleep_for(1ms);
+        ASSERT_TRUE(begun());
     }
-    bool nothing_inserted() {
+    std::size_t inserted() {
         const std::lock_guard lock(tier_.mutex);
-        return inserted_.empty();
+        return inserted_.size();
     }
     void land_all(std::size_t count) {
         for (std::size_t landed = 0; landed < count;) {
@@ -326,12 +331,13 @@ TEST_F(PrefetchTest, AForgottenRequestIsDroppedAndALateOneGetsWhatIsThere) {
     prefetcher_->tick(Prefetcher::Clock::now() + 11s);  // both too late and forgotten
     EXPECT_EQ(poll("gone"), Progress::kUnknown);
     land_all(1);
-    for (int i = 0; i < 100 && tier_.begun() == 1 && nothing_inserted(); ++i) std::this_thread::sleep_for(1ms);
+    for (int i = 0; i < 5000 && inserted() == 0; ++i) std::this_thread::sleep_for(1ms);  // a had begun
     start({.time = 1s, .idle = 100s});
     ask("late", "xyz");
     wait_begun(2);
     land_all(1);
-    wait_begun(3);
+    for (int i = 0; i < 5000 && inserted() < 2; ++i) std::this_thread::sleep_for(1ms);
+    std::this_thread::sleep_for(50ms);  // x is checked, and counted a moment later
     prefetcher_->tick(Prefetcher::Clock::now() + 2s);
     EXPECT_EQ(poll("late"), Progress::kOver);
     EXPECT_EQ(fetched_, 1U);

@@ -107,8 +107,9 @@ void Prefetcher::join(Request& request, std::size_t position) {
         fetch.order = next_order_++;
         waiting_.insert(place_of(fetch));
     } else {
-        ++joined_;
         Fetch& fetch = *it->second;
+        if (std::find(fetch.waiters.begin(), fetch.waiters.end(), &request) != fetch.waiters.end()) return;  // named twice
+        ++joined_;
         if (!fetch.reading && position < fetch.position) {
             waiting_.erase(place_of(fetch));
             fetch.position = position;
@@ -339,9 +340,9 @@ bool Prefetcher::wait_for_work(std::unique_lock<std::mutex>& lock) {
 void Prefetcher::run() {
     std::unique_lock lock(mutex_);
     while (wait_for_work(lock)) {
-        // The device goes first: the next reads land while these are checked.
-        while (can_prepare()) prepare(lock);
-        while (!landed_.empty() && !should_prepare()) finish_read(lock);
+        // The device goes first, as long as what landed does not pile up.
+        while (can_prepare() && !enough_landed()) prepare(lock);
+        for (bool first = true; !landed_.empty() && (first || !should_prepare()); first = false) finish_read(lock);
     }
     changed_.notify_all();
 }

@@ -84,8 +84,8 @@ private:
         BlockRef block;
         std::vector<Request*> waiters;
     };
-    enum class Outcome { kGone, kFailed, kGood };
-    struct Group {  // that is read as one
+    enum class Outcome { kGone, kFailed, kGood };  // gone: not there, wrong, or without room in the pool
+    struct Group {                                 // that is read as one
         std::vector<Fetch*> fetches;
         std::vector<BlockRef> blocks;  // by fetch; empty when the tier does not have it
         std::vector<Outcome> outcomes;

@@ -141,7 +141,7 @@ struct Engine::State final : engine::TierHost {
 
     // tiering.cpp
     Result<void> open_tier();
-    // Waits until every sealed block has its digest, and with that was offered to the tier.
+    // Waits until every block that is sealed now has its digest, and with that was offered to the tier.
     void wait_for_digests(engine::Clock::time_point deadline);
     // Begins to fetch what the tier has of a query's missing blocks; `found` are those in the pool. True: ask again.
     bool begin_prefetch(const QueryRequest& request, const engine::Instance& instance, const engine::Prefetcher::Name& name,

@@ -19,21 +19,19 @@
 namespace pegaflow {
 
 struct LoadState::Mapping {
+    ~Mapping() { drop(); }
+    bool make(bool unnamed);
+    void drop() noexcept;
+
     std::string name;
-    int fd = -1;  // has the lock that says that the creator lives
-    void* memory = MAP_FAILED;
+    void* memory = MAP_FAILED;  // keeps the file open, and with that the lock that says that the creator lives
     bool named = false;
     rpc::LoadStateRecord* record = nullptr;
-    ~Mapping() {
-        if (memory != MAP_FAILED) ::munmap(memory, rpc::kLoadStateBytes);
-        if (named) ::shm_unlink(("/" + name).c_str());
-        if (fd >= 0) ::close(fd);
-    }
 };
 
 namespace {
 
-void fill(void* memory) {
+rpc::LoadStateRecord* fill(void* memory) {
     constexpr std::uint64_t offset = sizeof offset;
     std::memcpy(memory, &offset, sizeof offset);
     auto* record = new (static_cast<char*>(memory) + offset) rpc::LoadStateRecord;
@@ -41,9 +39,41 @@ void fill(void* memory) {
     record->version.store(rpc::kLoadStateVersion, std::memory_order_relaxed);
     record->magic.store(rpc::kLoadStateMagic, std::memory_order_release);
     std::memcpy(static_cast<char*>(memory) + rpc::kLoadStateLockedAt, &rpc::kLoadStateLocked, sizeof rpc::kLoadStateLocked);
+    return record;
+}
+
+bool give_name(int fd, const std::string& name) {
+    const std::string open_file = fmt::format("/proc/self/fd/{}", fd);
+    return ::linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, ("/dev/shm/" + name).c_str(), AT_SYMLINK_FOLLOW) == 0;
 }
 
 }  // namespace
+
+// Makes the object; `unnamed`: it gets its name when it is complete and locked, so that whoever dies before leaves nothing,
+// which not every system allows. False with errno.
+bool LoadState::Mapping::make(bool unnamed) {
+    const int fd = unnamed ? ::open("/dev/shm", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600)
+                           : ::shm_open(("/" + name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) return false;
+    named = !unnamed;
+    if (::ftruncate(fd, rpc::kLoadStateBytes) == 0 && ::flock(fd, LOCK_SH) == 0)
+        memory = ::mmap(nullptr, rpc::kLoadStateBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (memory != MAP_FAILED) record = fill(memory);
+    if (memory != MAP_FAILED && unnamed) named = give_name(fd, name);
+    const bool made = memory != MAP_FAILED && named;
+    const int error = errno;
+    if (!made) drop();
+    ::close(fd);
+    errno = error;
+    return made;
+}
+
+void LoadState::Mapping::drop() noexcept {
+    if (memory != MAP_FAILED) ::munmap(memory, rpc::kLoadStateBytes);
+    if (named) ::shm_unlink(("/" + name).c_str());
+    memory = MAP_FAILED;
+    named = false;
+}
 
 LoadState::LoadState(std::unique_ptr<Mapping> mapping) : mapping_(std::move(mapping)) {}
 LoadState::LoadState(LoadState&&) noexcept = default;
@@ -56,25 +86,9 @@ Result<LoadState> LoadState::create() {
     if (::getrandom(random, sizeof random, 0) != sizeof random)
         return fail(Code::kNoMemory, "no random bytes for a name", errno);
     mapping->name = fmt::format("pega_load_{:016x}{:016x}", random[0], random[1]);
-    const auto refuse = [&](const char* what) {
-        return fail(Code::kNoMemory, fmt::format("cannot {} the shared memory object {}", what, mapping->name), errno);
-    };
-    // It gets its name when it is complete and locked, so that whoever dies before leaves nothing.
-    mapping->fd = ::open("/dev/shm", O_RDWR | O_TMPFILE | O_CLOEXEC, 0600);
-    const bool unnamed = mapping->fd >= 0;
-    if (!unnamed) mapping->fd = ::shm_open(("/" + mapping->name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (mapping->fd < 0) return refuse("create");
-    mapping->named = !unnamed;
-    if (::ftruncate(mapping->fd, rpc::kLoadStateBytes) != 0 || ::flock(mapping->fd, LOCK_SH) != 0) return refuse("set up");
-    mapping->memory = ::mmap(nullptr, rpc::kLoadStateBytes, PROT_READ | PROT_WRITE, MAP_SHARED, mapping->fd, 0);
-    if (mapping->memory == MAP_FAILED) return refuse("map");
-    fill(mapping->memory);
-    mapping->record = reinterpret_cast<rpc::LoadStateRecord*>(static_cast<char*>(mapping->memory) + sizeof(std::uint64_t));
-    if (unnamed) {
-        const std::string open_file = fmt::format("/proc/self/fd/{}", mapping->fd);
-        const std::string path = "/dev/shm/" + mapping->name;
-        if (::linkat(AT_FDCWD, open_file.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW) != 0) return refuse("name");
-        mapping->named = true;
+    if (!mapping->make(true) && !mapping->make(false)) {
+        return fail(Code::kNoMemory,
+                    fmt::format("cannot make the shared memory object {}: {}", mapping->name, std::strerror(errno)), errno);
     }
     return LoadState(std::move(mapping));
 }

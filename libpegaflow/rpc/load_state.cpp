@@ -39,8 +39,8 @@ std::size_t remove_abandoned_load_states() {
     for (std::filesystem::directory_iterator it(kSharedMemory, error), end; !error && it != end; it.increment(error)) {
         const std::string path = it->path().string();
         if (!it->path().filename().string().starts_with(kLoadStatePrefix)) continue;
-        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-        if (fd < 0) continue;  // another user's
+        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+        if (fd < 0) continue;  // another user's; what is no file has no word
         std::uint64_t word = 0;
         const bool locks = ::pread(fd, &word, sizeof word, kLoadStateLockedAt) == sizeof word && word == kLoadStateLocked;
         if (locks && ::flock(fd, LOCK_EX | LOCK_NB) == 0 && ::unlink(path.c_str()) == 0) ++removed;

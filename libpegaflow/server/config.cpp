@@ -204,7 +204,7 @@ void add_ssd_options(std::vector<Option>& out) {
                                   [tier](Config& c) -> std::chrono::nanoseconds& { return tier(c).idle_time; }));
     out.push_back(duration_option("ssd.io-time", "A transfer that takes longer than this has failed.",
                                   [tier](Config& c) -> std::chrono::nanoseconds& { return tier(c).io_time; }));
-    out.push_back(integer_option<std::uint32_t>("ssd.threads", "Threads that check what was read against its digests.", 1, 64,
+    out.push_back(integer_option<std::uint32_t>("ssd.threads", "Threads that prepare reads and check digests.", 1, 64,
                                                 [tier](Config& c) -> std::uint32_t& { return tier(c).threads; }));
     out.push_back(choice_option("ssd.discard",
                                 "Which paths are told what bytes are not needed any more: block devices (TRIM), files as well "

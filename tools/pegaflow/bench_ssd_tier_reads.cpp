@@ -60,7 +60,8 @@ void ReadLoop::work(std::uint64_t seed) {
         // Several at once, as the engine does: waking a thread costs more than checking a small block.
         changed_.wait_for(lock, kPatience, [this] { return enough() || should_prepare() || over(); });
         if (over()) break;
-        while (prepared_.size() < kAhead && may_prepare()) prepare(random, lock);
+        while (prepared_.size() < kAhead && may_prepare() && prepare(random, lock)) {
+        }
         while (!landed_.empty()) check(lock);
     }
     changed_.notify_all();
@@ -92,8 +93,9 @@ void ReadLoop::check(std::unique_lock<std::mutex>& lock) {
     for (std::uint64_t i = 0; i < good && phase_.measuring.load(); ++i) latency_.add(took);
 }
 
-// The device has `most_` reads; what comes next is ready when one of them lands.
-void ReadLoop::prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock) {
+// The device has `most_` reads; what comes next is ready when one of them lands. False when the blocks were given up since, or
+// the pool is full of others that are being read.
+bool ReadLoop::prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock) {
     Slot& slot = *idle_.back();
     idle_.pop_back();
     ++preparing_;
@@ -102,14 +104,16 @@ void ReadLoop::prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lo
     for (std::uint64_t i = 0; i < together_; ++i) slot.keys.push_back(key_of(load_.block, first_ + random() % blocks_));
     const std::uint64_t sizes[] = {load_.block};
     slot.read = files_.prepare(slot.keys, sizes, slot.blocks);
+    const bool good = slot.read != nullptr;
     lock.lock();
     --preparing_;
-    (slot.read ? prepared_ : idle_).push_back(&slot);  // all of them may have been given up since
+    (good ? prepared_ : idle_).push_back(&slot);
     while (Slot* next = take_prepared()) {
         lock.unlock();
         start(*next);
         lock.lock();
     }
+    return good;
 }
 
 ReadLoop::Slot* ReadLoop::take_prepared() {

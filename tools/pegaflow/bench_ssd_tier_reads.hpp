@@ -46,7 +46,7 @@ private:
 
     void work(std::uint64_t seed);
     void check(std::unique_lock<std::mutex>& lock);
-    void prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock);
+    bool prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock);
     Slot* take_prepared();
     void start(Slot& slot);
     bool may_prepare() const { return !phase_.stop.load() && !idle_.empty(); }

@@ -77,8 +77,8 @@ public:
     // admission is not asked: somebody waits for the block. [any]
     bool insert_resident(const BlockRef& block, bool* admitted, bool wanted = false);
 
-    // Takes the block that should go first out of the index; null when no block can go. Its memory follows its last reference.
-    // [any]
+    // Takes the block that should go first out of the index; null when no block can go. Its pages are the caller's
+    // to take, or follow its last reference. [any]
     BlockRef evict_one();
     // The same for several: appends blocks that should go to `out` until they hold `bytes` of pages, `most` are taken, or no
     // more can go. Their order by rank is kept to a small part of a turnover of the cache, which spares most of the locking.

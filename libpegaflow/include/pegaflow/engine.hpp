@@ -145,7 +145,7 @@ struct TierOptions {
     std::chrono::nanoseconds prefetch_time = std::chrono::seconds(30);  // then a request gets what is there
     std::chrono::nanoseconds idle_time = std::chrono::seconds(10);      // a request that nobody asked for again is dropped
     std::chrono::nanoseconds io_time = std::chrono::seconds(30);        // a transfer that takes longer has failed
-    std::uint32_t threads = 2;                                          // that check digests
+    std::uint32_t threads = 2;                                          // that prepare reads and check digests
     // Which paths are told what bytes are not needed any more: "devices" (TRIM), "all" (holes in files as well), or "none". A
     // file keeps its space otherwise: the next segment takes it, and writing where something was is cheaper than in a hole.
     std::string discard = "devices";

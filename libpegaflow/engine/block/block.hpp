@@ -39,8 +39,8 @@ struct ShardFill {
 };
 
 // Guarded by the mutex of its index shard: state, fill, order, epoch. Pages are written by the claims' owners only and never
-// after sealing. The block and the pages that it still has go when the last reference does. What a lookup touches lies in the first cache line:
-// references, marks of use, and the key as far as a hash of 32 bytes goes.
+// after sealing. The block, with the pages that nobody took from it, goes when the last reference does. What a lookup touches
+// lies in the first cache line: references, marks of use, and the key as far as a hash of 32 bytes goes.
 struct alignas(64) Block {
     Block(const BlockKey& k, std::uint64_t h, PageOwner& o) : key(k), hash(h), owner(o) {}
     static void* operator new(std::size_t bytes);

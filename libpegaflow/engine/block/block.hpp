@@ -38,7 +38,7 @@ struct ShardFill {
     std::uint32_t missing = 0;
 };
 
-// Guarded by the mutex of its index shard: state, fill, order, epoch. Pages are written by the claims' owners only and never
+// Guarded by the mutex of its index shard: state, fill, epoch. Pages are written by the claims' owners only and never
 // after sealing. The block, with the pages that nobody took from it, goes when the last reference does. What a lookup touches
 // lies in the first cache line: references, marks of use, and the key as far as a hash of 32 bytes goes.
 struct alignas(64) Block {
@@ -72,7 +72,6 @@ struct alignas(64) Block {
     const BlockKey key;
     const std::uint64_t hash;
     PageOwner& owner;
-    std::uint32_t order = 0;  // place in the order of eviction
     std::uint32_t shards_missing = 0;
     std::atomic<bool> digested{false};
     SmallArray<Page> pages;      // by shard of the storage group

@@ -9,7 +9,9 @@ namespace {
 constexpr std::size_t kFirstSlots = 64;
 constexpr std::size_t kMaxProbes = 8;  // of a look ahead
 
+// The mark takes the lowest bit, so a slot's home follows from the others.
 constexpr std::uint64_t marked(std::uint64_t hash) noexcept { return hash | 1; }
+constexpr std::size_t home_of(std::uint64_t hash, std::size_t mask) noexcept { return (hash >> 1) & mask; }
 
 }  // namespace
 
@@ -36,7 +38,7 @@ BlockIndex::~BlockIndex() {
 Block* BlockIndex::find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group,
                         std::string_view text) {
     const Table& table = *shard.table.load(std::memory_order_relaxed);
-    for (std::size_t at = hash & table.mask;; at = (at + 1) & table.mask) {
+    for (std::size_t at = home_of(hash, table.mask);; at = (at + 1) & table.mask) {
         const std::uint64_t here = table.slots[at].hash.load(std::memory_order_relaxed);
         if (here == 0) return nullptr;
         if (here != marked(hash)) continue;
@@ -46,7 +48,7 @@ Block* BlockIndex::find(const Shard& shard, std::uint64_t hash, std::uint64_t sc
 }
 
 void BlockIndex::put(Table& table, Block* block) {
-    std::size_t at = block->hash & table.mask;
+    std::size_t at = home_of(block->hash, table.mask);
     while (table.slots[at].hash.load(std::memory_order_relaxed) != 0) at = (at + 1) & table.mask;
     table.slots[at].block.store(block, std::memory_order_relaxed);
     table.slots[at].hash.store(marked(block->hash), std::memory_order_relaxed);
@@ -67,16 +69,14 @@ void BlockIndex::insert(Shard& shard, Block* block) {
 void BlockIndex::erase_slot(Shard& shard, const Block* block) {
     const Table& table = *shard.table.load(std::memory_order_relaxed);
     const auto block_at = [&](std::size_t at) { return table.slots[at].block.load(std::memory_order_relaxed); };
-    std::size_t hole = block->hash & table.mask;
+    std::size_t hole = home_of(block->hash, table.mask);
     while (block_at(hole) != block) hole = (hole + 1) & table.mask;
     for (std::size_t next = (hole + 1) & table.mask;; next = (next + 1) & table.mask) {
         const std::uint64_t hash = table.slots[next].hash.load(std::memory_order_relaxed);
         if (hash == 0) break;
-        // An entry may fill the hole unless its home lies cyclically between the hole and itself. The lowest bit of the home
-        // is not in the slot.
-        Block* const mover = block_at(next);
-        if (((next - mover->hash) & table.mask) < ((next - hole) & table.mask)) continue;
-        table.slots[hole].block.store(mover, std::memory_order_relaxed);
+        // An entry may fill the hole unless its home lies cyclically between the hole and itself.
+        if (((next - home_of(hash, table.mask)) & table.mask) < ((next - hole) & table.mask)) continue;
+        table.slots[hole].block.store(block_at(next), std::memory_order_relaxed);
         table.slots[hole].hash.store(hash, std::memory_order_relaxed);
         hole = next;
     }
@@ -92,7 +92,7 @@ void BlockIndex::pin_chunk(std::uint64_t scope, std::uint32_t group, std::span<c
     for (std::size_t i = 0; i < hashes.size(); ++i) {
         const std::uint64_t hash = table_hashes[i] = table_hash(scope, group, hashes[i]);
         const Table* table = shard_of(hash).table.load(std::memory_order_acquire);
-        __builtin_prefetch(&table->slots[hash & table->mask]);
+        __builtin_prefetch(&table->slots[home_of(hash, table->mask)]);
         ++starts[(hash >> kShardShift) + 1];
     }
     for (std::size_t shard = 0; shard < kShards; ++shard) starts[shard + 1] += starts[shard];
@@ -103,7 +103,7 @@ void BlockIndex::pin_chunk(std::uint64_t scope, std::uint32_t group, std::span<c
         in_order[next[hash >> kShardShift]++] = static_cast<std::uint8_t>(i);
         // A look without the mutex: what it finds is only fetched into the cache, and may be gone or of another hash.
         const Table* table = shard_of(hash).table.load(std::memory_order_acquire);
-        std::size_t at = hash & table->mask;
+        std::size_t at = home_of(hash, table->mask);
         for (std::size_t probe = 1; probe < kMaxProbes && table->slots[at].hash.load(std::memory_order_relaxed) != marked(hash);
              ++probe)
             at = (at + 1) & table->mask;
@@ -182,7 +182,7 @@ bool BlockIndex::needs_page(std::uint64_t scope, std::uint32_t group, std::strin
     // Most blocks of a save are new, which shows without the mutex. A race may make it true for one that is there: the page
     // comes back unused.
     const Table& slots = *shard.table.load(std::memory_order_acquire);
-    for (std::size_t at = table & slots.mask;; at = (at + 1) & slots.mask) {
+    for (std::size_t at = home_of(table, slots.mask);; at = (at + 1) & slots.mask) {
         const std::uint64_t here = slots.slots[at].hash.load(std::memory_order_relaxed);
         if (here == 0) return true;
         if (here == marked(table)) break;

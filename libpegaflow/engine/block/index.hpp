@@ -142,7 +142,8 @@ private:
     void publish(const Shard& shard) noexcept;
     PolicyTime time() const noexcept;
     bool make_resident(Shard& shard, Block& block, bool wanted = false);
-    void take_out(Shard& shard, Block& block, bool evicted);
+    enum class Leaves { kEvicted, kAlone, kWithMany };  // with many: out of the order of eviction already
+    void take_out(Shard& shard, Block& block, Leaves why);
     // The shard whose order begins with the lowest rank, and the lowest rank of the others.
     struct LowestShard {
         std::size_t number = kShards;  // kShards: all are empty

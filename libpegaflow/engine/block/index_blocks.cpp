@@ -37,9 +37,9 @@ bool BlockIndex::make_resident(Shard& shard, Block& block, bool wanted) {
     return true;
 }
 
-void BlockIndex::take_out(Shard& shard, Block& block, bool evicted) {
+void BlockIndex::take_out(Shard& shard, Block& block, Leaves why) {
     if (block.state == BlockState::kResident) {
-        shard.order.remove(block, evicted);
+        if (why != Leaves::kWithMany) shard.order.remove(block, why == Leaves::kEvicted);
         publish(shard);
         resident_.fetch_sub(1, std::memory_order_relaxed);
         resident_bytes_.fetch_sub(block.footprint(), std::memory_order_relaxed);
@@ -103,7 +103,7 @@ bool BlockIndex::filled(const FillClaim& claim, std::uint32_t shard_number, bool
     if (*admitted) {
         incomplete_.fetch_sub(1, std::memory_order_relaxed);
     } else {
-        take_out(shard, block, false);
+        take_out(shard, block, Leaves::kAlone);
     }
     return true;
 }
@@ -115,7 +115,7 @@ void BlockIndex::unclaim(const FillClaim& claim, std::uint32_t shard_number) {
     if (block.state != BlockState::kFilling) return;
     block.fill[shard_number].claimed -= claim.layers;
     const bool empty = std::all_of(block.fill.begin(), block.fill.end(), [](const ShardFill& f) { return f.claimed.empty(); });
-    if (empty) take_out(shard, block, false);
+    if (empty) take_out(shard, block, Leaves::kAlone);
 }
 
 bool BlockIndex::insert_resident(const BlockRef& block, bool* admitted, bool wanted) {
@@ -166,7 +166,7 @@ void BlockIndex::evict(std::uint64_t bytes, std::size_t most, std::vector<BlockR
             taken_bytes += victim->footprint();
             out.emplace_back(victim);
             shard.order.prefetch_next();
-            take_out(shard, *victim, true);
+            take_out(shard, *victim, Leaves::kEvicted);
         }
         publish(shard);
     }
@@ -183,7 +183,7 @@ bool BlockIndex::erase(Block& block) {
     Shard& shard = shard_of(block.hash);
     const std::lock_guard lock(shard.mutex);
     if (block.state != BlockState::kResident) return false;
-    take_out(shard, block, false);
+    take_out(shard, block, Leaves::kAlone);
     return true;
 }
 
@@ -204,7 +204,8 @@ std::uint64_t BlockIndex::erase_all(const std::function<void(BlockRef)>& visit) 
                 shard.doomed.push_back(block);
                 doomed_.fetch_add(1, std::memory_order_relaxed);
             });
-            for (const BlockRef& block : out) take_out(shard, *block, false);
+            shard.order.remove_all(out);
+            for (const BlockRef& block : out) take_out(shard, *block, Leaves::kWithMany);
         }
         for (BlockRef& block : out) visit(std::move(block));
     }
@@ -220,7 +221,8 @@ void BlockIndex::erase_doomed(const std::function<void(BlockRef)>& visit) {
             for (Block* block : shard.doomed) {
                 if (unused(*block)) out.emplace_back(block);
             }
-            for (const BlockRef& block : out) take_out(shard, *block, false);
+            shard.order.remove_all(out);
+            for (const BlockRef& block : out) take_out(shard, *block, Leaves::kWithMany);
         }
         for (BlockRef& block : out) visit(std::move(block));
     }
@@ -238,7 +240,7 @@ std::uint64_t BlockIndex::drop_incomplete(std::int64_t before_ns, std::uint64_t 
             if (block->state != BlockState::kFilling) return;
             if ((block->birth_ns < before_ns || block->key.scope == scope) && !being_copied(*block)) out.emplace_back(block);
         });
-        for (const BlockRef& block : out) take_out(shard, *block, false);
+        for (const BlockRef& block : out) take_out(shard, *block, Leaves::kAlone);
         dropped += out.size();
     }
     return dropped;

@@ -6,18 +6,13 @@
 
 namespace pegaflow::engine {
 
-void EvictionOrder::place(std::size_t at, const Entry& entry) noexcept {
-    heap_[at] = entry;
-    entry.block->order = static_cast<std::uint32_t>(at);
-}
-
 void EvictionOrder::rise(std::size_t at, Entry entry) noexcept {
     for (; at != 0; at = (at - 1) / kArity) {
         const Entry& parent = heap_[(at - 1) / kArity];
         if (parent.rank <= entry.rank) break;
-        place(at, parent);
+        heap_[at] = parent;
     }
-    place(at, entry);
+    heap_[at] = entry;
 }
 
 void EvictionOrder::sink(std::size_t at, Entry entry) noexcept {
@@ -29,10 +24,10 @@ void EvictionOrder::sink(std::size_t at, Entry entry) noexcept {
             if (heap_[child].rank < heap_[least].rank) least = child;
         }
         if (first >= end || entry.rank <= heap_[least].rank) break;
-        place(at, heap_[least]);
+        heap_[at] = heap_[least];
         at = least;
     }
-    place(at, entry);
+    heap_[at] = entry;
 }
 
 void EvictionOrder::insert(Block& block, const PolicyTime& time) {
@@ -42,8 +37,11 @@ void EvictionOrder::insert(Block& block, const PolicyTime& time) {
 }
 
 void EvictionOrder::remove(Block& block, bool evicted) {
-    const std::size_t at = block.order;
-    assert(at < heap_.size() && heap_[at].block == &block);
+    // What is evicted is on top. Where another block is, nobody knows: to keep that in the blocks would cost a cache miss for
+    // each entry that moves.
+    const auto it = std::find_if(heap_.begin(), heap_.end(), [&](const Entry& entry) { return entry.block == &block; });
+    assert(it != heap_.end());
+    const auto at = static_cast<std::size_t>(it - heap_.begin());
     const Entry last = heap_.back();
     heap_.pop_back();
     if (at < heap_.size()) {
@@ -54,6 +52,18 @@ void EvictionOrder::remove(Block& block, bool evicted) {
         }
     }
     policy_->removed(block, evicted);
+}
+
+void EvictionOrder::remove_all(std::span<const BlockRef> blocks) {
+    std::vector<const Block*> gone;
+    gone.reserve(blocks.size());
+    for (const BlockRef& block : blocks) gone.push_back(block.get());
+    std::sort(gone.begin(), gone.end());
+    std::erase_if(heap_, [&](const Entry& entry) { return std::binary_search(gone.begin(), gone.end(), entry.block); });
+    for (std::size_t at = heap_.size() / kArity + 1; at-- > 0;) {
+        if (at < heap_.size()) sink(at, heap_[at]);
+    }
+    for (const BlockRef& block : blocks) policy_->removed(*block, false);
 }
 
 Block* EvictionOrder::victim(const PolicyTime& time) {

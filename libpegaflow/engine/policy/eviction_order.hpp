@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "engine/policy/eviction_policy.hpp"
@@ -19,7 +20,10 @@ public:
 
     void expect(std::uint64_t hash) const noexcept { policy_->expect(hash); }
     void insert(Block& block, const PolicyTime& time);
+    // Quick for what `victim` gave; else as long as looking at every entry.
     void remove(Block& block, bool evicted);
+    // Blocks that go for another reason than that memory is short, all at once.
+    void remove_all(std::span<const BlockRef> blocks);
     // Fetches the blocks that may go next into the cache.
     void prefetch_next() const noexcept {
         for (std::size_t at = 1; at <= kArity && at < heap_.size(); ++at) __builtin_prefetch(heap_[at].block);
@@ -37,7 +41,6 @@ private:
     };
     static constexpr std::size_t kArity = 4;
 
-    void place(std::size_t at, const Entry& entry) noexcept;
     void rise(std::size_t at, Entry entry) noexcept;
     void sink(std::size_t at, Entry entry) noexcept;
 

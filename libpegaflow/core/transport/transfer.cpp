@@ -90,7 +90,8 @@ Transfer& Transfer::clear() {
     t.lengths.clear();
     t.stream = {};
     t.notify = {};
-    t.has_stream = t.has_notify = t.has_durable = t.has_flat = false;
+    t.has_stream = t.has_notify = t.has_durable = t.has_digest = t.has_flat = false;
+    t.sums_computed = 0;
     t.on_mark = nullptr;
     t.on_done = nullptr;
     return *this;
@@ -137,6 +138,12 @@ Transfer& Transfer::notify(std::uint32_t value) {
 }
 
 Transfer& Transfer::durable() { return impl_->has_durable = true, *this; }
+Transfer& Transfer::digests() { return impl_->has_digest = true, *this; }
+
+std::span<const std::uint64_t> Transfer::digest_sums() const noexcept {
+    if (impl_->sums_computed == 0) return {};
+    return impl_->sums;
+}
 
 Transfer& Transfer::wait_event(pega_event* event) {
     impl_->stream.wait = event;
@@ -179,6 +186,14 @@ Result<void> Transfer::Impl::seal() {
     if (has_notify) {
         notify.base = {sizeof notify, PEGA_OPTION_NOTIFY, 0, 0, batch.options};
         batch.options = &notify.base;
+    }
+    sums_computed = 0;
+    if (has_digest && !has_flat) {
+        sums.resize(local_index.size());
+        digest.base = {sizeof digest, PEGA_OPTION_DIGEST, PEGA_OPTION_HINT, 0, batch.options};
+        digest.sums = sums.data();
+        digest.computed = &sums_computed;
+        batch.options = &digest.base;
     }
     if (has_durable) {
         durable.base = {sizeof durable, PEGA_OPTION_DURABLE, 0, 0, batch.options};

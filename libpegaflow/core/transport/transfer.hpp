@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "pegaflow/abi/ext/digest.h"
 #include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
@@ -40,7 +41,10 @@ struct Transfer::Impl {
     pega_stream_option stream{};
     pega_notify_option notify{};
     pega_durable_option durable{};
-    bool has_stream = false, has_notify = false, has_durable = false, has_flat = false;
+    pega_digest_option digest{};
+    std::vector<std::uint64_t> sums;
+    std::uint32_t sums_computed = 0;  // written by the device before the terminal completion
+    bool has_stream = false, has_notify = false, has_durable = false, has_digest = false, has_flat = false;
     std::function<void(std::uint64_t)> on_mark;
     std::function<void(const pega_completion&)> on_done;
     // Two, because the progress thread may still hold the last one when a waiter that it woke submits again.

@@ -189,6 +189,8 @@ public:
     Transfer& notify(std::uint32_t value);
     // The completion comes when what was written to files is on the medium (abi/ext/durable.h).
     Transfer& durable();
+    // SPANS: asks the device for the digests of the pages (abi/ext/digest.h), if it has them at no cost.
+    Transfer& digests();
     Transfer& wait_event(pega_event* event);
     Transfer& record_event(pega_event* event);
 
@@ -196,6 +198,9 @@ public:
     Transfer& on_mark(std::function<void(std::uint64_t landed_spans)> callback);
     // Called once with the outcome, from the progress thread, before Completion::wait returns; must not block.
     Transfer& on_done(std::function<void(const pega_completion&)> callback);
+
+    // After the completion with kOk, until clear(): one digest an index, or nothing when the device did not compute them.
+    std::span<const std::uint64_t> digest_sums() const noexcept;
 
     Impl& impl() noexcept { return *impl_; }
 

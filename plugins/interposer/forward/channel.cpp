@@ -60,6 +60,7 @@ pega_batch translate(Pending& pending) {
         to.span_size = sizeof(pega_span);
     }
     to.options = nullptr;
+    take_option(from, PEGA_OPTION_DIGEST, pending.digest, to);
     take_option(from, PEGA_OPTION_DURABLE, pending.durable, to);
     take_option(from, PEGA_OPTION_NOTIFY, pending.notify, to);
     if (pega_stream_option* stream = take_option(from, PEGA_OPTION_STREAM, pending.stream, to)) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "forward.hpp"
+#include "pegaflow/abi/ext/digest.h"
 #include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
@@ -49,6 +50,7 @@ struct Pending {
     pega_stream_option stream{};
     pega_notify_option notify{};
     pega_durable_option durable{};
+    pega_digest_option digest{};
 };
 
 // A completion that the caller has not seen yet.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The same as abi_layout_test.cpp for the extensions that came after the first ones.
 #include "pegaflow/abi/ext/calibration.h"
+#include "pegaflow/abi/ext/digest.h"
 #include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/wait.h"
 #include "tests/unit/core/abi_pin.hpp"
@@ -21,6 +22,14 @@ TEST(AbiLayout, Calibration) {
     PIN(pega_ext_calibration, size, 0, 4);
     PIN(pega_ext_calibration, reserved, 4, 4);
     PIN(pega_ext_calibration, rates, 8, 8);
+}
+
+TEST(AbiLayout, Digest) {
+    PIN_SIZE(pega_digest_option, 40);
+    PIN(pega_digest_option, base, 0, 24);
+    PIN(pega_digest_option, sums, 24, 8);
+    PIN(pega_digest_option, computed, 32, 8);
+    EXPECT_EQ(PEGA_OPTION_DIGEST, 4u);
 }
 
 TEST(AbiLayout, Durable) {

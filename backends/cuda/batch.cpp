@@ -10,6 +10,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
     has_notify = false;
     wait = record = nullptr;
+    digest = {};
     for (const pega_batch_option* o = from.options; o != nullptr; o = o->next) {
         if (o->kind == PEGA_OPTION_NOTIFY) {
             has_notify = true;
@@ -18,18 +19,23 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
             const auto& stream = *reinterpret_cast<const pega_stream_option*>(o);
             wait = stream.wait == nullptr ? nullptr : stream.wait->event;
             record = stream.record == nullptr ? nullptr : stream.record->event;
+        } else if (o->kind == PEGA_OPTION_DIGEST) {
+            digest = *reinterpret_cast<const pega_digest_option*>(o);
         } else if ((o->flags & PEGA_OPTION_HINT) == 0) {
             return PEGA_UNSUPPORTED;
         }
     }
-    if (const pega_status built = plan.build(from, owner->device); built != PEGA_OK) return built;
+    if (const pega_status built = plan.build(from, owner->device, digest.sums != nullptr); built != PEGA_OK) return built;
     route = owner->copier.prepare(plan, plan.bytes / plan.groups.size());
+    if (!plan.digestible || !route.kernels() || !owner->copier.prepare_digests()) digest = {};
     batch = from;
     batch.options = nullptr;
     started = finished_queueing = cancel = false;
     cursor = {};
     bytes = 0;
     end = nullptr;
+    digests = {};
+    digests_fetched = false;
     status = PEGA_OK;
     native_code = 0;
     return PEGA_OK;
@@ -55,7 +61,7 @@ void Batch::queue_steps(int limit) {
     const unsigned multiprocessors = channel->device->multiprocessors(plan);
     for (int step = 0; step < limit && !all_queued(); ++step) {
         const std::uint32_t group = cursor.group;
-        const Result result = channel->copier.step(plan, route, multiprocessors, cursor, bytes);
+        const Result result = channel->copier.step(plan, route, multiprocessors, digests.device, cursor, bytes);
         if (result == kNotReady) return;
         if (result != kSuccess) {
             status = to_status(result);
@@ -64,6 +70,23 @@ void Batch::queue_steps(int limit) {
         }
         if (cursor.group != group) mark();
     }
+}
+
+void Batch::begin_digests() {
+    if (digest.sums != nullptr) digests = channel->copier.take_digests(plan, route);
+}
+
+void Batch::fetch_digests() {
+    if (digests.device != 0) digests_fetched = channel->copier.fetch_digests(digests, route) == kSuccess;
+}
+
+void Batch::end_digests() {
+    if (digests_fetched && status == PEGA_OK) {
+        for (std::uint64_t i = 0; i < digests.count; ++i) digest.sums[plan.origin(i)] = digests.host[i];
+        *digest.computed = 1;
+    }
+    channel->copier.give_digests(digests);
+    digests = {};
 }
 
 }  // namespace cuda_backend

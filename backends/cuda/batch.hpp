@@ -17,6 +17,7 @@ struct Batch {
     Event wait = nullptr, record = nullptr;
     bool has_notify = false;
     std::uint32_t notify_value = 0;
+    pega_digest_option digest{};  // sums is null when nobody wants them
     Plan plan;
     Route route;
 
@@ -25,6 +26,8 @@ struct Batch {
     Cursor cursor;
     std::uint64_t bytes = 0;  // queued
     Event end = nullptr;
+    DigestArea digests;
+    bool digests_fetched = false;
     std::deque<std::pair<std::uint64_t, Event>> marks;  // leading spans, and the event behind them
     std::int32_t status = PEGA_OK, native_code = 0;
 
@@ -35,6 +38,10 @@ struct Batch {
     void pin_regions(std::int64_t by) noexcept;
     // Queues steps until all is queued, descriptors run out, or `limit` of them are. The context is current.
     void queue_steps(int limit);
+    // Around the steps: takes room for digests, queues their way to the host, and hands them to the caller.
+    void begin_digests();
+    void fetch_digests();
+    void end_digests();
 
 private:
     void mark();

@@ -37,9 +37,8 @@ void start(pega_device& device, Batch& batch) {
         batch.native_code = 0;
         return;
     }
-    if (batch.wait == nullptr) return;
-    const Result result = batch.channel->copier.wait(batch.wait);
-    if (result == kSuccess) return;
+    const Result result = batch.wait == nullptr ? kSuccess : batch.channel->copier.wait(batch.wait);
+    if (result == kSuccess) return batch.begin_digests();
     batch.status = to_status(result);
     batch.native_code = result;
 }
@@ -49,6 +48,7 @@ void close_batch(pega_device& device, Batch& batch) {
     batch.finished_queueing = true;
     const Driver& driver = *device.driver;
     if (batch.status == PEGA_OK && batch.record != nullptr) driver.cuEventRecord(batch.record, batch.route.end);
+    if (batch.status == PEGA_OK) batch.fetch_digests();
     batch.end = device.take_event();
     const bool ordered = batch.status == PEGA_OK || batch.status == PEGA_CANCELED;
     if (ordered && batch.end != nullptr && driver.cuEventRecord(batch.end, batch.route.end) == kSuccess) return;
@@ -63,6 +63,7 @@ void end_batch(pega_device& device, Batch& batch) {
     batch.marks.clear();
     if (batch.end != nullptr) device.spare_events.push_back(batch.end);
     batch.end = nullptr;
+    batch.end_digests();
     batch.pin_regions(-1);
     report(device, batch, PEGA_COMPLETION_TERMINAL | PEGA_COMPLETION_QUIESCED,
            batch.status == PEGA_OK ? batch.span_count() : 0);

@@ -38,6 +38,7 @@ void Copier::close() noexcept {
     if (tools_.driver == nullptr) return;
     descriptors_.release(*tools_.driver);
     staging_.release(*tools_.driver);
+    digests_.release(*tools_.driver);
     if (main_ != nullptr) tools_.driver->cuStreamDestroy_v2(main_);
     if (side_ != nullptr) tools_.driver->cuStreamDestroy_v2(side_);
     main_ = side_ = nullptr;
@@ -94,9 +95,21 @@ Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes) {
     return route;
 }
 
-Result Copier::step(const Plan& plan, const Route& route, unsigned multiprocessors, Cursor& cursor,
+// The first kernel of a staged plan runs on the side stream when it packs, on the main stream when it unpacks.
+DigestArea Copier::take_digests(const Plan& plan, const Route& route) noexcept {
+    if (!plan.digestible || !route.kernels()) return {};
+    const Stream stream = route.path == Path::kStaged ? (plan.to_a ? main_ : side_) : route.end;
+    return digests_.take(*tools_.driver, plan.pair_count, stream);
+}
+
+Result Copier::fetch_digests(const DigestArea& area, const Route& route) noexcept {
+    return digests_.fetch(*tools_.driver, area, route.end);
+}
+
+Result Copier::step(const Plan& plan, const Route& route, unsigned multiprocessors, DevicePointer sums, Cursor& cursor,
                     std::uint64_t& queued) noexcept {
     multiprocessors_ = multiprocessors;
+    sums_ = sums;
     if (plan.groups[cursor.group].tile_count == 0 || plan.pair_count == 0) {
         cursor = {cursor.group + 1, 0, 0};
         return kSuccess;

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 
+#include "digests.hpp"
 #include "kernels.hpp"
 #include "plan.hpp"
 #include "rings.hpp"
@@ -42,9 +43,19 @@ public:
     void synchronize() noexcept;
     // The route for a plan, and what it needs is reserved. [data] once that was reserved.
     Route prepare(const Plan& plan, std::uint64_t mark_bytes);
+    // Memory for the digests of plans to come. False when there is none. [data] once it was there.
+    bool prepare_digests() { return digests_.prepare(*tools_.driver) == kSuccess; }
+    // Where a plan's digests are added up; queued before its steps. None when the route has no kernel that could, or no room
+    // is left. Areas are given back in the order of their plans, when these have ended. [data]
+    DigestArea take_digests(const Plan& plan, const Route& route) noexcept;
+    // Queues the sums' way to the host, behind all steps. [data]
+    Result fetch_digests(const DigestArea& area, const Route& route) noexcept;
+    void give_digests(const DigestArea& area) noexcept { digests_.give(area); }
+
     // Queues the next part of the cursor's group, moves the cursor and adds to `queued` bytes; a kernel takes at most
-    // `multiprocessors`. kNotReady: descriptors are all in use, come again. [data]
-    Result step(const Plan& plan, const Route& route, unsigned multiprocessors, Cursor& cursor, std::uint64_t& queued) noexcept;
+    // `multiprocessors` and adds digests to `sums`, if that is not 0. kNotReady: descriptors are all in use, come again. [data]
+    Result step(const Plan& plan, const Route& route, unsigned multiprocessors, DevicePointer sums, Cursor& cursor,
+                std::uint64_t& queued) noexcept;
 
 private:
     // Tiles [first, last) times pairs [pair, pair + pairs): what one launch moves.
@@ -81,6 +92,8 @@ private:
     Stream main_ = nullptr, side_ = nullptr;
     bool on_side_ = false;          // where the next plan of a kernel path runs
     unsigned multiprocessors_ = 1;  // of the step under way
+    DevicePointer sums_ = 0;        // likewise
+    DigestRing digests_;
     DescriptorRing descriptors_;
     StagingRing staging_;
     std::array<DevicePointer, kRunsACall> targets_{}, sources_{};

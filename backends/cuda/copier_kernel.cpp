@@ -68,12 +68,12 @@ Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePoi
         }
         largest = std::max(largest, std::min(tile.bytes, piece_bytes));
         for (std::uint64_t done = 0; done < tile.bytes; done += piece_bytes) {
-            const Tile piece{tile.a + done, tile.a_stride, tile.b + done, tile.b_stride,
-                             std::min(piece_bytes, tile.bytes - done)};
-            tiles[count++] = piece;
+            tiles[count++] = {
+                tile.a + done,    tile.a_stride, tile.b + done, tile.b_stride, std::min(piece_bytes, tile.bytes - done),
+                tile.place + done};
         }
     }
-    const std::uint64_t place = (count * sizeof(Tile) + 15) / 16 * 16;
+    const std::uint64_t pairs_at = count * sizeof(Tile);
     if (plan.narrow) {
         for (unsigned i = 0; i < count; ++i) {
             tiles[i].a_stride <<= plan.index_shift;
@@ -82,11 +82,12 @@ Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePoi
     }
     Job job{};
     job.tiles = reinterpret_cast<const Tile*>(portion.device);
-    job.pairs = reinterpret_cast<const void*>(portion.device + place);
+    job.pairs = reinterpret_cast<const void*>(portion.device + pairs_at);
     job.tile_count = count;
     job.pair_count = static_cast<unsigned>(band.pairs);
     job.flags = (plan.to_a ? kJobToA : 0) | (to_slot ? kJobPacked : 0) | (plan.narrow ? kJobNarrow : 0);
-    write_pairs(plan, band, to_slot, portion.host + place);
+    if (sums_ != 0) job.sums = reinterpret_cast<std::uint64_t*>(sums_ + band.pair * sizeof(std::uint64_t));
+    write_pairs(plan, band, to_slot, portion.host + pairs_at);
     return launch_job(kernel, largest, job, stream);
 }
 
@@ -95,7 +96,7 @@ Result Copier::step_lengths(const Plan& plan, const Route& route, Cursor& cursor
     const DescriptorRing::Portion portion = descriptors_.take(*tools_.driver);
     if (portion.host == nullptr) return kNotReady;
     const std::uint64_t room = pairs_beside(1, sizeof(Pair) + sizeof(unsigned));
-    constexpr std::uint64_t kPairsAt = 48;
+    constexpr std::uint64_t kPairsAt = sizeof(Tile);
     auto* pairs = reinterpret_cast<Pair*>(portion.host + kPairsAt);
     auto* lengths = reinterpret_cast<unsigned*>(portion.host + kPairsAt + room * sizeof(Pair));
     *reinterpret_cast<Tile*>(portion.host) = plan.tiles.front();

@@ -23,6 +23,7 @@
 #include "host_memory.hpp"
 #include "pegaflow/abi/ext/calibration.h"
 #include "pegaflow/abi/ext/cancel.h"
+#include "pegaflow/abi/ext/digest.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
 #include "pegaflow/backend.hpp"

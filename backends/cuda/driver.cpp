@@ -66,6 +66,7 @@ Loaded load() {
     PEGA_RESOLVE(cuEventRecord);
     PEGA_RESOLVE(cuEventQuery);
     PEGA_RESOLVE(cuMemcpyAsync);
+    PEGA_RESOLVE(cuMemsetD8Async);
     PEGA_RESOLVE(cuGetErrorString);
     PEGA_RESOLVE(cuDriverGetVersion);
     PEGA_RESOLVE(cuCtxGetStreamPriorityRange);

@@ -87,6 +87,7 @@ struct Driver {
     Result (*cuEventRecord)(Event, Stream) = nullptr;
     Result (*cuEventQuery)(Event) = nullptr;
     Result (*cuMemcpyAsync)(DevicePointer, DevicePointer, std::size_t, Stream) = nullptr;
+    Result (*cuMemsetD8Async)(DevicePointer, unsigned char, std::size_t, Stream) = nullptr;
     Result (*cuGetErrorString)(Result, const char**) = nullptr;
     Result (*cuDriverGetVersion)(int*) = nullptr;
     Result (*cuCtxGetStreamPriorityRange)(int*, int*) = nullptr;

@@ -13,7 +13,6 @@ namespace {
 constexpr unsigned kStaticShared = 16U << 10;  // what the kernels themselves declare, rounded up
 constexpr unsigned kSmallestStage = 512;
 constexpr unsigned kLargestStage = 16U << 10;
-constexpr unsigned kMostWarps = 16;
 
 }  // namespace
 
@@ -31,17 +30,19 @@ void Kernels::load(const Driver& driver, Device device) {
         problem_ = "the driver does not take the kernels";
         return;
     }
-    driver.cuModuleGetFunction(&vector_, module_, "pega_copy_vector");
+    const auto find = [&](const char* name) {
+        Function function = nullptr;
+        return driver.cuModuleGetFunction(&function, module_, name) == kSuccess ? function : nullptr;
+    };
+    vector_ = {find("pega_copy_vector"), find("pega_copy_vector_digest")};
     if (major < 9 || static_cast<unsigned>(shared) < 4 * kStaticShared) return;
     shared_bytes_ = static_cast<unsigned>(shared) - kStaticShared;
-    Function four = nullptr;
-    Function eight = nullptr;
-    if (driver.cuModuleGetFunction(&four, module_, "pega_copy_bulk_4") == kSuccess &&
-        driver.cuModuleGetFunction(&eight, module_, "pega_copy_bulk_8") == kSuccess &&
-        driver.cuFuncSetAttribute(four, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes_)) == kSuccess &&
-        driver.cuFuncSetAttribute(eight, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes_)) == kSuccess) {
-        bulk4_ = four;
-        bulk8_ = eight;
+    bulk4_ = {find("pega_copy_bulk_4"), find("pega_copy_bulk_4_digest")};
+    bulk8_ = {find("pega_copy_bulk_8"), find("pega_copy_bulk_8_digest")};
+    for (const Function function : {bulk4_[0], bulk4_[1], bulk8_[0], bulk8_[1]}) {
+        if (function == nullptr ||
+            driver.cuFuncSetAttribute(function, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes_)) != kSuccess)
+            bulk4_ = bulk8_ = {};
     }
 }
 
@@ -67,12 +68,13 @@ Result Kernels::launch(const Driver& driver, Path kernel, const LaunchShape& sha
     const std::uint64_t warps = static_cast<std::uint64_t>(shape.warps) * multiprocessors;
     job.stage_bytes = shape.stage_bytes;
     job.group = static_cast<unsigned>(std::clamp<std::uint64_t>(count / (warps * 4), 1, 32));
-    Function function = kernel == Path::kVector ? vector_ : (shape.eight_stages ? bulk8_ : bulk4_);
+    const auto& functions = kernel == Path::kVector ? vector_ : (shape.eight_stages ? bulk8_ : bulk4_);
     const unsigned stages = shape.eight_stages ? 8 : 4;
     const unsigned shared = kernel == Path::kVector ? 0 : shape.warps * stages * shape.stage_bytes;
     const auto blocks = static_cast<unsigned>(std::min<std::uint64_t>(multiprocessors, (count + job.group - 1) / job.group));
     void* parameters[] = {&job};
-    return driver.cuLaunchKernel(function, blocks, 1, 1, shape.warps * 32, 1, 1, shared, stream, parameters, nullptr);
+    return driver.cuLaunchKernel(functions[job.sums != nullptr ? 1 : 0], blocks, 1, 1, shape.warps * 32, 1, 1, shared, stream,
+                                 parameters, nullptr);
 }
 
 }  // namespace cuda_backend

@@ -2,6 +2,7 @@
 // kernels.hpp - the copy kernels, loaded into one GPU's context, and how they are launched.
 #pragma once
 
+#include <array>
 #include <cstdint>
 
 #include "driver.hpp"
@@ -23,7 +24,7 @@ public:
     void load(const Driver& driver, Device device);
     void unload(const Driver& driver) noexcept;
 
-    bool usable(Path kernel) const noexcept { return kernel == Path::kBulk ? bulk4_ != nullptr : vector_ != nullptr; }
+    bool usable(Path kernel) const noexcept { return (kernel == Path::kBulk ? bulk4_ : vector_)[0] != nullptr; }
     const char* problem() const noexcept { return problem_; }
     // The shape for copies of at most `bytes`. [data]
     LaunchShape shape(Path kernel, std::uint64_t bytes) const noexcept;
@@ -33,7 +34,8 @@ public:
 
 private:
     Module module_ = nullptr;
-    Function bulk4_ = nullptr, bulk8_ = nullptr, vector_ = nullptr;
+    using Pair = std::array<Function, 2>;  // without and with digests
+    Pair bulk4_{}, bulk8_{}, vector_{};
     unsigned shared_bytes_ = 0;  // dynamic shared memory that a block may have
     const char* problem_ = "";
 };

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/job.hpp"
 #include "rings.hpp"
 
 namespace cuda_backend {
@@ -18,7 +19,7 @@ constexpr std::uint64_t pieces_of(std::uint64_t bytes, std::uint64_t piece) noex
 
 // Pairs that fit in one portion behind `pieces` tiles, each with `pair_bytes`, so that the combinations can be counted.
 constexpr std::uint64_t pairs_beside(std::uint64_t pieces, std::uint64_t pair_bytes) noexcept {
-    const std::uint64_t room = (DescriptorRing::kPortionBytes - (pieces * 40 + 15) / 16 * 16) / pair_bytes;
+    const std::uint64_t room = (DescriptorRing::kPortionBytes - pieces * sizeof(Tile)) / pair_bytes;
     const std::uint64_t countable = kMostPairs / (pieces == 0 ? 1 : pieces);
     return room < countable ? room : countable;
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 
 #include "device.hpp"
 
@@ -13,26 +14,41 @@ using pegaflow::backend::in_range;
 using pegaflow::backend::side_in_range;
 using pegaflow::backend::span_at;
 
+constexpr std::uint64_t kWord = 8;  // of a digest
+
 bool usable(const pega_region* region, const pega_device* device, bool written) noexcept {
     return region != nullptr && region->device == device && !(written && (region->flags & PEGA_REGION_READ_ONLY) != 0);
 }
 
 bool continues(const Tile& first, const Tile& second) noexcept {
     return first.a_stride == second.a_stride && first.b_stride == second.b_stride && first.a + first.bytes == second.a &&
-           first.b + first.bytes == second.b;
+           first.b + first.bytes == second.b && first.place + first.bytes == second.place;
 }
 
+// Pairs and, unless it is empty, what goes along with each of them.
+struct Sorted {
+    std::vector<Pair>& pairs;
+    std::vector<std::uint32_t>& along;
+};
+
 // Least significant digit first, eleven bits a pass, on index b minus its least value.
-void radix_sort(std::vector<Pair>& pairs, std::vector<Pair>& scratch, std::uint64_t least, std::uint64_t greatest) {
+void radix_sort(Sorted list, Sorted scratch, std::uint64_t least, std::uint64_t greatest) {
     constexpr unsigned kBits = 11;
-    scratch.resize(pairs.size());
+    const std::size_t count = list.pairs.size();
+    scratch.pairs.resize(count);
+    scratch.along.resize(list.along.size());
     for (unsigned shift = 0; shift < 64 && ((greatest - least) >> shift) != 0; shift += kBits) {
         std::array<std::uint32_t, (1U << kBits) + 1> starts{};
         const auto digit = [&](const Pair& p) { return ((p.b - least) >> shift) & ((1U << kBits) - 1); };
-        for (const Pair& p : pairs) ++starts[digit(p) + 1];
+        for (const Pair& p : list.pairs) ++starts[digit(p) + 1];
         for (std::size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
-        for (const Pair& p : pairs) scratch[starts[digit(p)]++] = p;
-        pairs.swap(scratch);
+        for (std::size_t i = 0; i < count; ++i) {
+            const std::uint32_t to = starts[digit(list.pairs[i])]++;
+            scratch.pairs[to] = list.pairs[i];
+            if (!list.along.empty()) scratch.along[to] = list.along[i];
+        }
+        list.pairs.swap(scratch.pairs);
+        list.along.swap(scratch.along);
     }
 }
 
@@ -53,13 +69,15 @@ void Plan::orient(const pega_region* local, const pega_region* remote, bool read
     }
 }
 
-pega_status Plan::build(const pega_batch& batch, const pega_device* device) {
+pega_status Plan::build(const pega_batch& batch, const pega_device* device, bool digests) {
     tiles.clear();
     groups.clear();
     sorted_.clear();
     lengths_ = nullptr;
     oriented_ = mixed = false;
     aligned = true;
+    digestible = digests && batch.format == PEGA_FORMAT_SPANS;
+    origin_.clear();
     bytes = fragment = page_run = pair_count = 0;
     if (batch.format == PEGA_FORMAT_FLAT) return build_flat(batch, device);
     if (batch.format == PEGA_FORMAT_SPANS) return build_spans(batch, device);
@@ -93,10 +111,10 @@ pega_status Plan::build_flat(const pega_batch& batch, const pega_device* device)
     b_index_ = a_is_local_ ? batch.remote_offsets : batch.local_offsets;
     if (!uniform) lengths_ = batch.lengths;
     aligned = ((a->base | b->base | bits) & 15) == 0;
-    tiles.push_back({a->base, 1, b->base, 1, batch.lengths[0]});
+    tiles.push_back({a->base, 1, b->base, 1, batch.lengths[0], 0});
     const Indices indices = look_at_indices(batch);
     narrow_down(indices);
-    if (uniform) sort_pairs(indices, batch.lengths[0]);
+    if (uniform) sort_pairs(indices, batch.lengths[0], false);
     groups[0] = {0, 1, 1, bytes / pair_count, uniform};
     measure();
     return PEGA_OK;
@@ -138,6 +156,7 @@ pega_status Plan::build_spans(const pega_batch& batch, const pega_device* device
         a_is_local_ = true;
         to_a = reads;
     }
+    digestible = digestible && !mixed && a_is_local_;
     a_index_ = a_is_local_ ? batch.local_index : batch.remote_index;
     b_index_ = a_is_local_ ? batch.remote_index : batch.local_index;
     const Indices indices = look_at_indices(batch);
@@ -151,8 +170,9 @@ pega_status Plan::build_spans(const pega_batch& batch, const pega_device* device
     if (!tiles.empty() && pair_count != 0) {
         const Group& first = groups.front();
         const std::uint64_t stride = tiles.front().b_stride;
-        sort_pairs(indices, stride == 0 ? 0 : (first.dense ? first.block_bytes : tiles.front().bytes) / stride);
+        sort_pairs(indices, stride == 0 ? 0 : (first.dense ? first.block_bytes : tiles.front().bytes) / stride, digestible);
     }
+    digestible = digestible && aligned;
     measure();
     return PEGA_OK;
 }
@@ -172,8 +192,14 @@ pega_status Plan::add_span(const pega_batch& batch, const pega_span& s, const pe
     if (s.page_bytes == 0) return PEGA_OK;
     const bool strides = ((side_a.stride | side_b.stride) & 15) == 0 || (indices.bits & 15) == 0;
     for (std::uint32_t g = 0; g < s.segments; ++g) {
-        const Tile tile{a->base + side_a.base + g * side_a.segment_stride, side_a.stride,
-                        b->base + side_b.base + g * side_b.segment_stride, side_b.stride, s.page_bytes};
+        const std::uint64_t in_page = side_b.base + g * side_b.segment_stride;
+        const Tile tile{a->base + side_a.base + g * side_a.segment_stride,
+                        side_a.stride,
+                        b->base + in_page,
+                        side_b.stride,
+                        s.page_bytes,
+                        in_page};
+        digestible = digestible && in_page % kWord == 0;
         aligned = aligned && strides && ((tile.a | tile.b | tile.bytes) & 15) == 0;
         const std::uint32_t open = groups.empty() ? 0 : groups.back().first_tile + groups.back().tile_count;
         if (tiles.size() > open && continues(tiles.back(), tile)) {
@@ -209,13 +235,17 @@ void Plan::narrow_down(const Indices& indices) noexcept {
 
 // Pairs in the order of side B make pages that follow each other one run there. Where pages lie far apart nothing follows, and
 // sorting would be for nothing.
-void Plan::sort_pairs(const Indices& indices, std::uint64_t step) {
+void Plan::sort_pairs(const Indices& indices, std::uint64_t step, bool keep_origin) {
     if (indices.ascending || pair_count < 2 || mixed) return;
     std::uint64_t wanted = 0;
     if (__builtin_mul_overflow(2 * pair_count, step, &wanted) || indices.max_b - indices.min_b > wanted) return;
     sorted_.reserve(pair_count);
     for (std::uint64_t i = 0; i < pair_count; ++i) sorted_.push_back({a_index_[i], b_index_[i]});
-    radix_sort(sorted_, scratch_, indices.min_b, indices.max_b);
+    if (keep_origin) {
+        origin_.resize(pair_count);
+        std::iota(origin_.begin(), origin_.end(), 0);
+    }
+    radix_sort({sorted_, origin_}, {scratch_, origin_scratch_}, indices.min_b, indices.max_b);
 }
 
 void Plan::measure() {

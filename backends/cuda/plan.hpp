@@ -39,7 +39,8 @@ class Plan {
 public:
     // Checks the batch and takes it in; its arrays stay borrowed until the batch has ended. INVALID when it is not sound.
     // [data] once the plan has seen a batch as large.
-    pega_status build(const pega_batch& batch, const pega_device* device);
+    // With `digests` the origin of sorted pairs is kept.
+    pega_status build(const pega_batch& batch, const pega_device* device, bool digests);
 
     // The next run at the cursor, merged with what follows in its tile while it continues on both sides; false when the cursor
     // has come to the group `end`. [data]
@@ -48,6 +49,8 @@ public:
     Pair pair(std::uint64_t i) const noexcept {
         return sorted_.empty() ? Pair{a_index_[i], b_index_[i]} : sorted_[static_cast<std::size_t>(i)];
     }
+    // Which index of the batch a pair is, when the plan was built for digests.
+    std::uint64_t origin(std::uint64_t i) const noexcept { return origin_.empty() ? i : origin_[static_cast<std::size_t>(i)]; }
     // Bytes of a pair; only when lengths differ, else null.
     const std::uint64_t* lengths() const noexcept { return lengths_; }
     std::uint64_t length_of(const Tile& tile, std::uint64_t i) const noexcept {
@@ -64,6 +67,7 @@ public:
     bool mixed = false;          // sides differ between spans: A is the local one, no kernel may be used
     bool aligned = false;        // every address and size is a multiple of 16
     bool b_is_host = false;
+    bool digestible = false;  // aligned, the pages lie on side B, and the kernels can compute their digests
     // Indices below 2^32 times 2^index_shift, all multiples of it: they can be stored in 32 bits.
     bool narrow = false;
     unsigned index_shift = 0;
@@ -80,13 +84,14 @@ private:
     void orient(const pega_region* local, const pega_region* remote, bool reads) noexcept;
     void close_group(std::uint64_t spans_after);
     void narrow_down(const Indices& indices) noexcept;
-    void sort_pairs(const Indices& indices, std::uint64_t step);
+    void sort_pairs(const Indices& indices, std::uint64_t step, bool keep_origin);
     void measure();
 
     const std::uint64_t* a_index_ = nullptr;
     const std::uint64_t* b_index_ = nullptr;
     const std::uint64_t* lengths_ = nullptr;
     std::vector<Pair> sorted_, scratch_;
+    std::vector<std::uint32_t> origin_, origin_scratch_;
     bool a_is_local_ = true;
     bool oriented_ = false;
 };

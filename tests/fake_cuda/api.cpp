@@ -183,6 +183,10 @@ Result cuMemcpyAsync(DevicePointer target, DevicePointer source, std::size_t len
     stream_of(stream).push([=] { copy(target, source, length); });
     return kSuccess;
 }
+Result cuMemsetD8Async(DevicePointer target, unsigned char value, std::size_t length, void* stream) {
+    stream_of(stream).push([=] { std::memset(reinterpret_cast<void*>(target), value, length); });
+    return kSuccess;
+}
 Result cuMemcpyBatchAsync_v2(DevicePointer* targets, DevicePointer* sources, std::size_t* lengths, std::size_t count,
                              CopyAttributes*, std::size_t*, std::size_t, void* stream) {
     for (std::size_t i = 0; i < count; ++i) cuMemcpyAsync(targets[i], sources[i], lengths[i], stream);
@@ -200,8 +204,9 @@ Result cuModuleLoadData(void** out, const void* image) {
 }
 Result cuModuleUnload(void*) { return kSuccess; }
 Result cuModuleGetFunction(void** out, void*, const char* name) {
-    const char* names[] = {"pega_copy_bulk_4", "pega_copy_bulk_8", "pega_copy_vector"};
-    for (std::intptr_t i = 0; i < 3; ++i) {
+    const char* names[] = {"pega_copy_bulk_4",        "pega_copy_bulk_8",        "pega_copy_vector",
+                           "pega_copy_bulk_4_digest", "pega_copy_bulk_8_digest", "pega_copy_vector_digest"};
+    for (std::intptr_t i = 0; i < 6; ++i) {
         if (std::strcmp(names[i], name) == 0) return *out = reinterpret_cast<void*>(i + 1), kSuccess;
     }
     return 500;
@@ -210,8 +215,10 @@ Result cuFuncSetAttribute(void*, int, int) { return kSuccess; }
 Result cuLaunchKernel(void* function, unsigned grid, unsigned, unsigned, unsigned block, unsigned, unsigned, unsigned shared,
                       void* stream, void** parameters, void**) {
     if (grid == 0 || block == 0 || block > 1024 || block % 32 != 0 || shared > (227U << 10)) return kInvalidValue;
-    const auto kernel = static_cast<Kernel>(reinterpret_cast<std::intptr_t>(function) - 1);
+    const auto number = reinterpret_cast<std::intptr_t>(function) - 1;
+    const auto kernel = static_cast<Kernel>(number % 3);
     const auto job = *static_cast<const cuda_backend::Job*>(parameters[0]);
+    if ((number >= 3) != (job.sums != nullptr)) return kInvalidValue;
     const unsigned stages = kernel == Kernel::kBulk8 ? 8 : 4;
     if (kernel != Kernel::kVector && shared < block / 32 * stages * job.stage_bytes) return kInvalidValue;
     const int device = stream_of(stream).device;

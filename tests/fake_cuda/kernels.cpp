@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "kernels.hpp"
 
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
 #include "memory.hpp"
+#include "pegaflow/digest.hpp"
 
 namespace fake_cuda {
 namespace {
@@ -51,7 +53,11 @@ void run_job(Kernel kernel, const cuda_backend::Job& job, int device) {
                  "a range that leaves its allocation");
             must(Memory::instance().reachable(device, a) && Memory::instance().reachable(device, b),
                  "memory of a GPU that its own has no peer access to");
-            std::memcpy(reinterpret_cast<void*>(to_a ? a : b), reinterpret_cast<const void*>(to_a ? b : a), bytes);
+            const auto* source = reinterpret_cast<const void*>(to_a ? b : a);
+            std::memcpy(reinterpret_cast<void*>(to_a ? a : b), source, bytes);
+            if (job.sums == nullptr) continue;
+            must((a | b | bytes) % 16 == 0 && tile.place % 8 == 0, "a digest of what is not aligned");
+            std::atomic_ref(job.sums[block]).fetch_add(pegaflow::digest_part(source, bytes, tile.place));
         }
     }
 }

@@ -6,11 +6,15 @@
 // it with cp.async.bulk, half of the stages loading while the other half is stored. Addresses and sizes are multiples of 16.
 // pega_copy_vector: any GPU and any alignment; a warp takes a fragment, 16 bytes a thread where alignment allows.
 //
+// With _digest they add the digest of what they move to the sums of its pages; addresses, places and sizes are then multiples
+// of 16, 8 and 16 bytes.
+//
 // In both, a warp takes `group` consecutive combinations at a time; each lane expands one of them from tiles and pairs, and the
 // next group's are fetched while this group moves, so that reading descriptors from host memory costs no waiting.
 #include <cstdint>
 
 #include "job.hpp"
+#include "pegaflow/abi/ext/digest.h"
 
 namespace cuda_backend {
 namespace {
@@ -18,12 +22,13 @@ namespace {
 struct Copy {
     std::uint64_t source, target;
     unsigned bytes;
+    unsigned place, page;  // for digests: in words from the start of the page; number of the page
 };
 
 // One combination as it is stored, before its tile is applied.
 struct Item {
     std::uint64_t a, b;
-    unsigned tile;
+    unsigned tile, block;
     unsigned bytes;  // 0 = the tile's
     bool valid;
 };
@@ -36,19 +41,24 @@ struct Work {
     __device__ Item fetch(unsigned round, unsigned lane) const {
         const std::uint64_t first = (static_cast<std::uint64_t>(round) * warps + warp) * job.group;
         const std::uint64_t at = first + lane;
-        if (lane >= job.group || at >= count) return {0, 0, 0, 0, false};
+        if (lane >= job.group || at >= count) return {0, 0, 0, 0, 0, false};
         const unsigned block = static_cast<unsigned>(at) / job.tile_count;
         const Pair pair = pair_at(block);
-        return {pair.a, pair.b, static_cast<unsigned>(at) - block * job.tile_count,
-                job.lengths != nullptr ? job.lengths[block] : 0, true};
+        return {pair.a,
+                pair.b,
+                static_cast<unsigned>(at) - block * job.tile_count,
+                block,
+                job.lengths != nullptr ? job.lengths[block] : 0,
+                true};
     }
     __device__ Copy expand(const Item& item, const Tile* tiles) const {
-        if (!item.valid) return {0, 0, 0};
+        if (!item.valid) return {};
         const Tile& tile = tiles[item.tile];
         const std::uint64_t a = tile.a + item.a * tile.a_stride;
         const std::uint64_t b = tile.b + item.b * tile.b_stride;
         const unsigned bytes = job.lengths != nullptr ? item.bytes : static_cast<unsigned>(tile.bytes);
-        return (job.flags & kJobToA) != 0 ? Copy{b, a, bytes} : Copy{a, b, bytes};
+        const auto place = static_cast<unsigned>(tile.place / 8);
+        return (job.flags & kJobToA) != 0 ? Copy{b, a, bytes, place, item.block} : Copy{a, b, bytes, place, item.block};
     }
     // Plain loads: a warp's are put together on their way to host memory, volatile ones would each cross the link alone.
     __device__ Pair pair_at(unsigned block) const {
@@ -83,14 +93,50 @@ __device__ const Tile* stage_tiles(const Job& job, Tile* shared) {
     return shared;
 }
 
+template <bool kDigests>
 __device__ __forceinline__ Copy from_lane(const Copy& copy, unsigned lane) {
     return {__shfl_sync(0xffffffffU, copy.source, lane), __shfl_sync(0xffffffffU, copy.target, lane),
-            __shfl_sync(0xffffffffU, copy.bytes, lane)};
+            __shfl_sync(0xffffffffU, copy.bytes, lane), kDigests ? __shfl_sync(0xffffffffU, copy.place, lane) : 0,
+            kDigests ? __shfl_sync(0xffffffffU, copy.page, lane) : 0};
 }
 
-#if __CUDA_ARCH__ >= 900
+__device__ __forceinline__ std::uint64_t digest_term(std::uint64_t x) {
+    const std::uint64_t y = static_cast<std::uint64_t>(static_cast<unsigned>(x)) * static_cast<unsigned>(x >> 32) + x;
+    return y ^ (y >> 32);
+}
 
-constexpr unsigned kMaxWarps = 32;
+// The term of two words that begin at word `place` of their page.
+__device__ __forceinline__ std::uint64_t digest_pair(std::uint64_t first, std::uint64_t second, std::uint64_t key) {
+    return digest_term(first + key) + digest_term(second + key + PEGA_DIGEST_G);
+}
+
+// What the lanes of a warp have added up for one page after the other.
+class PageSum {
+public:
+    __device__ explicit PageSum(std::uint64_t* sums) : sums_(sums) {}
+    // Every lane names the page, then adds.
+    __device__ void begin(unsigned page, unsigned lane) {
+        if (page == page_) return;
+        flush(lane);
+        page_ = page;
+    }
+    __device__ void add(std::uint64_t term) { sum_ += term; }
+    __device__ void flush(unsigned lane) {
+        if (page_ == kNoPage) return;
+#pragma unroll
+        for (unsigned step = 16; step != 0; step /= 2) sum_ += __shfl_xor_sync(0xffffffffU, sum_, step);
+        if (lane == 0) atomicAdd(reinterpret_cast<unsigned long long*>(sums_ + page_), sum_);
+        sum_ = 0;
+    }
+
+private:
+    static constexpr unsigned kNoPage = ~0U;
+    std::uint64_t* sums_;
+    unsigned page_ = kNoPage;
+    unsigned long long sum_ = 0;
+};
+
+#if __CUDA_ARCH__ >= 900
 
 __device__ __forceinline__ unsigned shared_address(const void* pointer) {
     return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
@@ -119,14 +165,27 @@ __device__ __forceinline__ void bulk_store(std::uint64_t target, unsigned stage,
     asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }
 
-template <unsigned kStages>
+// Adds what lies in a stage, a multiple of 16 bytes.
+__device__ __forceinline__ void digest_stage(unsigned stage, unsigned bytes, unsigned place, unsigned lane, PageSum& sum) {
+    std::uint64_t key = (static_cast<std::uint64_t>(place) + 2 * lane + 1) * PEGA_DIGEST_G;
+#pragma unroll 4
+    for (unsigned at = 16 * lane; at < bytes; at += 512) {
+        std::uint64_t first, second;
+        asm volatile("ld.shared.v2.u64 {%0, %1}, [%2];" : "=l"(first), "=l"(second) : "r"(stage + at) : "memory");
+        sum.add(digest_pair(first, second, key));
+        key += 64 * PEGA_DIGEST_G;
+    }
+}
+
+template <unsigned kStages, bool kDigests>
 __device__ void copy_bulk(const Job& job) {
     constexpr unsigned kAhead = kStages / 2;
     extern __shared__ __align__(128) unsigned char rings[];
     __shared__ Tile shared_tiles[kSharedTiles];
-    __shared__ __align__(8) std::uint64_t barriers[kMaxWarps][kStages];
-    __shared__ std::uint64_t targets[kMaxWarps][kStages];
-    __shared__ unsigned lengths[kMaxWarps][kStages];
+    __shared__ __align__(8) std::uint64_t barriers[kMostWarps][kStages];
+    __shared__ std::uint64_t targets[kMostWarps][kStages];
+    __shared__ unsigned lengths[kMostWarps][kStages];
+    __shared__ unsigned places[kDigests ? kMostWarps : 1][kStages], pages[kDigests ? kMostWarps : 1][kStages];
 
     const unsigned in_block = threadIdx.x / 32;
     const unsigned lane = threadIdx.x % 32;
@@ -147,6 +206,7 @@ __device__ void copy_bulk(const Job& job) {
     __syncwarp();
     unsigned rounds = 0;
     unsigned in_group = job.group;
+    PageSum sum(job.sums);
 
     const auto load = [&](unsigned number) {
         if (in_group == job.group) {
@@ -154,30 +214,59 @@ __device__ void copy_bulk(const Job& job) {
             next = work.fetch(++rounds, lane);
             in_group = 0;
         }
-        const Copy copy = from_lane(current, in_group++);
+        const Copy copy = from_lane<kDigests>(current, in_group++);
         const unsigned stage = number % kStages;
         if (lane != 0) return;
         targets[in_block][stage] = copy.target;
         lengths[in_block][stage] = copy.bytes;
+        if (kDigests) {
+            places[in_block][stage] = copy.place;
+            pages[in_block][stage] = copy.page;
+        }
         bulk_load(ring + stage * job.stage_bytes, copy.source, copy.bytes, shared_address(&barriers[in_block][stage]));
     };
 
     for (unsigned i = 0; i < kAhead && i < mine; ++i) load(i);
+    if (kDigests) __syncwarp();  // all lanes read what the first one wrote
     for (unsigned i = 0; i < mine; ++i) {
         const unsigned stage = i % kStages;
         wait_barrier(shared_address(&barriers[in_block][stage]), (i / kStages) & 1);
-        if (lane == 0) {
-            bulk_store(targets[in_block][stage], ring + stage * job.stage_bytes, lengths[in_block][stage]);
-            // The stage that the next load takes was stored kStages - kAhead copies ago.
-            asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kStages - kAhead - 1) : "memory");
+        if (lane == 0) bulk_store(targets[in_block][stage], ring + stage * job.stage_bytes, lengths[in_block][stage]);
+        if (kDigests) {
+            sum.begin(pages[in_block][stage], lane);
+            digest_stage(ring + stage * job.stage_bytes, lengths[in_block][stage], places[in_block][stage], lane, sum);
         }
+        // The stage that the next load takes was stored kStages - kAhead copies ago.
+        if (lane == 0) asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kStages - kAhead - 1) : "memory");
         __syncwarp();
         if (i + kAhead < mine) load(i + kAhead);
     }
+    if (kDigests) sum.flush(lane);
     if (lane == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
 #endif
+
+// As copy_words of 16 bytes, and adds what it copies.
+__device__ __forceinline__ void copy_digest(const Copy& copy, unsigned lane, PageSum& sum) {
+    constexpr unsigned kUnroll = 4;
+    const auto* from = reinterpret_cast<const ulonglong2*>(copy.source);
+    auto* to = reinterpret_cast<ulonglong2*>(copy.target);
+    const unsigned count = copy.bytes / 16;
+    std::uint64_t key = (static_cast<std::uint64_t>(copy.place) + 2 * lane + 1) * PEGA_DIGEST_G;
+    for (unsigned first = lane; first < count; first += 32 * kUnroll) {
+        ulonglong2 words[kUnroll];
+#pragma unroll
+        for (unsigned k = 0; k < kUnroll; ++k)
+            if (first + 32 * k < count) words[k] = __ldcs(from + first + 32 * k);
+#pragma unroll
+        for (unsigned k = 0; k < kUnroll; ++k, key += 64 * PEGA_DIGEST_G) {
+            if (first + 32 * k >= count) continue;
+            __stcs(to + first + 32 * k, words[k]);
+            sum.add(digest_pair(words[k].x, words[k].y, key));
+        }
+    }
+}
 
 template <class Word>
 __device__ __forceinline__ void copy_words(const Copy& copy, unsigned lane) {
@@ -196,16 +285,8 @@ __device__ __forceinline__ void copy_words(const Copy& copy, unsigned lane) {
     }
 }
 
-}  // namespace
-
-#if __CUDA_ARCH__ >= 900
-
-extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_bulk_4(const __grid_constant__ Job job) { copy_bulk<4>(job); }
-extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_bulk_8(const __grid_constant__ Job job) { copy_bulk<8>(job); }
-
-#endif
-
-extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_vector(const __grid_constant__ Job job) {
+template <bool kDigests>
+__device__ void copy_vector(const Job& job) {
     __shared__ Tile shared_tiles[kSharedTiles];
     const unsigned lane = threadIdx.x % 32;
     const unsigned block_warps = blockDim.x / 32;
@@ -216,13 +297,19 @@ extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_vector(const __g
     const Tile* tiles = stage_tiles(job, shared_tiles);
     unsigned rounds = 0;
     unsigned in_group = job.group;
+    PageSum sum(job.sums);
     for (unsigned i = 0; i < mine; ++i) {
         if (in_group == job.group) {
             current = work.expand(next, tiles);
             next = work.fetch(++rounds, lane);
             in_group = 0;
         }
-        const Copy copy = from_lane(current, in_group++);
+        const Copy copy = from_lane<kDigests>(current, in_group++);
+        if (kDigests) {
+            sum.begin(copy.page, lane);
+            copy_digest(copy, lane, sum);
+            continue;
+        }
         const std::uint64_t low = copy.source | copy.target | copy.bytes;
         if (low % 16 == 0) {
             copy_words<uint4>(copy, lane);
@@ -232,6 +319,33 @@ extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_vector(const __g
             copy_words<unsigned char>(copy, lane);
         }
     }
+    if (kDigests) sum.flush(lane);
+}
+
+}  // namespace
+
+#if __CUDA_ARCH__ >= 900
+
+extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1) pega_copy_bulk_4(const __grid_constant__ Job job) {
+    copy_bulk<4, false>(job);
+}
+extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1) pega_copy_bulk_8(const __grid_constant__ Job job) {
+    copy_bulk<8, false>(job);
+}
+extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1) pega_copy_bulk_4_digest(const __grid_constant__ Job job) {
+    copy_bulk<4, true>(job);
+}
+extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1) pega_copy_bulk_8_digest(const __grid_constant__ Job job) {
+    copy_bulk<8, true>(job);
+}
+
+#endif
+
+extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_vector(const __grid_constant__ Job job) {
+    copy_vector<false>(job);
+}
+extern "C" __global__ void __launch_bounds__(1024, 1) pega_copy_vector_digest(const __grid_constant__ Job job) {
+    copy_vector<true>(job);
 }
 
 }  // namespace cuda_backend

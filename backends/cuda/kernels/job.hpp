@@ -14,6 +14,7 @@ struct Tile {
     std::uint64_t a, a_stride;
     std::uint64_t b, b_stride;
     std::uint64_t bytes;
+    std::uint64_t place;  // bytes from the start of the page: for its digest (pegaflow/abi/ext/digest.h)
 };
 
 // How the pairs of a job are stored: descriptors cross the host link too, so the narrowest form that holds them is used.
@@ -28,10 +29,13 @@ constexpr unsigned kJobToA = 1;     // from B to A; else from A to B
 constexpr unsigned kJobPacked = 2;  // the index on side B is the number of the pair in this job, not pair.b
 constexpr unsigned kJobNarrow = 4;  // pairs are NarrowPair; with kJobPacked they are 32-bit indices of side A alone
 
+constexpr unsigned kMostWarps = 16;  // of a block of the bulk kernel
+
 struct Job {
     const Tile* tiles;        // borrowed until the kernel has ended
     const void* pairs;        // likewise
     const unsigned* lengths;  // bytes of each pair instead of the tile's; null = the tile's. Then there is one tile
+    std::uint64_t* sums;      // of each pair, memory of this GPU: what moves is added to its page's digest; null = no digests
     unsigned tile_count;
     unsigned pair_count;
     unsigned flags;
@@ -40,6 +44,6 @@ struct Job {
     unsigned reserved;
 };
 
-static_assert(sizeof(Tile) == 40 && sizeof(Pair) == 16 && sizeof(Job) == 48, "the kernels were compiled for these sizes");
+static_assert(sizeof(Tile) == 48 && sizeof(Pair) == 16 && sizeof(Job) == 56, "the kernels were compiled for these sizes");
 
 }  // namespace cuda_backend

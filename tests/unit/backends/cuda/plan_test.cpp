@@ -54,7 +54,7 @@ TEST_F(PlanTest, PagesOfAllLayersAreOneRunOnTheHost) {
     local_ = {9, 3, 40};
     remote_ = {5, 6, 7};
     const pega_batch batch = spans(PEGA_OP_WRITE);
-    ASSERT_EQ(plan_.build(batch, device()), PEGA_OK);
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     EXPECT_FALSE(plan_.to_a);
     EXPECT_TRUE(plan_.b_is_host);
     EXPECT_TRUE(plan_.aligned);
@@ -71,7 +71,7 @@ TEST_F(PlanTest, PagesInAnyOrderAreSortedWhereTheyAreDense) {
     local_ = {1, 2, 3, 4};
     remote_ = {3, 0, 2, 1};
     const pega_batch batch = spans(PEGA_OP_READ);
-    ASSERT_EQ(plan_.build(batch, device()), PEGA_OK);
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     EXPECT_TRUE(plan_.to_a);
     EXPECT_EQ(plan_.page_run, plan_.bytes);
     for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(plan_.pair(i).b, i);
@@ -79,12 +79,33 @@ TEST_F(PlanTest, PagesInAnyOrderAreSortedWhereTheyAreDense) {
     EXPECT_EQ(plan_.pair(3).a, 1U);
 }
 
+TEST_F(PlanTest, DigestsKeepTheOriginOfSortedPairsAndThePlaceOfTiles) {
+    llama(2, 4096, 64);
+    local_ = {1, 2, 3, 4};
+    remote_ = {3, 0, 2, 1};
+    const pega_batch batch = spans(PEGA_OP_WRITE);
+    ASSERT_EQ(plan_.build(batch, device(), true), PEGA_OK);
+    ASSERT_TRUE(plan_.digestible);
+    const std::vector<std::uint64_t> origins = {1, 3, 2, 0};
+    for (std::uint64_t i = 0; i < 4; ++i) EXPECT_EQ(plan_.origin(i), origins[i]);
+    for (const cuda_backend::Tile& tile : plan_.tiles) EXPECT_EQ(tile.b, kHost + tile.place);
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
+    EXPECT_FALSE(plan_.digestible);
+}
+
+TEST_F(PlanTest, OddPlacesHaveNoDigests) {
+    spans_.push_back({&gpu_, &host_, 0, 1024, 0, 4, 1024, 0, 512, 1, 0});
+    local_ = remote_ = {1, 2};
+    ASSERT_EQ(plan_.build(spans(PEGA_OP_WRITE), device(), true), PEGA_OK);
+    EXPECT_FALSE(plan_.digestible);
+}
+
 TEST_F(PlanTest, ScatteredPagesKeepTheCallersOrder) {
     llama(1, 4096, 64);
     local_ = {1, 2, 3};
     remote_ = {900, 20, 400};
     const pega_batch batch = spans(PEGA_OP_READ);
-    ASSERT_EQ(plan_.build(batch, device()), PEGA_OK);
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     EXPECT_EQ(plan_.pair(0).b, 900U);
     EXPECT_EQ(plan_.page_run, 8192U);
 }
@@ -94,7 +115,7 @@ TEST_F(PlanTest, NeighboursOnBothSidesAreOneRun) {
     local_ = {4, 5, 6, 20};
     remote_ = {0, 1, 2, 3};
     const pega_batch batch = spans(PEGA_OP_WRITE);
-    ASSERT_EQ(plan_.build(batch, device()), PEGA_OK);
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     Cursor cursor;
     cuda_backend::Run run;
     ASSERT_TRUE(plan_.next_run(cursor, 1, run));
@@ -113,7 +134,7 @@ TEST_F(PlanTest, MarksMakeGroups) {
     remote_ = {0, 1};
     pega_batch batch = spans(PEGA_OP_READ);
     batch.mark_every = 4;
-    ASSERT_EQ(plan_.build(batch, device()), PEGA_OK);
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     ASSERT_EQ(plan_.groups.size(), 2U);
     EXPECT_EQ(plan_.groups[0].spans_after, 4U);
     EXPECT_EQ(plan_.groups[0].tile_count, 8U);
@@ -126,12 +147,12 @@ TEST_F(PlanTest, AlignmentAndNarrownessFollowFromStridesAndIndices) {
     local_ = {0, 512, 1024};
     remote_ = {4096, 8192, 512};
     pega_batch batch = spans(PEGA_OP_WRITE);
-    ASSERT_EQ(plan_.build(batch, device()), PEGA_OK);
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     EXPECT_TRUE(plan_.aligned);
     EXPECT_TRUE(plan_.narrow);
     EXPECT_EQ(plan_.index_shift, 4U);
     local_[1] = 513;
-    ASSERT_EQ(plan_.build(batch, device()), PEGA_OK);
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     EXPECT_FALSE(plan_.aligned);
     EXPECT_EQ(plan_.index_shift, 0U);
 }
@@ -140,15 +161,15 @@ TEST_F(PlanTest, WhatIsNotSoundIsRefused) {
     llama(1, 4096, 16);
     local_ = {0, 1U << 20};  // beyond the GPU region
     remote_ = {0, 1};
-    EXPECT_EQ(plan_.build(spans(PEGA_OP_WRITE), device()), PEGA_INVALID);
+    EXPECT_EQ(plan_.build(spans(PEGA_OP_WRITE), device(), false), PEGA_INVALID);
     local_ = {0, UINT64_MAX / 2};  // wraps around
-    EXPECT_EQ(plan_.build(spans(PEGA_OP_WRITE), device()), PEGA_INVALID);
+    EXPECT_EQ(plan_.build(spans(PEGA_OP_WRITE), device(), false), PEGA_INVALID);
     local_ = {0, 1};
     host_.flags = PEGA_REGION_READ_ONLY;
-    EXPECT_EQ(plan_.build(spans(PEGA_OP_WRITE), device()), PEGA_INVALID);
-    EXPECT_EQ(plan_.build(spans(PEGA_OP_READ), device()), PEGA_OK);
+    EXPECT_EQ(plan_.build(spans(PEGA_OP_WRITE), device(), false), PEGA_INVALID);
+    EXPECT_EQ(plan_.build(spans(PEGA_OP_READ), device(), false), PEGA_OK);
     spans_[0].segments = 0;
-    EXPECT_EQ(plan_.build(spans(PEGA_OP_READ), device()), PEGA_INVALID);
+    EXPECT_EQ(plan_.build(spans(PEGA_OP_READ), device(), false), PEGA_INVALID);
 }
 
 }  // namespace

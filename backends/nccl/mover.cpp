@@ -70,7 +70,7 @@ CudaResult Mover::copy(const std::vector<Copy>& copies) noexcept {
 
 // Unified addresses are the offsets of a tile at zero; so one launch takes copies between any memories.
 CudaResult Mover::launch(const std::vector<Copy>& copies, bool aligned) noexcept {
-    constexpr std::uint64_t kPairsAt = 48;
+    constexpr std::uint64_t kPairsAt = sizeof(Tile);
     constexpr std::uint64_t kRoom =
         (cuda_backend::DescriptorRing::kPortionBytes - kPairsAt) / (sizeof(Pair) + sizeof(unsigned));
     std::size_t at = 0;
@@ -80,7 +80,7 @@ CudaResult Mover::launch(const std::vector<Copy>& copies, bool aligned) noexcept
         if (portion.host == nullptr) return kNotReady;
         auto* pairs = reinterpret_cast<Pair*>(portion.host + kPairsAt);
         auto* lengths = reinterpret_cast<unsigned*>(portion.host + kPairsAt + kRoom * sizeof(Pair));
-        *reinterpret_cast<Tile*>(portion.host) = {0, 1, 0, 1, 0};
+        *reinterpret_cast<Tile*>(portion.host) = {0, 1, 0, 1, 0, 0};
         unsigned count = 0;
         std::uint64_t largest = 0;
         while (at < copies.size() && count < kRoom) {

@@ -31,6 +31,7 @@ public:
         report_.layout = arguments_.layout;
         report_.command = context_.command;
         report_.verify = arguments_.plan.verify;
+        report_.digests = arguments_.plan.digests;
         PEGA_TRY(measure_peak(total));
         printer_.begin();
         for (const std::string& path : arguments_.paths) {
@@ -114,6 +115,8 @@ void add_bench_transfer(CLI::App& bench_verb, Context& context) {
             ->capture_default_str();
         verb.add_flag("--bidir", arguments->bidirectional, "Both directions at once, against large copies in both");
         verb.add_flag("--interfere", arguments->interfere, "Both directions beside a bf16 matrix product: what each loses");
+        verb.add_flag("--digests", arguments->plan.digests,
+                      "Ask for the digests of pages along with the bytes, and check them");
         verb.add_option("--seconds", arguments->seconds, "Window of --bidir and --interfere")->capture_default_str();
         verb.callback([arguments, &context] {
             if (const auto done = Bench(*arguments, context).run(); !done) context.fail(done.error());

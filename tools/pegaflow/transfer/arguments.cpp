@@ -63,7 +63,7 @@ Result<FabricOptions> fabric_options(const Arguments& arguments, const std::stri
 Plan peak_plan(const Plan& plan, std::uint64_t total) {
     Plan peak = plan;
     peak.shape = {{"", 1, 1, total}, 1, Order::kContiguous, Order::kContiguous};
-    peak.verify = false;
+    peak.verify = peak.digests = false;
     peak.outstanding = 4;
     peak.iterations = 20;
     return peak;
@@ -111,7 +111,7 @@ void Printer::add(Row row) {
     if (::isatty(2) != 0) context_.err << "\r\033[K" << std::flush;
     row.direction = report_.path;
     row.peak = report_.peak;
-    if (row.point.wrong_bytes != 0) context_.exit = kVerifyFailed;
+    if (row.point.wrong_bytes != 0 || row.point.wrong_digests != 0) context_.exit = kVerifyFailed;
     const double percent = row.percent(report_);
     if (context_.exit == kOk && arguments_.min_ratio > 0 && percent < arguments_.min_ratio) context_.exit = kBelowRatio;
     if (arguments_.csv) print_csv_row(report_, row, context_.out);

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <numeric>
 
+#include "pegaflow/digest.hpp"
+
 namespace pegaflow::cli {
 namespace {
 
@@ -85,6 +87,21 @@ std::uint64_t Scatter::wrong_bytes(const std::byte* local_image, const std::byte
                 if (std::memcmp(l, r, s.page_bytes) != 0) wrong += s.page_bytes;
             }
         }
+    }
+    return wrong;
+}
+
+std::uint64_t Scatter::wrong_digests(std::span<const std::uint64_t> sums, const std::byte* remote_image) const {
+    std::uint64_t wrong = 0;
+    for (std::size_t i = 0; i < sums.size(); ++i) {
+        std::uint64_t expected = 0;
+        for (const pega_span& s : spans) {
+            for (std::uint32_t g = 0; g < s.segments; ++g) {
+                const std::uint64_t place = s.remote_base + g * s.remote_segment_stride;
+                expected += digest_part(remote_image + place + remote[i] * s.remote_stride, s.page_bytes, place);
+            }
+        }
+        if (sums[i] != expected) ++wrong;
     }
     return wrong;
 }

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <random>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -53,6 +54,8 @@ struct Scatter {
     void fill(Transfer& transfer, bool read) const;
     // Bytes that differ between the two images, which begin at the regions' starts.
     std::uint64_t wrong_bytes(const std::byte* local_image, const std::byte* remote_image) const;
+    // Of the digests that a device gave for the indices, those that are not what the remote image has.
+    std::uint64_t wrong_digests(std::span<const std::uint64_t> sums, const std::byte* remote_image) const;
 };
 
 }  // namespace pegaflow::cli

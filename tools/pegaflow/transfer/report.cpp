@@ -70,6 +70,7 @@ json::object to_json(const Report& report, const Row& row) {
     out["submit_ns_per_fragment"] = percentile(p.submit_us, 0.5) * 1000 / fragments;
     out["verified"] = p.verified;
     out["wrong_bytes"] = p.wrong_bytes;
+    if (report.digests) out["digests"] = json::object{{"computed", p.digested}, {"wrong", p.wrong_digests}};
     return out;
 }
 
@@ -134,7 +135,8 @@ void print_row(const Report& r, const Row& row, std::ostream& out) {
         "{:>18} {:>9} {:>7} {:>8.2f} {:>7.1f} {:>5.1f} {:>9.1f} {:>9.1f} {:>9.1f} {:>7.1f} {:>9.1f} {:>8.1f} {:>6}\n", name,
         fragments, row.path, row.rate() / 1e9, row.percent(r), cv_percent(p.rates), solo, percentile(p.solo_us, 0.99),
         percentile(p.solo_us, 1), 100 * static_cast<double>(row.shape.bytes()) / solo * 1e6 / r.peak, submit,
-        submit * 1000 / static_cast<double>(fragments), !p.verified ? "-" : (p.wrong_bytes == 0 ? "ok" : "WRONG"));
+        submit * 1000 / static_cast<double>(fragments),
+        !p.verified ? "-" : (p.wrong_bytes + p.wrong_digests != 0 ? "WRONG" : (p.digested ? "ok+d" : "ok")));
 }
 
 void print_csv_header(std::ostream& out) {

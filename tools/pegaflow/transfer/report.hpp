@@ -41,6 +41,7 @@ struct Report {
     double peak = 0;       // bytes per second of large copies in this direction
     double both_peak = 0;  // of large copies in both directions at once, their sum
     bool verify = true;
+    bool digests = false;  // were asked for
     std::vector<Row> rows;
 };
 

@@ -81,7 +81,10 @@ Result<Point> measure(Sides& sides, const Plan& plan) {
     std::vector<Transfer> transfers(plan.outstanding);
     for (std::uint32_t repetition = 0; repetition < plan.repetitions; ++repetition) {
         const auto maps = scatters(sides, plan, random);
-        for (std::uint32_t i = 0; i < plan.outstanding; ++i) maps[i].fill(transfers[i], plan.to_device);
+        for (std::uint32_t i = 0; i < plan.outstanding; ++i) {
+            maps[i].fill(transfers[i], plan.to_device);
+            if (plan.digests) transfers[i].digests();
+        }
         const bool check = plan.verify && (repetition == 0 || repetition + 1 == plan.repetitions);
         if (check) PEGA_TRY(sides.prepare(plan.to_device, plan.seed + repetition));
         PEGA_TRY(solo(channel, transfers, plan, point));
@@ -91,6 +94,12 @@ Result<Point> measure(Sides& sides, const Plan& plan) {
         PEGA_ASSIGN(const std::uint64_t wrong, sides.check(maps));
         point.wrong_bytes += wrong;
         point.verified = true;
+        const auto* pages = static_cast<const std::byte*>(sides.remote().address());
+        for (std::uint32_t i = 0; plan.digests && pages != nullptr && i < plan.outstanding; ++i) {
+            const auto sums = transfers[i].digest_sums();
+            point.digested = !sums.empty();
+            point.wrong_digests += maps[i].wrong_digests(sums, pages);
+        }
     }
     return point;
 }

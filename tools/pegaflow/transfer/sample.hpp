@@ -18,6 +18,7 @@ struct Plan {
     std::uint32_t iterations = 20, warmup = 3, repetitions = 5;
     std::uint64_t seed = 1;
     bool verify = true;
+    bool digests = false;  // asked for along with the bytes
 };
 
 // What one point gave. Times are those of single transfers, rates those of pipelined ones.
@@ -26,6 +27,8 @@ struct Point {
     std::vector<double> rates;  // bytes per second, one a repetition
     std::uint64_t wrong_bytes = 0;
     bool verified = false;
+    bool digested = false;  // the device computed digests
+    std::uint64_t wrong_digests = 0;
 };
 
 double percentile(std::vector<double> values, double p);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "batch.hpp"
 
+#include <algorithm>
+
 #include "common/batch_regions.hpp"
 
 namespace cuda_backend {
@@ -82,7 +84,11 @@ void Batch::fetch_digests() {
 
 void Batch::end_digests() {
     if (digests_fetched && status == PEGA_OK) {
-        for (std::uint64_t i = 0; i < digests.count; ++i) digest.sums[plan.origin(i)] = digests.host[i];
+        if (plan.keeps_order()) {
+            std::copy_n(digests.host, digests.count, digest.sums);
+        } else {
+            for (std::uint64_t i = 0; i < digests.count; ++i) digest.sums[plan.origin(i)] = digests.host[i];
+        }
         *digest.computed = 1;
     }
     channel->copier.give_digests(digests);

@@ -19,8 +19,9 @@ Copier::Band Copier::band_at(const Plan& plan, const Cursor& cursor) const noexc
         pieces += more;
         band.block_bytes += plan.tiles[band.last].bytes;
     }
-    band.pairs = std::min(pairs_beside(pieces, sizeof(Pair)), plan.pair_count - cursor.pair);
-    band.few_pieces = fits_small(pieces, band.pairs);
+    const std::uint64_t pair_bytes = plan.narrow ? sizeof(NarrowPair) : sizeof(Pair);
+    band.pairs = even_part(plan.pair_count - cursor.pair, pairs_beside(pieces, pair_bytes));
+    band.few_pieces = fits_small(pieces, band.pairs, pair_bytes);
     return band;
 }
 
@@ -35,19 +36,17 @@ Result Copier::step_kernel(const Plan& plan, const Route& route, Cursor& cursor,
 
 void Copier::write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept {
     const unsigned shift = plan.index_shift;
+    const auto short_of = [shift](std::uint64_t index) { return static_cast<std::uint32_t>(index >> shift); };
     if (!plan.narrow) {
         auto* pairs = reinterpret_cast<Pair*>(out);
-        for (std::uint64_t i = 0; i < band.pairs; ++i) pairs[i] = plan.pair(band.pair + i);
+        plan.for_pairs(band.pair, band.pairs, [=](std::uint64_t i, const Pair& pair) { pairs[i] = pair; });
     } else if (to_slot) {
         auto* indices = reinterpret_cast<std::uint32_t*>(out);
-        for (std::uint64_t i = 0; i < band.pairs; ++i)
-            indices[i] = static_cast<std::uint32_t>(plan.pair(band.pair + i).a >> shift);
+        plan.for_pairs(band.pair, band.pairs, [=](std::uint64_t i, const Pair& pair) { indices[i] = short_of(pair.a); });
     } else {
         auto* pairs = reinterpret_cast<NarrowPair*>(out);
-        for (std::uint64_t i = 0; i < band.pairs; ++i) {
-            const Pair pair = plan.pair(band.pair + i);
-            pairs[i] = {static_cast<std::uint32_t>(pair.a >> shift), static_cast<std::uint32_t>(pair.b >> shift)};
-        }
+        plan.for_pairs(band.pair, band.pairs,
+                       [=](std::uint64_t i, const Pair& pair) { pairs[i] = {short_of(pair.a), short_of(pair.b)}; });
     }
 }
 

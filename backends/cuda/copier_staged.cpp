@@ -49,7 +49,7 @@ Copier::Band Copier::chunk_at(const Plan& plan, const Cursor& cursor, std::uint6
         pieces = pieces_of(band.block_bytes, kPiece);
         band.pairs = std::min(band.pairs, pairs_beside(pieces, sizeof(Pair)));
     }
-    band.few_pieces = fits_small(pieces, band.pairs);
+    band.few_pieces = fits_small(pieces, band.pairs, sizeof(Pair));
     return band;
 }
 

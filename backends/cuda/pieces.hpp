@@ -25,9 +25,16 @@ constexpr std::uint64_t pairs_beside(std::uint64_t pieces, std::uint64_t pair_by
 }
 
 // Whether a launch with that many pieces of kPiece for each of its pairs has room for them cut into pieces of kSmallPiece.
-constexpr bool fits_small(std::uint64_t pieces, std::uint64_t pairs) noexcept {
+constexpr bool fits_small(std::uint64_t pieces, std::uint64_t pairs, std::uint64_t pair_bytes) noexcept {
     const std::uint64_t small = pieces * (kPiece / kSmallPiece);
-    return small <= kMostPieces && pairs <= pairs_beside(small, 16);
+    return small <= kMostPieces && pairs <= pairs_beside(small, pair_bytes);
+}
+
+// `count` of something, at most `most` at a time and equally many each time: how many now. A launch of the few that would be
+// left over costs as much time between copies as a large one.
+constexpr std::uint64_t even_part(std::uint64_t count, std::uint64_t most) noexcept {
+    const std::uint64_t parts = (count + most - 1) / most;
+    return parts <= 1 ? count : (count + parts - 1) / parts;
 }
 
 }  // namespace cuda_backend

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <numeric>
 
 #include "device.hpp"
@@ -14,7 +15,10 @@ using pegaflow::backend::in_range;
 using pegaflow::backend::side_in_range;
 using pegaflow::backend::span_at;
 
-constexpr std::uint64_t kWord = 8;  // of a digest
+constexpr std::uint64_t kWord = 8;           // of a digest
+constexpr unsigned kSortBits = 11;           // a pass
+constexpr std::uint64_t kCounted = 4096;     // pairs at most that are looked at for runs,
+constexpr std::uint64_t kCountedParts = 16;  // in so many places
 
 bool usable(const pega_region* region, const pega_device* device, bool written) noexcept {
     return region != nullptr && region->device == device && !(written && (region->flags & PEGA_REGION_READ_ONLY) != 0);
@@ -32,14 +36,14 @@ struct Sorted {
 };
 
 // Least significant digit first, eleven bits a pass, on index b minus its least value.
-void radix_sort(Sorted list, Sorted scratch, std::uint64_t least, std::uint64_t greatest) {
-    constexpr unsigned kBits = 11;
+// Bits below `shift` do not count.
+void radix_sort(Sorted list, Sorted scratch, std::uint64_t least, std::uint64_t greatest, unsigned shift) {
     const std::size_t count = list.pairs.size();
     scratch.pairs.resize(count);
     scratch.along.resize(list.along.size());
-    for (unsigned shift = 0; shift < 64 && ((greatest - least) >> shift) != 0; shift += kBits) {
-        std::array<std::uint32_t, (1U << kBits) + 1> starts{};
-        const auto digit = [&](const Pair& p) { return ((p.b - least) >> shift) & ((1U << kBits) - 1); };
+    for (; shift < 64 && ((greatest - least) >> shift) != 0; shift += kSortBits) {
+        std::array<std::uint32_t, (1U << kSortBits) + 1> starts{};
+        const auto digit = [&](const Pair& p) { return ((p.b - least) >> shift) & ((1U << kSortBits) - 1); };
         for (const Pair& p : list.pairs) ++starts[digit(p) + 1];
         for (std::size_t i = 1; i < starts.size(); ++i) starts[i] += starts[i - 1];
         for (std::size_t i = 0; i < count; ++i) {
@@ -233,33 +237,54 @@ void Plan::narrow_down(const Indices& indices) noexcept {
     narrow = (std::max(indices.max_a, indices.max_b) >> index_shift) <= UINT32_MAX;
 }
 
-// Pairs in the order of side B make pages that follow each other one run there. Where pages lie far apart nothing follows, and
-// sorting would be for nothing.
+// Pairs in the order of side B make pages that follow each other one run there. Where pages lie scattered hardly any follow,
+// and sorting would be for nothing.
 void Plan::sort_pairs(const Indices& indices, std::uint64_t step, bool keep_origin) {
     if (indices.ascending || pair_count < 2 || mixed) return;
     std::uint64_t wanted = 0;
-    if (__builtin_mul_overflow(2 * pair_count, step, &wanted) || indices.max_b - indices.min_b > wanted) return;
+    if (__builtin_mul_overflow(pair_count + pair_count / 4, step, &wanted) || indices.max_b - indices.min_b > wanted) return;
     sorted_.reserve(pair_count);
     for (std::uint64_t i = 0; i < pair_count; ++i) sorted_.push_back({a_index_[i], b_index_[i]});
     if (keep_origin) {
         origin_.resize(pair_count);
         std::iota(origin_.begin(), origin_.end(), 0);
     }
-    radix_sort({sorted_, origin_}, {scratch_, origin_scratch_}, indices.min_b, indices.max_b);
+    const auto equal_bits = static_cast<unsigned>(std::countr_zero(indices.bits));
+    radix_sort({sorted_, origin_}, {scratch_, origin_scratch_}, indices.min_b, indices.max_b, equal_bits);
+}
+
+// How often a pair does not continue the one before, on side B and on either side; of many pairs, parts that are spread evenly
+// tell.
+Plan::Breaks Plan::count_breaks(const Tile& tile, std::uint64_t page) const noexcept {
+    const std::uint64_t parts = pair_count <= kCounted ? 1 : kCountedParts;
+    const std::uint64_t part = pair_count <= kCounted ? pair_count : kCounted / kCountedParts;
+    std::uint64_t looked_at = 0;
+    Breaks out;
+    for (std::uint64_t k = 0; k < parts; ++k) {
+        const std::uint64_t first = k * (pair_count / parts);
+        Pair before = pair(first);
+        for (std::uint64_t i = first + 1; i < first + part; ++i, ++looked_at) {
+            const Pair now = pair(i);
+            const std::uint64_t length = lengths_ != nullptr ? lengths_[i - 1] : page;
+            const bool b_breaks = (now.b - before.b) * tile.b_stride != length;
+            const bool a_breaks = (now.a - before.a) * tile.a_stride != length;
+            out.pages += b_breaks ? 1 : 0;
+            out.runs += a_breaks || b_breaks ? 1 : 0;
+            before = now;
+        }
+    }
+    if (looked_at == 0) return out;
+    out.pages = out.pages * (pair_count - 1) / looked_at;
+    out.runs = out.runs * (pair_count - 1) / looked_at;
+    return out;
 }
 
 void Plan::measure() {
     if (bytes == 0) return;
     if (tiles.size() == 1) {
-        std::uint64_t runs = 0;
-        std::uint64_t pages = 1;
-        Run run;
-        for (Cursor cursor; next_run(cursor, 1, run);) ++runs;
-        const Tile& tile = tiles.front();
-        for (std::uint64_t i = 1; i < pair_count; ++i)
-            pages += pair(i - 1).b * tile.b_stride + length_of(tile, i - 1) == pair(i).b * tile.b_stride ? 0 : 1;
-        fragment = bytes / std::max<std::uint64_t>(runs, 1);
-        page_run = bytes / pages;
+        const Breaks breaks = count_breaks(tiles.front(), tiles.front().bytes);
+        fragment = bytes / (breaks.runs + 1);
+        page_run = bytes / (breaks.pages + 1);
         return;
     }
     fragment = bytes / (tiles.size() * pair_count);
@@ -267,9 +292,7 @@ void Plan::measure() {
     if (group.tile_count == 0) return;
     const Tile& tile = tiles[group.first_tile];
     const std::uint64_t page = group.dense ? group.block_bytes : tile.bytes;
-    std::uint64_t pages = 1;
-    for (std::uint64_t i = 1; i < pair_count; ++i) pages += (pair(i).b - pair(i - 1).b) * tile.b_stride == page ? 0 : 1;
-    page_run = page * pair_count / pages;
+    page_run = page * pair_count / (count_breaks(tile, page).pages + 1);
 }
 
 bool Plan::next_run(Cursor& cursor, std::uint32_t end, Run& out) const noexcept {

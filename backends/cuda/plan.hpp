@@ -49,8 +49,18 @@ public:
     Pair pair(std::uint64_t i) const noexcept {
         return sorted_.empty() ? Pair{a_index_[i], b_index_[i]} : sorted_[static_cast<std::size_t>(i)];
     }
+    // Calls put(i, pair) for `count` pairs from `first` on, i from 0. [data]
+    template <class Put>
+    void for_pairs(std::uint64_t first, std::uint64_t count, const Put& put) const noexcept {
+        if (sorted_.empty()) {
+            for (std::uint64_t i = 0; i < count; ++i) put(i, Pair{a_index_[first + i], b_index_[first + i]});
+        } else {
+            for (std::uint64_t i = 0; i < count; ++i) put(i, sorted_[static_cast<std::size_t>(first + i)]);
+        }
+    }
     // Which index of the batch a pair is, when the plan was built for digests.
-    std::uint64_t origin(std::uint64_t i) const noexcept { return origin_.empty() ? i : origin_[static_cast<std::size_t>(i)]; }
+    std::uint64_t origin(std::uint64_t i) const noexcept { return keeps_order() ? i : origin_[static_cast<std::size_t>(i)]; }
+    bool keeps_order() const noexcept { return origin_.empty(); }
     // Bytes of a pair; only when lengths differ, else null.
     const std::uint64_t* lengths() const noexcept { return lengths_; }
     std::uint64_t length_of(const Tile& tile, std::uint64_t i) const noexcept {
@@ -77,6 +87,10 @@ private:
         std::uint64_t max_a = 0, max_b = 0, min_b = 0, bits = 0;
         bool ascending = true;
     };
+    struct Breaks {
+        std::uint64_t runs = 0, pages = 0;
+    };
+    Breaks count_breaks(const Tile& tile, std::uint64_t page) const noexcept;
     Indices look_at_indices(const pega_batch& batch) const noexcept;
     pega_status build_flat(const pega_batch& batch, const pega_device* device);
     pega_status build_spans(const pega_batch& batch, const pega_device* device);

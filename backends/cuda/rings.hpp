@@ -13,7 +13,7 @@ namespace cuda_backend {
 // at `give` has ended. Used by one thread at a time.
 class DescriptorRing {
 public:
-    static constexpr std::uint64_t kPortionBytes = 256U << 10;
+    static constexpr std::uint64_t kPortionBytes = 512U << 10;
     struct Portion {
         unsigned char* host = nullptr;
         DevicePointer device = 0;
@@ -28,7 +28,7 @@ public:
     Result give(const Driver& driver, Stream stream) noexcept;
 
 private:
-    static constexpr std::size_t kPortions = 16;
+    static constexpr std::size_t kPortions = 8;
     unsigned char* memory_ = nullptr;
     DevicePointer device_ = 0;
     std::array<Event, kPortions> free_{};

@@ -64,6 +64,7 @@ void end_batch(pega_device& device, Batch& batch) {
     if (batch.end != nullptr) device.spare_events.push_back(batch.end);
     batch.end = nullptr;
     batch.end_digests();
+    batch.count_end();
     batch.pin_regions(-1);
     report(device, batch, PEGA_COMPLETION_TERMINAL | PEGA_COMPLETION_QUIESCED,
            batch.status == PEGA_OK ? batch.span_count() : 0);
@@ -88,8 +89,8 @@ pega_status open(pega_device* device, const pega_channel_params* params, pega_ch
     channel->device = device;
     channel->depth = params->queue_depth != 0 ? params->queue_depth : kDefaultDepth;
     const Current current(*device->driver, device->context);
-    const Result result =
-        channel->copier.open({device->driver, &device->kernels, &device->settings, &device->table}, params->priority == 2);
+    const Result result = channel->copier.open(
+        {device->driver, &device->kernels, &device->settings, &device->table, &device->contention}, params->priority == 2);
     if (result != kSuccess) return to_status(result);
     for (std::uint32_t i = 0; i < channel->depth; ++i) {
         channel->slots.push_back(std::make_unique<Batch>());
@@ -180,6 +181,7 @@ void advance(pega_device& device, pega_channel& channel, int steps) {
     for (std::size_t i = 0; i < channel.queue.size();) {
         Batch& batch = *channel.queue[i];
         if (!batch.started) start(device, batch);
+        if (batch.status == PEGA_OK) batch.count_begin();
         if (!batch.finished_queueing) {
             if (batch.cancel && batch.status == PEGA_OK && !batch.all_queued()) {
                 batch.status = PEGA_CANCELED;

@@ -9,6 +9,7 @@
 #include <array>
 #include <cstdint>
 
+#include "contention.hpp"
 #include "digests.hpp"
 #include "kernels.hpp"
 #include "plan.hpp"
@@ -23,12 +24,14 @@ struct CopyTools {
     const Kernels* kernels = nullptr;
     const Settings* settings = nullptr;
     const PathTable* table = nullptr;
+    Contention* contention = nullptr;
 };
 
 // How one plan is copied, and the stream on which it ends.
 struct Route {
     Path path = Path::kLoop;
     Stream end = nullptr;
+    double expected_ns = 0;  // for the whole plan when nothing disturbs it; 0 = nobody knows
     bool kernels() const noexcept { return path == Path::kBulk || path == Path::kVector || path == Path::kStaged; }
 };
 
@@ -42,7 +45,7 @@ public:
     // Waits until both streams are idle.
     void synchronize() noexcept;
     // The route for a plan, and what it needs is reserved. [data] once that was reserved.
-    Route prepare(const Plan& plan, std::uint64_t mark_bytes);
+    Route prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t now_ns);
     // Memory for the digests of plans to come. False when there is none. [data] once it was there.
     bool prepare_digests() { return digests_.prepare(*tools_.driver) == kSuccess; }
     // Where a plan's digests are added up; queued before its steps. None when the route has no kernel that could, or no room

@@ -50,6 +50,18 @@ TEST(PathTable, TheCopyEngineIsPreferredUnlessKernelsAreClearlyFaster) {
         << "what cannot be used";
 }
 
+TEST(PathTable, KernelsThatWaitForTheModelGiveWayToTheCopyEngineWhereItIsFaster) {
+    PathTable table = flat(0);
+    set(table, Path::kBatch, 60);
+    set(table, Path::kBulk, 100);
+    Workload workload{false, 16U << 10, 1U << 20, 64U << 20, 1};
+    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk);
+    workload.kernel_share = 0.5;
+    EXPECT_EQ(table.choose(workload, kAll), Path::kBatch);
+    set(table, Path::kBatch, 10);
+    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk) << "slow kernels are still the best";
+}
+
 TEST(PathTable, StagingIsNoFasterThanTheCopiesOfThePagesItPacksInto) {
     PathTable table = flat(0);
     set(table, Path::kStaged, 100);

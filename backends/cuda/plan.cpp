@@ -108,6 +108,7 @@ pega_status Plan::build_flat(const pega_batch& batch, const pega_device* device)
         bits |= batch.local_offsets[i] | batch.remote_offsets[i] | length;
         bytes += length;
     }
+    if (bytes == 0) return PEGA_OK;  // without tiles there is nothing to divide into chunks
     orient(local, remote, reads);
     const pega_region* a = a_is_local_ ? local : remote;
     const pega_region* b = a_is_local_ ? remote : local;

@@ -178,6 +178,21 @@ TEST_P(CudaCopies, FlatRangesOfAnySizeAndAlignment) {
     }
 }
 
+// Ranges without a length, alone and in a batch, are allowed and move nothing.
+TEST_P(CudaCopies, RangesOfNoLength) {
+    start();
+    for (const std::uint64_t count : {0ULL, 1ULL, 3ULL}) {
+        for (const bool to_gpu : {false, true}) {
+            Transfer transfer;
+            transfer.flat(gpu_, host_);
+            if (to_gpu) transfer.read();
+            for (std::uint64_t i = 0; i < count; ++i) transfer.range(i * 4096, i * 64, 0);
+            run(transfer);
+        }
+    }
+    expect_shadows();
+}
+
 // Many transfers in flight on one channel, in both directions at once.
 TEST_P(CudaCopies, ManyAtOnce) {
     start();

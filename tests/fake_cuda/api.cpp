@@ -2,6 +2,7 @@
 // api.cpp - a libcuda for machines without a GPU: the functions that the cuda back end calls, over host memory. Streams are
 // threads and run beside the caller, so that missing waits show. PEGAFLOW_FAKE_GPUS says how many GPUs there are (2),
 // PEGAFLOW_FAKE_PEERS=off keeps them from each other's memory.
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -107,6 +108,12 @@ Result cuCtxGetStreamPriorityRange(int* least, int* greatest) { return *least = 
 Result cuMemAlloc_v2(DevicePointer* out, std::size_t size) {
     if (contexts.empty()) return kInvalidContext;
     return Memory::instance().allocate(contexts.back() - 1, size, out) ? kSuccess : cuda_backend::kOutOfMemory;
+}
+Result cuMemGetInfo_v2(std::size_t* free, std::size_t* total) {
+    if (contexts.empty()) return kInvalidContext;
+    cuDeviceTotalMem_v2(total, 0);
+    *free = *total - std::min(*total, Memory::instance().used(contexts.back() - 1));
+    return kSuccess;
 }
 Result cuMemFree_v2(DevicePointer pointer) { return Memory::instance().free(pointer) ? kSuccess : kInvalidValue; }
 Result cuMemHostAlloc(void** out, std::size_t size, unsigned) {

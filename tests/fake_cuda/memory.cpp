@@ -69,6 +69,13 @@ bool Memory::free(DevicePointer pointer) {
     return true;
 }
 
+std::size_t Memory::used(int device) {
+    const std::lock_guard lock(mutex_);
+    std::size_t bytes = 0;
+    for (const auto& [base, allocation] : allocations_) bytes += allocation.device == device ? allocation.size : 0;
+    return bytes;
+}
+
 bool Memory::find(DevicePointer pointer, DevicePointer* base, Allocation* out) {
     const std::lock_guard lock(mutex_);
     auto it = allocations_.upper_bound(pointer);

@@ -30,6 +30,8 @@ public:
 
     bool allocate(int device, std::size_t size, DevicePointer* out);
     bool free(DevicePointer pointer);
+    // Bytes of that GPU that this process has allocated or opened.
+    std::size_t used(int device);
     // The allocation that holds the address.
     bool find(DevicePointer pointer, DevicePointer* base, Allocation* out);
     bool export_handle(DevicePointer pointer, IpcHandle* out);

@@ -40,23 +40,28 @@ std::optional<std::vector<std::byte>> receive_message(int socket) {
 }
 
 OtherProcess::OtherProcess(const std::string& role, const std::string& device) {
+    ::setenv(kRole, role.c_str(), 1);
+    ::setenv(kDevice, device.c_str(), 1);
+    start({"--gtest_filter=PeerRole.Run", "--gtest_brief=1"});
+    ::unsetenv(kRole);
+    ::unsetenv(kDevice);
+}
+
+void OtherProcess::start(const std::vector<std::string>& arguments) {
     int ends[2] = {-1, -1};
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return;
     socket_ = ends[0];
-    ::setenv(kRole, role.c_str(), 1);
-    ::setenv(kDevice, device.c_str(), 1);
     posix_spawn_file_actions_t actions;
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, ends[1], kRoleSocket);
     ::posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-    char program[] = "/proc/self/exe";
-    char filter[] = "--gtest_filter=PeerRole.Run";
-    char brief[] = "--gtest_brief=1";
-    char* arguments[] = {program, filter, brief, nullptr};
-    if (::posix_spawn(&pid_, program, &actions, nullptr, arguments, environ) != 0) pid_ = -1;
+    std::string program = "/proc/self/exe";
+    std::vector<std::string> copies = arguments;
+    std::vector<char*> all = {program.data()};
+    for (std::string& argument : copies) all.push_back(argument.data());
+    all.push_back(nullptr);
+    if (::posix_spawn(&pid_, program.c_str(), &actions, nullptr, all.data(), environ) != 0) pid_ = -1;
     ::posix_spawn_file_actions_destroy(&actions);
-    ::unsetenv(kRole);
-    ::unsetenv(kDevice);
     ::close(ends[1]);
 }
 
@@ -73,15 +78,16 @@ int OtherProcess::wait() {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-void OtherProcess::kill() {
-    if (pid_ < 0) return;
+int OtherProcess::kill() {
+    if (pid_ < 0) return -1;
     const std::string objects = "pega_fake_cuda_" + std::to_string(pid_) + "_";
     ::kill(pid_, SIGKILL);
-    wait();
+    const int code = wait();
     for (const auto& entry : std::filesystem::directory_iterator("/dev/shm")) {
         std::error_code ignored;
         if (entry.path().filename().string().starts_with(objects)) std::filesystem::remove(entry.path(), ignored);
     }
+    return code;
 }
 
 std::string role_of_this_process() { return variable(kRole); }

@@ -20,6 +20,8 @@ class OtherProcess {
 public:
     // Starts this program again as `role` on `device`; the role's socket is descriptor 3.
     OtherProcess(const std::string& role, const std::string& device);
+    // Starts this program again with these arguments, in the same way.
+    explicit OtherProcess(const std::vector<std::string>& arguments) { start(arguments); }
     ~OtherProcess();  // kills what still runs
     OtherProcess(const OtherProcess&) = delete;
     OtherProcess& operator=(const OtherProcess&) = delete;
@@ -28,10 +30,11 @@ public:
     pid_t pid() const noexcept { return pid_; }
     // The exit code; -1 after a signal.
     int wait();
-    // Kills it at once, and removes what the fake driver keeps in shared memory for it.
-    void kill();
+    // Kills it at once, and removes what the fake driver keeps in shared memory for it. As `wait`.
+    int kill();
 
 private:
+    void start(const std::vector<std::string>& arguments);
     pid_t pid_ = -1;
     int socket_ = -1;
 };

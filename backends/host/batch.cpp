@@ -2,6 +2,7 @@
 #include "batch.hpp"
 
 #include <algorithm>
+#include <atomic>
 
 #include "common/batch_regions.hpp"
 #include "copy.hpp"
@@ -25,11 +26,11 @@ pega_status Batch::check(const pega_batch& from) const noexcept {
     return backend_common::check_batch(from, both, [](const pega_region* region) { return region->length; });
 }
 
-pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
-    channel = owner;
-    if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+pega_status Batch::take_options(const pega_batch& from) noexcept {
     has_notify = false;
     wait = record = nullptr;
+    digests = nullptr;
+    digested = nullptr;
     for (const pega_batch_option* o = from.options; o != nullptr; o = o->next) {
         if (o->kind == PEGA_OPTION_NOTIFY) {
             has_notify = true;
@@ -37,14 +38,41 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
         } else if (o->kind == PEGA_OPTION_STREAM) {
             wait = reinterpret_cast<const pega_stream_option*>(o)->wait;
             record = reinterpret_cast<const pega_stream_option*>(o)->record;
+        } else if (o->kind == PEGA_OPTION_DIGEST && o->size >= sizeof(pega_digest_option)) {
+            digests = reinterpret_cast<const pega_digest_option*>(o)->sums;
+            digested = reinterpret_cast<const pega_digest_option*>(o)->computed;
         } else if ((o->flags & PEGA_OPTION_HINT) == 0) {
             return PEGA_UNSUPPORTED;
         }
     }
+    return PEGA_OK;
+}
+
+// Digests are of whole words: one odd place or length, and nothing is computed.
+void Batch::begin_digests() noexcept {
+    if (digested == nullptr) return;
+    bool words = batch.format == PEGA_FORMAT_SPANS;
+    for (std::uint64_t i = 0; i < batch.span_count && words; ++i) {
+        const pega_span& s = span_at(batch, i);
+        words = (s.remote_base | s.page_bytes | (s.segments > 1 ? s.remote_segment_stride : 0)) % 8 == 0;
+    }
+    if (!words) {
+        digests = nullptr;
+        digested = nullptr;
+        return;
+    }
+    std::fill_n(digests, batch.index_count, 0);
+}
+
+pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
+    channel = owner;
+    if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    if (const pega_status taken = take_options(from); taken != PEGA_OK) return taken;
     const pega_status checked = check(from);
     if (checked != PEGA_OK) return checked;
     batch = from;
     batch.options = nullptr;
+    begin_digests();
     cursor_span = cursor_page = cursor_offset = 0;
     outstanding = landed = marked = bytes = 0;
     copied = false;
@@ -113,27 +141,39 @@ Claim Batch::claim() {
 }
 
 void Batch::run(const Claim& claim) const noexcept {
+    if (batch.format == PEGA_FORMAT_FLAT) return run_flat(claim);
+    run_spans(claim);
+}
+
+void Batch::run_flat(const Claim& claim) const noexcept {
     const bool reads = batch.op == PEGA_OP_READ;
     for (std::uint64_t p = claim.page; p < claim.page + claim.count; ++p) {
-        std::uint8_t* local = nullptr;
-        std::uint8_t* remote = nullptr;
-        if (batch.format == PEGA_FORMAT_FLAT) {
-            local = batch.local_region->base + batch.local_offsets[p];
-            remote = batch.remote_region->base + batch.remote_offsets[p];
+        std::uint8_t* const local = batch.local_region->base + batch.local_offsets[p] + claim.offset;
+        std::uint8_t* const remote = batch.remote_region->base + batch.remote_offsets[p] + claim.offset;
+        const std::uint64_t length = claim.length != 0 ? claim.length : batch.lengths[p];
+        if (length != 0) copy(reads ? local : remote, reads ? remote : local, length, streaming);
+    }
+}
+
+void Batch::run_spans(const Claim& claim) const noexcept {
+    const bool reads = batch.op == PEGA_OP_READ;
+    const pega_span& s = span_at(batch, claim.span);
+    const std::uint64_t length = claim.length != 0 ? claim.length : s.page_bytes;
+    for (std::uint64_t p = claim.page; p < claim.page + claim.count; ++p) {
+        const std::uint64_t index = p / s.segments;
+        const std::uint64_t segment = p % s.segments;
+        const std::uint64_t place = s.remote_base + segment * s.remote_segment_stride + claim.offset;
+        std::uint8_t* const local = s.local_region->base + s.local_base + batch.local_index[index] * s.local_stride +
+                                    segment * s.local_segment_stride + claim.offset;
+        std::uint8_t* const remote = s.remote_region->base + batch.remote_index[index] * s.remote_stride + place;
+        std::uint8_t* const to = reads ? local : remote;
+        const std::uint8_t* const from = reads ? remote : local;
+        if (digested == nullptr) {
+            copy(to, from, length, streaming);
         } else {
-            const pega_span& s = span_at(batch, claim.span);
-            const std::uint64_t index = p / s.segments;
-            const std::uint64_t segment = p % s.segments;
-            local = s.local_region->base + s.local_base + batch.local_index[index] * s.local_stride +
-                    segment * s.local_segment_stride;
-            remote = s.remote_region->base + s.remote_base + batch.remote_index[index] * s.remote_stride +
-                     segment * s.remote_segment_stride;
+            const std::uint64_t sum = copy_digested(to, from, length, place, streaming);
+            std::atomic_ref(digests[index]).fetch_add(sum, std::memory_order_relaxed);
         }
-        const std::uint64_t length = claim.length != 0 ? claim.length : page_bytes(claim.span, p);
-        if (length == 0) continue;
-        local += claim.offset;
-        remote += claim.offset;
-        copy(reads ? local : remote, reads ? remote : local, length, streaming);
     }
 }
 

@@ -30,6 +30,8 @@ struct Batch {
     std::uint32_t notify_value = 0;
     pega_event* wait = nullptr;
     pega_event* record = nullptr;
+    std::uint64_t* digests = nullptr;  // one an index, added to by all workers; null when nobody asked for what can be computed
+    std::uint32_t* digested = nullptr;  // set at the end
     bool streaming = false;
     bool in_use = false;
 
@@ -57,6 +59,11 @@ struct Batch {
 
 private:
     pega_status check(const pega_batch& from) const noexcept;
+    // Takes the options. UNSUPPORTED for one that is neither known nor a hint.
+    pega_status take_options(const pega_batch& from) noexcept;
+    void begin_digests() noexcept;
+    void run_flat(const Claim& claim) const noexcept;
+    void run_spans(const Claim& claim) const noexcept;
     std::uint64_t pages_of(std::uint64_t span) const noexcept;
     std::uint64_t page_bytes(std::uint64_t span, std::uint64_t page) const noexcept;
     void advance_landed() noexcept;

@@ -17,6 +17,7 @@
 #include "common/record_queue.hpp"
 #include "common/shared_object.hpp"
 #include "pegaflow/abi/ext/cancel.h"
+#include "pegaflow/abi/ext/digest.h"
 #include "pegaflow/abi/ext/notify.h"
 #include "pegaflow/abi/ext/stream.h"
 #include "pegaflow/backend.hpp"

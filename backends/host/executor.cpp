@@ -40,6 +40,7 @@ void report(pega_device& device, const Batch& batch, std::uint32_t flags) {
 
 void end(pega_device& device, Batch& batch) {
     if (batch.status == PEGA_OK && batch.record != nullptr) batch.record->word->store(1, std::memory_order_release);
+    if (batch.status == PEGA_OK && batch.digested != nullptr) *batch.digested = 1;
     batch.pin_regions(-1);
     batch.in_use = false;
     batch.channel->free.push_back(&batch);

@@ -22,7 +22,7 @@ std::vector<CheckResult> run(const Options& options) {
                                         &module.host, module.options};
             return run(subject, options.seed, options.only);
         }
-        for (const auto& part : {batch_checks(), life_checks(), peer_checks(), durable_checks()}) {
+        for (const auto& part : {batch_checks(), digest_checks(), life_checks(), peer_checks(), durable_checks()}) {
             for (const Check& check : part) {
                 if (std::string(check.name).find(options.only) == std::string::npos) continue;
                 CheckResult result{check.name, Outcome::kPassed, ""};

@@ -146,6 +146,7 @@ struct Check {
 
 // The parts of the suite.
 std::vector<Check> batch_checks();
+std::vector<Check> digest_checks();
 std::vector<Check> life_checks();
 std::vector<Check> peer_checks();
 std::vector<Check> durable_checks();

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <future>
 
-#include "base/crc32c.hpp"
 #include "base/log.hpp"
 #include "engine/policy/plugin_policy.hpp"
 #include "engine/state.hpp"
@@ -20,11 +19,6 @@ constexpr std::size_t kEvictedAtOnce = 1024;
 constexpr auto kCleanupPatience = std::chrono::seconds(1);
 constexpr std::uint64_t kDefaultBlockBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kNoScope = UINT64_MAX;
-constexpr std::size_t kDigestsAhead = 2;      // blocks
-constexpr std::uint64_t kDigestFetch = 1024;  // bytes of each
-constexpr std::uint64_t kCacheLine = 64;
-constexpr std::size_t kDigestBlocks = 64;                       // taken at once by the digest thread,
-constexpr std::uint64_t kDigestBytes = std::uint64_t{8} << 20;  // and no more when they are this large
 
 std::uint64_t OperationTable::add(std::shared_ptr<Operation> operation) {
     const std::lock_guard lock(mutex_);
@@ -144,75 +138,6 @@ std::uint64_t Engine::State::take_pages(Block& evicted, std::uint64_t bytes, std
     return taken;
 }
 
-void Engine::State::blocks_complete(std::vector<BlockRef> blocks, std::uint64_t rejected) {
-    counters.rejections += rejected;
-    counters.insertions += blocks.size();
-    if (!options.digests || blocks.empty()) return;
-    const std::lock_guard lock(background_mutex);
-    undigested.insert(undigested.end(), std::make_move_iterator(blocks.begin()), std::make_move_iterator(blocks.end()));
-    digest_wanted.notify_one();
-}
-
-bool Engine::State::wait_for_digest() {
-    std::unique_lock lock(background_mutex);
-    if (stop || (undigested.empty() && digesting == 0)) return false;
-    const std::uint64_t seen = digests_done;
-    digests_changed.wait(lock, [&] { return stop || digests_done != seen; });
-    return !stop;
-}
-
-bool Engine::State::verify(Block& block) {
-    if (!block.digested.load(std::memory_order_acquire)) return true;
-    for (std::size_t i = 0; i < block.pages.size(); ++i) {
-        if (base::crc32c(pool->base() + block.pages[i].offset, block.pages[i].bytes) == block.digests[i]) continue;
-        ++counters.mismatches;
-        if (index->erase(block)) ++counters.quarantined;
-        base::log_error("engine", "a resident block of {} bytes lost its digest (page {}); it was dropped", block.footprint(),
-                        i);
-        return false;
-    }
-    return true;
-}
-
-// Fetches what the digest of a block touches first, which other processors wrote; the rest the processor fetches by itself.
-void Engine::State::expect_digest(const Block& block) const noexcept {
-    if (block.pages.empty()) return;
-    const std::byte* const bytes = pool->base() + block.pages[0].offset;
-    for (std::uint64_t at = 0; at < std::min(engine::kDigestFetch, block.pages[0].bytes); at += engine::kCacheLine)
-        __builtin_prefetch(bytes + at);
-}
-
-void Engine::State::run_digests() {
-    std::vector<BlockRef> batch;
-    std::unique_lock lock(background_mutex);
-    for (;;) {
-        digest_wanted.wait_for(lock, std::chrono::seconds(1), [&] { return stop || !undigested.empty(); });
-        digest_heartbeat.beat();
-        if (stop) return;
-        for (std::uint64_t bytes = 0;
-             !undigested.empty() && bytes < engine::kDigestBytes && batch.size() < engine::kDigestBlocks;) {
-            bytes += undigested.front()->footprint();
-            batch.push_back(std::move(undigested.front()));
-            undigested.pop_front();
-        }
-        digesting = batch.size();
-        lock.unlock();
-        for (std::size_t i = 0; i < batch.size(); ++i) {
-            if (i + engine::kDigestsAhead < batch.size()) expect_digest(*batch[i + engine::kDigestsAhead]);
-            BlockRef& block = batch[i];
-            for (const engine::Page& page : block->pages)
-                block->digests.push_back(base::crc32c(pool->base() + page.offset, page.bytes));
-            block->digested.store(true, std::memory_order_release);
-            if (tier) tier->offer(block);
-            block = {};
-        }
-        lock.lock();
-        digests_done += std::exchange(digesting, 0);
-        batch.clear();
-        digests_changed.notify_all();
-    }
-}
-
 void Engine::State::run_watch() {
     // Looking for old incomplete blocks visits the whole index: often enough is a fraction of their time.
     const auto sweep_interval = std::clamp<std::chrono::nanoseconds>(options.incomplete_block_time / 8, engine::kWatchInterval,
@@ -268,7 +193,7 @@ void Engine::State::close(Clock::time_point deadline) {
     }
     if (digest_thread.joinable()) digest_thread.join();
     if (watch_thread.joinable()) watch_thread.join();
-    undigested.clear();
+    unfinished.clear();
     leases.expire(Clock::time_point::max());
     if (tier) tier->close(last);
     prefetcher.reset();
@@ -393,7 +318,7 @@ Result<void> Engine::release(const LeaseId& lease) { return state_->leases.relea
 Result<void> Engine::flush() {
     State& s = *state_;
     std::unique_lock lock(s.background_mutex);
-    s.digests_changed.wait(lock, [&] { return s.stop || (s.undigested.empty() && s.digesting == 0); });
+    s.digests_changed.wait(lock, [&] { return s.stop || (s.unfinished.empty() && s.finishing == 0); });
     return {};
 }
 

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
-#include <ranges>
+#include <optional>
 
 #include "engine/state.hpp"
 
@@ -30,6 +30,7 @@ struct SavePart {
     std::vector<FillClaim> claims;
     std::vector<std::uint64_t> local_index, remote_index;
     Transfer transfer;
+    const Shard* digested = nullptr;  // the copy is asked for digests: it fills whole pages of this shard
 };
 
 class SaveOperation final : public Operation {
@@ -63,32 +64,46 @@ public:
     std::uint64_t id = 0;
 
 private:
+    void seal(SavePart& part);
+    std::uint64_t whole_digest(const SavePart& part, std::size_t number, std::uint64_t copied) const noexcept;
     void finish();
 };
 
 void SaveOperation::part_done(SavePart& part, pega_status status, std::uint64_t moved) {
     bytes.fetch_add(moved, std::memory_order_relaxed);
-    std::vector<BlockRef> complete;
-    complete.reserve(part.claims.size());
-    std::uint64_t rejected = 0;
-    // From the end of the prefix to its start: what comes last counts as the newest, and a block must go before those it
-    // continues.
-    std::size_t left = part.claims.size();
-    for (const FillClaim& claim : std::views::reverse(part.claims)) {
-        if (--left >= kExpected) state.index->expect_filled(*part.claims[left - kExpected].block);
-        if (status != PEGA_OK) {
-            state.index->unclaim(claim, part.list->shard);
-            continue;
-        }
-        bool admitted = false;
-        if (!state.index->filled(claim, part.list->shard, &admitted)) continue;
-        if (admitted) complete.push_back(claim.block);
-        if (!admitted) ++rejected;
+    if (status == PEGA_OK) {
+        seal(part);
+    } else {
+        for (const FillClaim& claim : part.claims) state.index->unclaim(claim, part.list->shard);
+        part.claims.clear();
+        failure.store(status, std::memory_order_relaxed);
     }
-    part.claims.clear();
-    state.blocks_complete(std::move(complete), rejected);
-    if (status != PEGA_OK) failure.store(status, std::memory_order_relaxed);
     release_share();
+}
+
+void SaveOperation::seal(SavePart& part) {
+    const auto sums = part.digested != nullptr ? part.transfer.digest_sums() : std::span<const std::uint64_t>();
+    std::vector<BlockRef> unfinished;
+    std::uint64_t inserted = 0, rejected = 0;
+    // From the end of the prefix to its start: what comes last counts as the newest, and a block must go before those it
+    // continues. A claim goes at once: its block may be what another save has to evict.
+    for (std::size_t left = part.claims.size(); left-- > 0; part.claims.pop_back()) {
+        if (left >= kExpected) state.index->expect_filled(*part.claims[left - kExpected].block);
+        FillClaim& claim = part.claims[left];
+        bool admitted = false;
+        const auto digest = sums.empty() ? std::nullopt : std::optional(whole_digest(part, left, sums[left]));
+        if (!state.index->filled(claim, part.list->shard, &admitted, digest)) continue;
+        ++(admitted ? inserted : rejected);
+        if (admitted && state.is_unfinished(*claim.block)) unfinished.push_back(std::move(claim.block));
+    }
+    state.counters.insertions += inserted;
+    state.counters.rejections += rejected;
+    state.finish_later(std::move(unfinished));
+}
+
+// Of the page of a claim, of which the copy moved all but the gaps.
+std::uint64_t SaveOperation::whole_digest(const SavePart& part, std::size_t number, std::uint64_t copied) const noexcept {
+    return copied + state.digest_gaps(*part.digested, part.claims[number].block->pages[part.list->shard]);
 }
 
 void SaveOperation::release_share() {
@@ -233,12 +248,16 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
 }
 
 Result<void> build_transfer(SavePart& part, const Instance& instance, const Worker& worker, const SaveRequest& request,
-                            pega_event* event) {
+                            bool digests, pega_event* event) {
     PEGA_ASSIGN(const Region* const pool, worker.pool().get(part.slice));
     const SaveList& list = *part.list;
     const Shard& shard = instance.layout.groups[list.group][list.shard];
     part.transfer.clear().write().indices(part.local_index, part.remote_index).deadline(request.deadline);
     if (event != nullptr) part.transfer.wait_event(event);
+    if (digests && part.claims.front().layers.size() == shard.layers.size()) {
+        part.transfer.digests();
+        part.digested = &shard;
+    }
     for (std::size_t i = 0; i < list.layers.size(); ++i) {
         const std::uint32_t number = list.numbers[i];
         if (!part.claims.front().layers.has(number)) continue;
@@ -266,7 +285,7 @@ Result<void> launch(const std::shared_ptr<SaveOperation>& op, const Instance& in
     op->remaining.store(op->parts.size() + 1, std::memory_order_relaxed);
     for (const auto& part : op->parts) {
         if (!result) break;
-        result = build_transfer(*part, instance, op->worker, request, event);
+        result = build_transfer(*part, instance, op->worker, request, op->state.options.digests, event);
         if (!result) break;
         result = op->worker.saves().submit(part->transfer, [op, raw = part.get()](pega_status status, std::uint64_t bytes) {
             op->part_done(*raw, status, bytes);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// state.hpp - what the parts of an engine share; engine.cpp makes it, save.cpp and load.cpp work on it.
+// state.hpp - what the parts of an engine share; engine.cpp makes it, save.cpp, load.cpp and digests.cpp work on it.
 #pragma once
 
 #include <atomic>
@@ -107,9 +107,10 @@ struct Engine::State final : engine::TierHost {
     std::condition_variable digest_wanted;    // for the digest thread: work, or the end
     std::condition_variable digests_changed;  // for those who wait for digests
     std::condition_variable watch_stops;
-    std::deque<engine::BlockRef> undigested;  // guarded by background_mutex
-    std::uint64_t digesting = 0;              // guarded by background_mutex
-    std::uint64_t digests_done = 0;           // guarded by background_mutex
+    // Complete blocks that lack digests, or that the tier was not offered yet; then those that are taken, and those that went.
+    std::deque<engine::BlockRef> unfinished;  // guarded by background_mutex
+    std::uint64_t finishing = 0;              // guarded by background_mutex
+    std::uint64_t finished = 0;               // guarded by background_mutex
     bool stop = false;                        // guarded by background_mutex
     std::thread digest_thread, watch_thread;
     base::Heartbeat digest_heartbeat, watch_heartbeat;
@@ -128,21 +129,29 @@ struct Engine::State final : engine::TierHost {
     // Takes up to `most` pages of `bytes` from a block that only the caller has, where the device reaches them; how many.
     std::uint64_t take_pages(engine::Block& evicted, std::uint64_t bytes, std::uint64_t most,
                              const engine::DeviceSlices* slices, std::vector<std::uint64_t>& out) const;
-    // Counts blocks that became resident and queues them for their digests. [any]
-    void blocks_complete(std::vector<engine::BlockRef> blocks, std::uint64_t rejected);
+
+    // digests.cpp
+    // What no layer of a shard wrote of a page's content adds to the page's digest.
+    std::uint64_t digest_gaps(const engine::Shard& shard, const engine::Page& page) const noexcept;
+    // True when a block that became resident has something to wait for: its digests, or to be offered to the tier. [any]
+    bool is_unfinished(const engine::Block& block) const noexcept;
+    // Queues such blocks for the digest thread. [any]
+    void finish_later(std::vector<engine::BlockRef> blocks);
     // Waits until another digest is there, so that its block can be evicted. False when none is under way. [any]
     bool wait_for_digest();
     // True when every digested page of the block still has its digest; a block that has not goes out of the index.
     bool verify(engine::Block& block);
-    void expect_digest(const engine::Block& block) const noexcept;
+    // Waits until every block that is sealed now has its digest, and with that was offered to the tier.
+    void wait_for_digests(engine::Clock::time_point deadline);
+    void expect_digests(const engine::Block& block) const noexcept;
+    void finish_digests(engine::Block& block) const noexcept;
     void run_digests();
+
     void run_watch();
     void close(engine::Clock::time_point deadline);
 
     // tiering.cpp
     Result<void> open_tier();
-    // Waits until every block that is sealed now has its digest, and with that was offered to the tier.
-    void wait_for_digests(engine::Clock::time_point deadline);
     // Begins to fetch what the tier has of a query's missing blocks; `found` are those in the pool. True: ask again.
     bool begin_prefetch(const QueryRequest& request, const engine::Instance& instance, const engine::Prefetcher::Name& name,
                         const std::vector<engine::BlockRef>& found, const std::vector<std::uint32_t>& positions);

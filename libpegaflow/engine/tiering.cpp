@@ -70,12 +70,6 @@ BlockRef Engine::State::make_block(const BlockKey& key, std::span<const std::uin
     return block;
 }
 
-void Engine::State::wait_for_digests(Clock::time_point deadline) {
-    std::unique_lock lock(background_mutex);
-    const std::uint64_t all = digests_done + digesting + undigested.size();
-    digests_changed.wait_until(lock, deadline, [&] { return stop || digests_done >= all; });
-}
-
 void Engine::State::offer_again(const std::vector<BlockRef>& blocks) {
     std::size_t offers = 0;
     for (const BlockRef& block : blocks) {

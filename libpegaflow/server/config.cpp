@@ -256,7 +256,8 @@ std::vector<Option> make_options() {
     out.push_back(text_option("cache.admission", "Whether a new block may push an old one out; none lets every one.",
                               "none, or the name of a policy plug-in",
                               [](Config& c) -> std::string& { return c.engine.admission_policy; }));
-    out.push_back(bool_option("cache.digests", "Compute a CRC32C of each sealed page in the background.",
+    out.push_back(bool_option("cache.digests",
+                              "Give every page a digest of 64 bits: on its way into the pool, or else in the background.",
                               [](Config& c) -> bool& { return c.engine.digests; }));
     out.push_back(bool_option("cache.verify-on-load", "Check the digests of resident blocks before every load.",
                               [](Config& c) -> bool& { return c.engine.verify_on_load; }));

@@ -239,7 +239,7 @@ Result<void> synthesize(const std::string& dir, std::uint64_t gib, std::uint64_t
         for (bool full = false; !full && blocks < wanted;) {
             for (;;) {
                 names.push_back(hash_of(1, blocks));
-                Record record{"torture", fingerprint, 0, names.back(), 0, {{static_cast<std::uint32_t>(block_kib / 4), 7}}};
+                Record record{"torture", fingerprint, 0, names.back(), 0, {{static_cast<std::uint32_t>(block_kib << 10), 7}}};
                 if (!builder.fits(record)) break;
                 builder.add(std::move(record));
                 ++blocks;

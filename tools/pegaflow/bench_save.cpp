@@ -120,6 +120,7 @@ Result<SaveCost> save_cost() {
     out.save_us = std::max(0.0, plain.with_room - out.copy_us);
     out.save_evicting_us = std::max(0.0, plain.evicting - out.copy_us);
     out.digest_us = std::max(0.0, digested.with_room - plain.with_room);
+    out.save_evicting_digests_us = std::max(0.0, digested.evicting - out.copy_us);
     return out;
 }
 

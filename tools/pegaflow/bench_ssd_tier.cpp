@@ -13,11 +13,11 @@
 #include <random>
 #include <thread>
 
-#include "base/crc32c.hpp"
 #include "engine/pool/pool.hpp"
 #include "engine/pool/pool_regions.hpp"
 #include "engine/tier/file_tier.hpp"
 #include "pegaflow/bytes.hpp"
+#include "pegaflow/digest.hpp"
 #include "pegaflow/transfer.hpp"
 #include "tools/pegaflow/bench_ssd_tier_reads.hpp"
 
@@ -32,7 +32,7 @@ constexpr std::uint64_t kDigestBytes = std::uint64_t{256} << 20;
 constexpr auto kRoomStep = std::chrono::microseconds(500);
 constexpr auto kLookAtDevices = std::chrono::milliseconds(100);
 
-volatile std::uint32_t digest_sink = 0;  // keeps the digests that nobody needs
+volatile std::uint64_t digest_sink = 0;  // keeps the digests that nobody needs
 
 double thread_cpu_seconds() {
     timespec now{};
@@ -154,7 +154,9 @@ Result<void> TierBench::State::produce(std::uint64_t block_bytes, const std::fun
             std::this_thread::sleep_for(kRoomStep);
             continue;
         }
-        block->digests.push_back(base::crc32c(host.pool_base() + block->pages[0].offset, block_bytes));
+        block->pages[0].content = block_bytes;
+        block->pages[0].digest = digest_part(host.pool_base() + block->pages[0].offset, block_bytes);
+        block->pages[0].has_digest = true;
         block->digested = true;
         host.note_offer(*block);
         files->offer(std::move(block));
@@ -177,7 +179,7 @@ double TierBench::State::digest_us(std::uint64_t block_bytes) const {
     const double begin = thread_cpu_seconds();
     for (std::uint64_t i = 0; i < count; ++i) {
         const std::uint64_t at = i * block_bytes % (host.pool->capacity() - block_bytes + 1);
-        digest_sink = digest_sink + base::crc32c(host.pool_base() + at, block_bytes);
+        digest_sink = digest_sink + digest_part(host.pool_base() + at, block_bytes);
     }
     return (thread_cpu_seconds() - begin) * 1e6 / static_cast<double>(count);
 }

@@ -6,12 +6,12 @@
 #include <algorithm>
 #include <chrono>
 
-#include "base/crc32c.hpp"
 #include "engine/block/index.hpp"
 #include "engine/tier/catalog.hpp"
 #include "engine/tier/tier.hpp"
 #include "engine/tier/write_queue.hpp"
 #include "engine/tier/writer.hpp"
+#include "pegaflow/digest.hpp"
 
 namespace pegaflow::cli {
 namespace {
@@ -25,18 +25,17 @@ constexpr std::uint64_t kScope = 1;
 class Host final : public TierHost, public PageOwner {
 public:
     Host(BlockIndex*& index, std::uint64_t block_bytes)
-        : index_(index), zeros_(block_bytes), digest_(base::crc32c(zeros_.data(), zeros_.size())) {}
+        : index_(index), zeros_(block_bytes), digest_(digest_part(zeros_.data(), zeros_.size())) {}
     BlockRef resident(const BlockKey& key) override { return index_->peek(key.scope, key.group, key.hash()); }
     BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t>) override {
         BlockRef block(new Block(key, table_hash(key.scope, key.group, key.hash()), *this));
-        block->pages.push_back({0, zeros_.size()});
+        block->pages.push_back({0, zeros_.size(), zeros_.size(), digest_, true});
         return block;
     }
     const std::byte* pool_base() const override { return zeros_.data(); }
     void free_page(std::uint64_t, std::uint64_t) noexcept override {}
     BlockRef sealed(const BlockKey& key) {
         BlockRef block = make_block(key, {});
-        block->digests.push_back(digest_);
         block->digested = true;
         return block;
     }
@@ -44,7 +43,7 @@ public:
 private:
     BlockIndex*& index_;
     std::vector<std::byte> zeros_;
-    std::uint32_t digest_;
+    std::uint64_t digest_;
 };
 
 class CountingDevice final : public DataIo {

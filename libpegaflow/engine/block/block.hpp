@@ -28,6 +28,9 @@ inline constexpr std::uint64_t kNoPage = UINT64_MAX;
 struct Page {
     std::uint64_t offset = kNoPage;  // from the pool's base
     std::uint64_t bytes = 0;
+    std::uint64_t content = 0;  // bytes of it that mean something, a multiple of 8; what follows is padding
+    std::uint64_t digest = 0;   // of its content (abi/ext/digest.h), when it has one
+    bool has_digest = false;
 };
 
 enum class BlockState : std::uint8_t { kFilling, kResident, kGone };
@@ -73,14 +76,13 @@ struct alignas(64) Block {
     const std::uint64_t hash;
     PageOwner& owner;
     std::uint32_t shards_missing = 0;
-    std::atomic<bool> digested{false};
-    SmallArray<Page> pages;      // by shard of the storage group
-    SmallArray<ShardFill> fill;  // one a page, until sealed
+    std::atomic<bool> digested{false};  // every page has its digest; they do not change any more
+    SmallArray<Page> pages;             // by shard of the storage group
+    SmallArray<ShardFill> fill;         // one a page, until sealed
     std::int64_t birth_ns = 0;
-    std::uint64_t came = 0;             // tick when it became resident
-    std::uint64_t tag = 0;              // a policy plug-in's own word
-    SmallArray<std::uint32_t> digests;  // one a page
-    std::atomic<bool> offered{false};   // a slower tier has it, or is about to
+    std::uint64_t came = 0;            // tick when it became resident
+    std::uint64_t tag = 0;             // a policy plug-in's own word
+    std::atomic<bool> offered{false};  // a slower tier has it, or is about to
 };
 
 // A counted reference: while one exists, the block's pages stay. Cheap to move.

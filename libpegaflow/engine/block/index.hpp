@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
@@ -28,11 +29,13 @@ struct FillClaim {
     bool used_page = false;  // the page that was offered became the block's
 };
 
-// The shape of the blocks of one storage group: how many layers each shard has, and the bytes of its page.
+// The shape of the blocks of one storage group: how many layers each shard has, the bytes of its page, and how many of them
+// mean something.
 struct GroupShape {
     struct Shard {
         std::uint32_t layers = 0;
         std::uint64_t page_bytes = 0;
+        std::uint64_t content_bytes = 0;
     };
     std::vector<Shard> shards;
 };
@@ -67,9 +70,9 @@ public:
         __builtin_prefetch(&block, 1);
         shard_of(block.hash).order.expect(block.hash);
     }
-    // The claimed layers are there. Returns true when the block became complete, and with that resident (or was refused
-    // admission, then `admitted` is false and the block is gone). [any]
-    bool filled(const FillClaim& claim, std::uint32_t shard, bool* admitted);
+    // The claimed layers are there; `digest` is the whole page's, where the copy brought it. Returns true when the block became
+    // complete, and with that resident (or was refused admission, then `admitted` is false and the block is gone). [any]
+    bool filled(const FillClaim& claim, std::uint32_t shard, bool* admitted, std::optional<std::uint64_t> digest = {});
     // The copy failed: others may claim the layers again; a block without any layer goes. [any]
     void unclaim(const FillClaim& claim, std::uint32_t shard);
 

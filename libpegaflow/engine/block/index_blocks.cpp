@@ -79,7 +79,7 @@ FillClaim BlockIndex::claim(const BlockKey& key, const GroupShape& shape, std::u
     Page& place = block->pages[shard_number];
     if (place.offset == kNoPage) {
         if (page == kNoPage) return claim;
-        place = {page, shape.shards[shard_number].page_bytes};
+        place = {page, shape.shards[shard_number].page_bytes, shape.shards[shard_number].content_bytes};
         claim.used_page = true;
     }
     ShardFill& fill = block->fill[shard_number];
@@ -89,16 +89,23 @@ FillClaim BlockIndex::claim(const BlockKey& key, const GroupShape& shape, std::u
     return claim;
 }
 
-bool BlockIndex::filled(const FillClaim& claim, std::uint32_t shard_number, bool* admitted) {
+bool BlockIndex::filled(const FillClaim& claim, std::uint32_t shard_number, bool* admitted,
+                        std::optional<std::uint64_t> digest) {
     Block& block = *claim.block;
     Shard& shard = shard_of(block.hash);
     const std::lock_guard lock(shard.mutex);
     *admitted = true;
     if (block.state != BlockState::kFilling) return false;
     ShardFill& fill = block.fill[shard_number];
+    if (digest) {
+        block.pages[shard_number].digest = *digest;
+        block.pages[shard_number].has_digest = true;
+    }
     fill.filled |= claim.layers;
     fill.missing -= claim.layers.size();
     if (fill.missing != 0 || --block.shards_missing != 0) return false;
+    const bool digested = std::all_of(block.pages.begin(), block.pages.end(), [](const Page& p) { return p.has_digest; });
+    block.digested.store(digested, std::memory_order_release);
     *admitted = make_resident(shard, block);
     if (*admitted) {
         incomplete_.fetch_sub(1, std::memory_order_relaxed);

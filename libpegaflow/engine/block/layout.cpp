@@ -96,6 +96,20 @@ std::string fingerprint(const Layout& layout, const WorkerRegistration& first) {
                        base::hash_bytes(text.data(), text.size(), 2));
 }
 
+std::vector<Shard::Gap> gaps_of(const Shard& shard) {
+    std::vector<Shard::Gap> gaps;
+    std::uint64_t end = 0;  // of the layers so far
+    const auto until = [&](std::uint64_t offset) {
+        if (offset > end) gaps.push_back({end, offset - end});
+    };
+    for (const ShardLayer& layer : shard.layers) {
+        until(layer.offset);
+        end = layer.offset + layer.segment_bytes * layer.segments;
+    }
+    until(shard.content_bytes);
+    return gaps;
+}
+
 }  // namespace
 
 Result<LayerGeometry> layer_geometry(const LayerRegistration& layer) {
@@ -171,14 +185,17 @@ Result<Layout> seal_layout(std::span<const WorkerRegistration* const> workers) {
         }
     }
     for (auto& [id, shard] : shards) {
+        shard.content_bytes = shard.page_bytes;
         shard.page_bytes = round_up(shard.page_bytes, kPageAlignment);
+        shard.gaps = gaps_of(shard);
         layout.groups.resize(std::max<std::size_t>(layout.groups.size(), shard.group + 1));
         layout.shapes.resize(layout.groups.size());
         const auto number = static_cast<std::uint32_t>(layout.groups[shard.group].size());
         for (std::uint32_t i = 0; i < shard.layers.size(); ++i) {
             layout.places[{shard.tp_rank, shard.pp_rank}][shard.layers[i].name] = {shard.group, number, i};
         }
-        layout.shapes[shard.group].shards.push_back({static_cast<std::uint32_t>(shard.layers.size()), shard.page_bytes});
+        layout.shapes[shard.group].shards.push_back(
+            {static_cast<std::uint32_t>(shard.layers.size()), shard.page_bytes, shard.content_bytes});
         layout.groups[shard.group].push_back(std::move(shard));
     }
     layout.fingerprint = fingerprint(layout, *workers.front());

@@ -47,6 +47,14 @@ struct Shard {
     std::uint32_t pp_rank = 0;
     std::vector<ShardLayer> layers;
     std::uint64_t page_bytes = 0;
+    std::uint64_t content_bytes = 0;  // until the end of the last layer, aligned like one; the rest of the page is padding
+
+    // Bytes before that end that belong to no layer: nobody writes them, and yet they are part of the page's digest.
+    struct Gap {
+        std::uint64_t offset = 0;
+        std::uint64_t bytes = 0;
+    };
+    std::vector<Gap> gaps;
 };
 
 struct Layout {

@@ -10,9 +10,9 @@
 #include <thread>
 #include <tuple>
 
-#include "base/crc32c.hpp"
 #include "engine/tier/container.hpp"
 #include "engine/tier/recovery.hpp"
+#include "pegaflow/digest.hpp"
 
 namespace pegaflow::engine::tier {
 namespace {
@@ -89,7 +89,7 @@ private:
         for (std::size_t i = 0; i < record.pages.size(); ++i) {
             buffer.resize(record.pages[i].bytes());
             const auto read = container_.read(at, buffer);
-            const bool whole = read && base::crc32c(buffer.data(), buffer.size()) == record.pages[i].digest;
+            const bool whole = read && digest_part(buffer.data(), record.pages[i].content) == record.pages[i].digest;
             const std::lock_guard lock(mutex_);
             ++report_.pages_read;
             if (!whole) {

@@ -5,10 +5,10 @@
 
 #include <algorithm>
 
-#include "base/crc32c.hpp"
 #include "base/log.hpp"
 #include "engine/tier/recovery.hpp"
 #include "pegaflow/bytes.hpp"
+#include "pegaflow/digest.hpp"
 
 namespace pegaflow::engine::tier {
 namespace {
@@ -94,11 +94,12 @@ Result<void> FileTier::Read::finish(std::size_t number) {
     const Share& share = share_of(place.container);
     PEGA_TRY(share.result);
     Block& block = *blocks[number];
-    block.digests.clear();
     for (std::size_t i = 0; i < place.pages.size(); ++i) {
-        const Page& page = block.pages[i];
-        const std::uint32_t digest = base::crc32c(tier.parts_.host.pool_base() + page.offset, page.bytes);
-        if (digest != place.pages[i].digest) {
+        Page& page = block.pages[i];
+        page.content = place.pages[i].content;
+        page.digest = digest_part(tier.parts_.host.pool_base() + page.offset, page.content);
+        page.has_digest = true;
+        if (page.digest != place.pages[i].digest) {
             ++tier.counters_.mismatches;
             ++tier.counters_.quarantined;
             tier.catalog_.quarantine(place);
@@ -106,7 +107,6 @@ Result<void> FileTier::Read::finish(std::size_t number) {
                             share.store->info.path, block.footprint(), place.offset, i);
             return fail(Code::kCorrupt, "the bytes of a stored block are not what was written");
         }
-        block.digests.push_back(digest);
     }
     block.digested.store(true, std::memory_order_release);
     ++tier.counters_.read_blocks;

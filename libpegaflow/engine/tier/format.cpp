@@ -17,17 +17,18 @@ constexpr std::string_view kSuperblockMagic = "PEGATIER";
 constexpr std::string_view kSegmentMagic = "PEGASEGM";
 constexpr std::string_view kExtentMagic = "PEGAEXTN";
 constexpr std::string_view kTrailerMagic = "PEGATRLR";
-constexpr std::size_t kDigestBytes = 4;
+constexpr std::size_t kChecksumBytes = 4;
 constexpr std::size_t kRecordFixedBytes = 14;  // without hash and pages
-constexpr std::size_t kPageBytes = 8;
+constexpr std::size_t kPageBytes = 12;
 constexpr std::size_t kTableFixedBytes = 8;
+constexpr std::size_t kWordBytes = 8;  // of digests
 
 std::string_view text_of(const Uuid& uuid) { return {reinterpret_cast<const char*>(uuid.data()), uuid.size()}; }
 
 void close_block(std::span<std::byte> block, std::size_t used) {
     std::fill(block.begin() + static_cast<std::ptrdiff_t>(used), block.end(), std::byte{0});
-    const std::uint32_t digest = base::crc32c(block.data(), block.size() - kDigestBytes);
-    store_le(block.data() + block.size() - kDigestBytes, digest);
+    const std::uint32_t digest = base::crc32c(block.data(), block.size() - kChecksumBytes);
+    store_le(block.data() + block.size() - kChecksumBytes, digest);
 }
 
 // Magic, version, checksum; in this order, so that what a later version changed is never called corrupt.
@@ -45,7 +46,7 @@ Result<void> check_start(std::span<const std::byte> block, std::string_view magi
 Result<void> check_block(std::span<const std::byte> block, std::string_view magic, std::string_view what) {
     if (block.size() != kBlockBytes) return fail(Code::kCorrupt, fmt::format("the {} is cut off", what));
     PEGA_TRY(check_start(block, magic, what));
-    const std::uint32_t digest = base::crc32c(block.data(), block.size() - kDigestBytes);
+    const std::uint32_t digest = base::crc32c(block.data(), block.size() - kChecksumBytes);
     if (digest != closing_digest(block)) return fail(Code::kCorrupt, fmt::format("the checksum of the {} does not fit", what));
     return {};
 }
@@ -90,9 +91,9 @@ Result<Record> decode_record(Decoder& in, const std::vector<Scope>& scopes) {
     record.name_space = scopes[scope].name_space;
     record.fingerprint = scopes[scope].fingerprint;
     for (std::uint16_t i = 0; i < pages; ++i) {
-        const auto blocks = in.number<std::uint32_t>();
-        record.pages.push_back({blocks, in.number<std::uint32_t>()});
-        if (blocks == 0) return wrong("an empty page");
+        const auto content = in.number<std::uint32_t>();
+        record.pages.push_back({content, in.number<std::uint64_t>()});
+        if (content == 0 || content % kWordBytes != 0) return wrong("a page of an impossible length");
     }
     return record;
 }
@@ -106,7 +107,7 @@ std::uint64_t Record::bytes() const noexcept {
 }
 
 std::uint32_t closing_digest(std::span<const std::byte> encoded) {
-    return load_le<std::uint32_t>(encoded.data() + encoded.size() - kDigestBytes);
+    return load_le<std::uint32_t>(encoded.data() + encoded.size() - kChecksumBytes);
 }
 
 void encode(const Superblock& from, std::span<std::byte> out) {
@@ -206,7 +207,7 @@ void encode_table(std::span<const Record> records, std::span<std::byte> out) {
         to.number(static_cast<std::uint16_t>(scope)).number(static_cast<std::uint16_t>(record.hash.size()));
         to.number(record.group).bytes(record.hash).number(static_cast<std::uint32_t>(record.offset / kBlockBytes));
         to.number(static_cast<std::uint16_t>(record.pages.size()));
-        for (const StoredPage& page : record.pages) to.number(page.blocks).number(page.digest);
+        for (const StoredPage& page : record.pages) to.number(page.content).number(page.digest);
     }
 }
 
@@ -234,7 +235,7 @@ Result<std::vector<Record>> decode_table(std::span<const std::byte> table, std::
     return out;
 }
 
-std::size_t descriptor_bytes(std::size_t table_length) { return round_up(kExtentHeaderBytes + table_length + kDigestBytes); }
+std::size_t descriptor_bytes(std::size_t table_length) { return round_up(kExtentHeaderBytes + table_length + kChecksumBytes); }
 
 void encode_extent(const ExtentHeader& header, std::span<const Record> records, std::span<std::byte> out) {
     Encoder to(out);
@@ -266,7 +267,7 @@ Result<ExtentHeader> decode_extent_header(std::span<const std::byte> start, std:
 Result<std::vector<Record>> decode_extent(const ExtentHeader& header, std::span<const std::byte> descriptor,
                                           std::uint64_t extent_at) {
     if (descriptor.size() != header.descriptor_bytes) return fail(Code::kCorrupt, "an extent's descriptor is cut off");
-    if (base::crc32c(descriptor.data(), descriptor.size() - kDigestBytes) != closing_digest(descriptor))
+    if (base::crc32c(descriptor.data(), descriptor.size() - kChecksumBytes) != closing_digest(descriptor))
         return fail(Code::kCorrupt, "the checksum of an extent's descriptor does not fit");
     const std::uint64_t payload = extent_at + header.descriptor_bytes;
     return decode_table(descriptor.subspan(kExtentHeaderBytes, header.table_bytes), payload, payload + header.payload_bytes);

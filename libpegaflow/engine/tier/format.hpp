@@ -20,7 +20,7 @@
 
 namespace pegaflow::engine::tier {
 
-inline constexpr std::uint32_t kFormatVersion = 1;
+inline constexpr std::uint32_t kFormatVersion = 2;
 inline constexpr std::uint64_t kBlockBytes = 4096;  // everything on the device starts and ends at a multiple of it
 inline constexpr std::uint64_t kSuperblockCopyAt = kBlockBytes;
 inline constexpr std::uint64_t kSegmentsAt = std::uint64_t{1} << 20;
@@ -68,11 +68,11 @@ struct SegmentTrailer {
     std::uint32_t chain = 0;     // of the last extent
 };
 
-// A page of a record: its bytes and their CRC32C.
+// A page of a record: how many bytes mean something, and their digest (abi/ext/digest.h). It takes up whole blocks.
 struct StoredPage {
-    std::uint32_t blocks = 0;  // of kBlockBytes
-    std::uint32_t digest = 0;
-    std::uint64_t bytes() const noexcept { return std::uint64_t{blocks} * kBlockBytes; }
+    std::uint32_t content = 0;
+    std::uint64_t digest = 0;
+    std::uint64_t bytes() const noexcept { return round_up(content); }
 };
 
 // One block of the cache: its whole identity, and where its pages lie, one after another.

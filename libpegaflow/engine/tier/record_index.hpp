@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // record_index.hpp - which blocks are on the devices, and where: the records of each segment, and one table over all keys.
 //
-// Pure and not synchronised; catalog.hpp guards it. A block costs about 50 bytes and its hash.
+// Pure and not synchronised; catalog.hpp guards it. A block costs about 60 bytes and its hash.
 #pragma once
 
 #include <cstdint>

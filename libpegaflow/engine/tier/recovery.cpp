@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/crc32c.hpp"
+#include "pegaflow/digest.hpp"
 
 namespace pegaflow::engine::tier {
 namespace {
@@ -159,7 +160,7 @@ private:
                 if (!options_.verify_open) break;
                 page.resize(stored.bytes());
                 PEGA_TRY(read(at, page));
-                whole = whole && base::crc32c(page.data(), page.size()) == stored.digest;
+                whole = whole && digest_part(page.data(), stored.content) == stored.digest;
                 at += stored.bytes();
             }
             if (whole) {

@@ -79,9 +79,7 @@ std::uint64_t Writer::largest_block() const noexcept {
 Record Writer::record_of(const Block& block) const {
     const ScopeTable::Scope& scope = p_.scopes.scope(block.key.scope);
     Record record{scope.name_space, scope.fingerprint, block.key.group, block.key.hash(), 0, {}};
-    for (std::size_t i = 0; i < block.pages.size(); ++i) {
-        record.pages.push_back({static_cast<std::uint32_t>(block.pages[i].bytes / kBlockBytes), block.digests[i]});
-    }
+    for (const Page& page : block.pages) record.pages.push_back({static_cast<std::uint32_t>(page.content), page.digest});
     return record;
 }
 

@@ -6,9 +6,9 @@
 #include <ctime>
 #include <future>
 
-#include "base/crc32c.hpp"
 #include "base/log.hpp"
 #include "engine/tier/writer.hpp"
+#include "pegaflow/digest.hpp"
 
 namespace pegaflow::engine::tier {
 namespace {
@@ -173,8 +173,11 @@ BlockRef Writer::read_back(const HotRecord& hot) {
     const auto landed = wait_for(p_.io, DataIo::Op::kRead, DataIo::Memory::kPool, pieces);
     bool whole = landed.has_value();
     for (std::size_t i = 0; i < hot.pages.size() && whole; ++i) {
-        whole = base::crc32c(p_.host.pool_base() + block->pages[i].offset, block->pages[i].bytes) == hot.pages[i].digest;
-        block->digests.push_back(hot.pages[i].digest);
+        Page& page = block->pages[i];
+        page.content = hot.pages[i].content;
+        page.digest = digest_part(p_.host.pool_base() + page.offset, page.content);
+        page.has_digest = true;
+        whole = page.digest == hot.pages[i].digest;
     }
     if (landed && !whole) {
         ++p_.counters.mismatches;

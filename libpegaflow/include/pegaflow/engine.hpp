@@ -168,7 +168,7 @@ struct EngineOptions {
     std::chrono::nanoseconds incomplete_block_time =
         std::chrono::seconds(300);              // partly filled blocks older than this are dropped
     std::uint32_t max_queued_transfers = 1024;  // not ended, per worker and direction; more is answered with kQueueFull
-    bool digests = true;                        // CRC32C per segment, off the critical path
+    bool digests = true;                        // of every page: the copy's, or else computed in the background
     bool verify_on_load = false;                // check digests of memory-resident blocks before each load as well
     TierOptions tier;
 };

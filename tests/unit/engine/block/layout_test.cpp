@@ -64,6 +64,11 @@ TEST(SealLayout, PlacesLayersSideBySideAndFingerprintsThem) {
     EXPECT_EQ(shard.layers[0].offset, 0U);
     EXPECT_EQ(shard.layers[1].offset, 2048U);
     EXPECT_EQ(shard.page_bytes % kPageAlignment, 0U);
+    EXPECT_EQ(shard.content_bytes, 3 * 2048U);
+    ASSERT_EQ(shard.gaps.size(), 3U) << "behind every layer";
+    EXPECT_EQ(shard.gaps[2].offset, 2 * 2048U + 2000);
+    EXPECT_EQ(shard.gaps[2].bytes, 48U);
+    EXPECT_EQ(layout->shapes[0].shards[0].content_bytes, shard.content_bytes);
     EXPECT_EQ(layout->find(0, 0, "layer.102")->layer, 2U);
     EXPECT_EQ(layout->find(1, 0, "layer.102"), nullptr);
     auto other = registration;

@@ -17,7 +17,7 @@ FoundSegment found(std::uint64_t slot, std::uint64_t sequence, std::vector<const
     out.slot = slot;
     out.header.sequence = sequence;
     for (std::size_t i = 0; i < hashes.size(); ++i)
-        out.records.push_back({"ns", "fp", 0, hashes[i], (i + 2) * kBlockBytes, {{1, static_cast<std::uint32_t>(sequence)}}});
+        out.records.push_back({"ns", "fp", 0, hashes[i], (i + 2) * kBlockBytes, {{kBlockBytes, sequence}}});
     return out;
 }
 

@@ -8,7 +8,9 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/crc32c.hpp"
 #include "engine/tier/checker.hpp"
+#include "engine/tier/wire.hpp"
 #include "tests/unit/engine/tier/fake_device.hpp"
 
 namespace pegaflow::engine::tier {
@@ -59,6 +61,35 @@ TEST_F(ContainerTest, GrowsAndShrinksWithTheCapacity) {
     EXPECT_EQ((*open(5 << 20))->superblock().segment_count, 4U);
     EXPECT_EQ(open(4 << 20).error().code, Code::kNoMemory);
     EXPECT_EQ((*Container::open_read_only(path_))->superblock().segment_count, 4U) << "a refusal changes nothing";
+}
+
+// The first version had other digests of pages.
+TEST_F(ContainerTest, AnOlderVersionIsReportedAndLeftAsItIs) {
+    const auto superblock = (*open())->superblock();
+    std::vector<std::byte> block(kBlockBytes);
+    encode(superblock, block);
+    store_le<std::uint32_t>(&block[8], 1);
+    store_le(&block[kBlockBytes - 4], base::crc32c(block.data(), kBlockBytes - 4));
+    const auto put = [&](std::uint64_t at) {
+        std::fstream data(file(), std::ios::in | std::ios::out | std::ios::binary);
+        data.seekp(static_cast<std::streamoff>(at));
+        data.write(reinterpret_cast<const char*>(block.data()), kBlockBytes);
+    };
+    const auto bytes = [&] {
+        std::ifstream data(file(), std::ios::binary);
+        return std::string(std::istreambuf_iterator<char>(data), {});
+    };
+    put(0);
+    put(kSuperblockCopyAt);
+    const std::string before = bytes();
+    for (const std::uint64_t capacity : {8U << 20, 16U << 20}) {
+        const auto refused = open(capacity);
+        ASSERT_FALSE(refused);
+        EXPECT_EQ(refused.error().code, Code::kUnsupported);
+        EXPECT_NE(refused.error().message.find("version 1"), std::string::npos) << refused.error().message;
+    }
+    EXPECT_EQ(check_container(path_).error().code, Code::kUnsupported);
+    EXPECT_TRUE(before == bytes());
 }
 
 TEST_F(ContainerTest, ADamagedSuperblockIsReplacedByItsCopyAndTwoAreTooMany) {

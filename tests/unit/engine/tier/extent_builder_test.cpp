@@ -14,7 +14,7 @@ class ExtentBuilderTest : public ::testing::Test {
 protected:
     Record record(std::uint32_t blocks) {
         names_.push_back(fmt::format("name-{}", names_.size()));
-        return {"ns", "fp", 0, names_.back(), 0, {{blocks, 1}}};
+        return {"ns", "fp", 0, names_.back(), 0, {{static_cast<std::uint32_t>(blocks * kBlockBytes), 1}}};
     }
     std::deque<std::string> names_;
     std::vector<std::byte> memory_ = std::vector<std::byte>(1 << 20);

@@ -13,13 +13,13 @@
 #include <thread>
 #include <vector>
 
-#include "base/crc32c.hpp"
 #include "engine/pool/pool.hpp"
 #include "engine/tier/catalog.hpp"
 #include "engine/tier/data_io.hpp"
 #include "engine/tier/recovery.hpp"
 #include "engine/tier/tier.hpp"
 #include "engine/tier/writer.hpp"
+#include "pegaflow/digest.hpp"
 
 namespace pegaflow::engine::tier {
 
@@ -46,7 +46,9 @@ public:
         for (std::size_t i = 0; i < block->pages.size(); ++i) {
             auto* bytes = pool->base() + block->pages[i].offset;
             fill(number, i, {bytes, block->pages[i].bytes});
-            block->digests.push_back(base::crc32c(bytes, block->pages[i].bytes));
+            block->pages[i].content = block->pages[i].bytes;
+            block->pages[i].digest = digest_part(bytes, block->pages[i].content);
+            block->pages[i].has_digest = true;
         }
         block->digested = true;
         return block;
@@ -278,7 +280,7 @@ struct Bench {
             std::vector<std::byte> bytes(location->pages[i].bytes()), expected(bytes.size());
             EXPECT_TRUE(device.reader()(at, bytes));
             FakeHost::fill(number, i, expected);
-            const bool good = base::crc32c(bytes.data(), bytes.size()) == location->pages[i].digest;
+            const bool good = digest_part(bytes.data(), location->pages[i].content) == location->pages[i].digest;
             if (good) {
                 EXPECT_EQ(bytes, expected) << "bytes with the right digest, and yet another block's";
             }

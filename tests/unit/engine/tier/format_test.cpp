@@ -9,9 +9,9 @@ namespace pegaflow::engine::tier {
 namespace {
 
 std::vector<Record> some_records() {
-    return {{"ns", "fp", 0, "hash-a", 8192, {{1, 0x11111111}, {2, 0x22222222}}},
-            {"ns", "fp", 1, "hash-b", 8192 + 3 * kBlockBytes, {{1, 0x33333333}}},
-            {"other", "fp", 0, "hash-a", 8192 + 4 * kBlockBytes, {{4, 0x44444444}}}};
+    return {{"ns", "fp", 0, "hash-a", 8192, {{kBlockBytes - 8, 0x1111111122222222}, {kBlockBytes + 8, 0x2222222233333333}}},
+            {"ns", "fp", 1, "hash-b", 8192 + 3 * kBlockBytes, {{64, 0x33333333}}},
+            {"other", "fp", 0, "hash-a", 8192 + 4 * kBlockBytes, {{4 * kBlockBytes, 0xfedcba9876543210}}}};
 }
 
 TEST(FormatTest, NumbersAreLittleEndianWhateverTheMachine) {
@@ -34,7 +34,7 @@ TEST(FormatTest, TheSuperblockHasItsDocumentedBytes) {
     std::vector<std::byte> block(kBlockBytes);
     encode(from, block);
     EXPECT_EQ(std::string(reinterpret_cast<const char*>(block.data()), 8), "PEGATIER");
-    EXPECT_EQ(load_le<std::uint32_t>(&block[8]), 1U);
+    EXPECT_EQ(load_le<std::uint32_t>(&block[8]), 2U);
     EXPECT_EQ(load_le<std::uint32_t>(&block[12]), 4096U);
     EXPECT_EQ(block[16], std::byte{0xAB});
     EXPECT_EQ(load_le<std::uint64_t>(&block[32]), 64U << 20);
@@ -64,10 +64,10 @@ TEST(FormatTest, EveryFlippedBitOfABlockIsNoticed) {
 TEST(FormatTest, AnotherVersionIsToldApartFromDamage) {
     std::vector<std::byte> block(kBlockBytes);
     encode(SegmentHeader{}, block);
-    store_le<std::uint32_t>(&block[8], 2);
+    store_le<std::uint32_t>(&block[8], 1);
     EXPECT_EQ(decode_segment_header(block).error().code, Code::kUnsupported);
     EXPECT_EQ(decode_superblock(block).error().code, Code::kNotFound);
-    store_le<std::uint32_t>(&block[8], 1);
+    store_le<std::uint32_t>(&block[8], kFormatVersion);
     block[100] ^= std::byte{1};
     EXPECT_EQ(decode_segment_header(block).error().code, Code::kCorrupt);
 }
@@ -107,6 +107,22 @@ TEST(FormatTest, ATableComesBackWithEveryFieldOfEveryRecord) {
         ASSERT_EQ((*back)[i].pages.size(), records[i].pages.size());
         EXPECT_EQ((*back)[i].pages[0].digest, records[i].pages[0].digest);
         EXPECT_EQ((*back)[i].bytes(), records[i].bytes());
+    }
+}
+
+TEST(FormatTest, APageHasItsDocumentedBytes) {
+    const std::vector<Record> records = {{"ns", "fp", 0, "hash", 8192, {{4096 + 64, 0xfedcba9876543210}}}};
+    std::vector<std::byte> table(table_bytes(records));
+    encode_table(records, table);
+    const std::size_t page = table.size() - 12;
+    EXPECT_EQ(load_le<std::uint32_t>(&table[page]), 4096U + 64);
+    EXPECT_EQ(load_le<std::uint64_t>(&table[page + 4]), 0xfedcba9876543210U);
+    const auto back = decode_table(table, 4096, 1 << 20);
+    ASSERT_TRUE(back) << back.error().message;
+    EXPECT_EQ((*back)[0].bytes(), 8192U) << "it takes up whole blocks";
+    for (const std::uint32_t impossible : {0U, 4095U, UINT32_MAX}) {
+        store_le(&table[page], impossible);
+        EXPECT_FALSE(decode_table(table, 4096, 1 << 20)) << impossible;
     }
 }
 

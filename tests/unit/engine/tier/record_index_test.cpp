@@ -9,7 +9,7 @@
 namespace pegaflow::engine::tier {
 namespace {
 
-const StoredPage kOnePage[] = {{2, 5}};
+const StoredPage kOnePage[] = {{2 * kBlockBytes, 5}};
 
 TEST(RecordIndexTest, FindsByTheWholeIdentity) {
     RecordIndex index;

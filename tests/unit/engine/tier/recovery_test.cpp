@@ -78,15 +78,17 @@ TEST_F(RecoveryTest, LeftoversOfAnEarlierUseAreNotTakenForTheLog) {
     EXPECT_EQ(found.data_end, kBlockBytes);
 }
 
-TEST_F(RecoveryTest, ASegmentOfALaterVersionIsForeign) {
-    store_le<std::uint32_t>(&byte(0, 8), 2);
-    const auto found = scan(0);
-    EXPECT_EQ(found.kind, FoundSegment::Kind::kForeign);
-    EXPECT_EQ(found.problems.size(), 1U);
+TEST_F(RecoveryTest, ASegmentOfAnotherVersionIsForeign) {
+    for (const std::uint32_t version : {kFormatVersion - 1, kFormatVersion + 1}) {
+        store_le<std::uint32_t>(&byte(0, 8), version);
+        const auto found = scan(0);
+        EXPECT_EQ(found.kind, FoundSegment::Kind::kForeign);
+        EXPECT_EQ(found.problems.size(), 1U);
+    }
     Bench bench(device_, host_);
     EXPECT_EQ(bench.catalog.usage(bench.container).foreign_segments, 1U);
     bench.write(1000, 400);
-    EXPECT_EQ(load_le<std::uint32_t>(&byte(0, 8)), 2U) << "and it is never written";
+    EXPECT_EQ(load_le<std::uint32_t>(&byte(0, 8)), kFormatVersion + 1) << "and it is never written";
 }
 
 TEST_F(RecoveryTest, AFlippedBitAnywhereNeverBringsAWrongBlock) {

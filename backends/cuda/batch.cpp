@@ -81,13 +81,14 @@ void Batch::count_begin() {
     pega_device& device = *channel->device;
     if (wait != nullptr && device.driver->cuEventQuery(wait) != kSuccess) return;
     counted = true;
-    device.contention.begin(plan.to_a, device.host->now_ns(device.host->context));
+    device.contention.begin(way(), plan.to_a, device.host->now_ns(device.host->context));
 }
 
 void Batch::count_end() {
     if (!counted) return;
     pega_device& device = *channel->device;
-    device.contention.end(plan.to_a, device.host->now_ns(device.host->context), status == PEGA_OK ? route.expected_ns : 0);
+    device.contention.end(way(), plan.to_a, device.host->now_ns(device.host->context),
+                          status == PEGA_OK ? route.expected_ns : 0);
 }
 
 void Batch::begin_digests() {

@@ -13,14 +13,14 @@ constexpr std::uint64_t kTryAgainNs = 200000000;  // between batches that find o
 
 }  // namespace
 
-void Contention::begin(bool to_gpu, std::uint64_t now_ns) noexcept {
-    Direction& d = directions_[to_gpu];
+void Contention::begin(Way way, bool to_gpu, std::uint64_t now_ns) noexcept {
+    Direction& d = directions_[way][to_gpu];
     if (d.in_flight++ != 0) d.busy_ns += static_cast<double>(now_ns - d.seen_ns);
     d.seen_ns = now_ns;
 }
 
-void Contention::end(bool to_gpu, std::uint64_t now_ns, double expected_ns) noexcept {
-    Direction& d = directions_[to_gpu];
+void Contention::end(Way way, bool to_gpu, std::uint64_t now_ns, double expected_ns) noexcept {
+    Direction& d = directions_[way][to_gpu];
     d.busy_ns += static_cast<double>(now_ns - d.seen_ns);
     d.seen_ns = now_ns;
     --d.in_flight;
@@ -34,8 +34,8 @@ void Contention::end(bool to_gpu, std::uint64_t now_ns, double expected_ns) noex
     d.batches = 0;
 }
 
-double Contention::share(bool to_gpu, std::uint64_t now_ns) noexcept {
-    Direction& d = directions_[to_gpu];
+double Contention::share(Way way, bool to_gpu, std::uint64_t now_ns) noexcept {
+    Direction& d = directions_[way][to_gpu];
     const double share = d.share.load(std::memory_order_relaxed);
     if (share >= kUndisturbed) return 1;
     std::uint64_t due = d.try_at_ns.load(std::memory_order_relaxed);

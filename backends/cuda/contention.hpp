@@ -3,7 +3,7 @@
 //
 // Beside a model whose kernels fill the GPU, copy kernels wait for room, and each of them takes some from the model. What part
 // of their measured rate they reach is seen from their batches; the planner then prefers the copy engine, which waits for
-// nobody, where that is faster.
+// nobody, where that is faster. The copy engine is watched likewise: fed with small copies it depends on the processor.
 #pragma once
 
 #include <array>
@@ -14,15 +14,17 @@ namespace cuda_backend {
 
 class Contention {
 public:
-    // A batch of a kernel path between GPU and host has begun: nothing holds it back but room on the GPU. The device's mutex is
-    // held for this and for `end`.
-    void begin(bool to_gpu, std::uint64_t now_ns) noexcept;
-    // Such a batch has ended; alone it takes `expected_ns` at the measured rate. 0: it says nothing (cancelled, failed).
-    void end(bool to_gpu, std::uint64_t now_ns, double expected_ns) noexcept;
+    enum Way { kEngine, kKernels };
 
-    // What part of their rate kernels can be expected to reach, at most 1. While that is little, 1 is told now and then, so
+    // A batch between GPU and host has begun: nothing holds it back but room on the GPU. The device's mutex is held for this
+    // and for `end`.
+    void begin(Way way, bool to_gpu, std::uint64_t now_ns) noexcept;
+    // Such a batch has ended; alone it takes `expected_ns` at the measured rate. 0: it says nothing (cancelled, failed).
+    void end(Way way, bool to_gpu, std::uint64_t now_ns, double expected_ns) noexcept;
+
+    // What part of their rate copies can be expected to reach, at most 1. While that is little, 1 is told now and then, so
     // that a batch finds out whether it still is. [any]
-    double share(bool to_gpu, std::uint64_t now_ns) noexcept;
+    double share(Way way, bool to_gpu, std::uint64_t now_ns) noexcept;
 
 private:
     struct Direction {
@@ -31,7 +33,7 @@ private:
         std::atomic<double> share{1};
         std::atomic<std::uint64_t> try_at_ns{0};
     };
-    std::array<Direction, 2> directions_;
+    std::array<std::array<Direction, 2>, 2> directions_;  // by way, then direction
 };
 
 }  // namespace cuda_backend

@@ -78,9 +78,10 @@ unsigned Copier::usable(const Plan& plan) const noexcept {
 Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t now_ns) {
     const unsigned can = usable(plan);
     Route route{tools_.settings->forced, main_, 0};
-    Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes, 1};
+    Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes, 1, 1};
     if (route.path == Path::kAuto) {
-        if (plan.b_is_host) workload.kernel_share = tools_.contention->share(plan.to_a, now_ns);
+        if (plan.b_is_host) workload.kernel_share = tools_.contention->share(Contention::kKernels, plan.to_a, now_ns);
+        if (workload.kernel_share < 1) workload.engine_share = tools_.contention->share(Contention::kEngine, plan.to_a, now_ns);
         route.path =
             plan.b_is_host ? tools_.table->choose(workload, can) : peer_path(plan, can, tools_.settings->peer_kernel_bytes);
     } else if ((can & bit(route.path)) == 0) {
@@ -93,7 +94,8 @@ Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t 
         if (on_side_) route.end = side_;
         on_side_ = !on_side_;
     }
-    if (plan.b_is_host && route.kernels()) {
+    // Smaller batches than were measured, and ranges of any length, say nothing.
+    if (plan.b_is_host && plan.bytes >= kBatches.front() && plan.lengths() == nullptr) {
         workload.bytes = plan.bytes;
         const double rate = tools_.table->expect(route.path, workload);
         if (rate > 0) route.expected_ns = static_cast<double>(plan.bytes) * 1e9 / rate;

@@ -94,7 +94,7 @@ Path PathTable::choose(const Workload& workload, unsigned usable) const noexcept
     double kernel_rate = 0;
     const Path engine = best_of({Path::kLoop, Path::kBatch}, &engine_rate);
     const Path kernel = best_of({Path::kBulk, Path::kVector, Path::kStaged}, &kernel_rate);
-    return kernel_rate * kKernelHandicap * workload.kernel_share > engine_rate ? kernel : engine;
+    return kernel_rate * kKernelHandicap * workload.kernel_share > engine_rate * workload.engine_share ? kernel : engine;
 }
 
 }  // namespace cuda_backend

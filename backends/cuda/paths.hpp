@@ -33,7 +33,8 @@ struct Workload {
     std::uint64_t fragment = 0;  // mean bytes of a run that is consecutive on both sides
     std::uint64_t page_run = 0;  // mean consecutive bytes on the host
     std::uint64_t bytes = 0;     // that move before anyone waits: the batch, or what lies between two marks
-    double kernel_share = 1;     // what part of their rate kernels reach at present (contention.hpp)
+    // What part of their rate both ways reach at present (contention.hpp).
+    double kernel_share = 1, engine_share = 1;
 };
 
 class PathTable {

@@ -12,8 +12,8 @@ constexpr std::uint64_t kMillisecond = 1000000;
 // `count` batches one after the other, each of which takes `took` and should take `expected`.
 std::uint64_t run(Contention& contention, int count, std::uint64_t took, double expected, std::uint64_t now) {
     for (int i = 0; i < count; ++i, now += took) {
-        contention.begin(false, now);
-        contention.end(false, now + took, expected);
+        contention.begin(Contention::kKernels, false, now);
+        contention.end(Contention::kKernels, false, now + took, expected);
     }
     return now;
 }
@@ -21,33 +21,34 @@ std::uint64_t run(Contention& contention, int count, std::uint64_t took, double 
 TEST(Contention, BatchesAsFastAsMeasuredChangeNothing) {
     Contention contention;
     const std::uint64_t now = run(contention, 100, kMillisecond, 0.95 * kMillisecond, 1);
-    EXPECT_EQ(contention.share(false, now), 1);
+    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
 }
 
 TEST(Contention, WaitingKernelsAreSeenAndTriedAgainNowAndThen) {
     Contention contention;
     std::uint64_t now = run(contention, 20, 3 * kMillisecond, kMillisecond, 1);
-    EXPECT_EQ(contention.share(false, now), 1) << "the first to ask finds out whether it is still so";
-    EXPECT_NEAR(contention.share(false, now), 1.0 / 3, 0.01);
-    EXPECT_EQ(contention.share(true, now), 1) << "the other direction is for itself";
+    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1) << "the first to ask finds out whether it is still so";
+    EXPECT_NEAR(contention.share(Contention::kKernels, false, now), 1.0 / 3, 0.01);
+    EXPECT_EQ(contention.share(Contention::kKernels, true, now), 1) << "the other direction is for itself";
+    EXPECT_EQ(contention.share(Contention::kEngine, false, now), 1) << "and so is the copy engine";
     now += 1000 * kMillisecond;
-    EXPECT_EQ(contention.share(false, now), 1);
-    EXPECT_LT(contention.share(false, now), 0.5);
+    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
+    EXPECT_LT(contention.share(Contention::kKernels, false, now), 0.5);
     // The model is gone: some batches that find out are enough.
     for (int i = 0; i < 4; ++i) now = run(contention, 1, kMillisecond, kMillisecond, now);
-    EXPECT_EQ(contention.share(false, now), 1);
+    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
 }
 
 TEST(Contention, BatchesSideBySideShareTheTime) {
     Contention contention;
     std::uint64_t now = 1;
-    contention.begin(false, now);
+    contention.begin(Contention::kKernels, false, now);
     for (int i = 0; i < 50; ++i) {  // two in flight at all times, one ends each millisecond
-        contention.begin(false, now);
+        contention.begin(Contention::kKernels, false, now);
         now += kMillisecond;
-        contention.end(false, now, kMillisecond);
+        contention.end(Contention::kKernels, false, now, kMillisecond);
     }
-    EXPECT_EQ(contention.share(false, now), 1);
+    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
 }
 
 TEST(Contention, IdleTimeAndFailedBatchesSayNothing) {
@@ -55,7 +56,7 @@ TEST(Contention, IdleTimeAndFailedBatchesSayNothing) {
     std::uint64_t now = 1;
     for (int i = 0; i < 20; ++i) now = run(contention, 1, kMillisecond, kMillisecond, now) + 50 * kMillisecond;
     for (int i = 0; i < 20; ++i) now = run(contention, 1, 30 * kMillisecond, 0, now);
-    EXPECT_EQ(contention.share(false, now), 1);
+    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
 }
 
 }  // namespace

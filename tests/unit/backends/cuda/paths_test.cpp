@@ -54,10 +54,13 @@ TEST(PathTable, KernelsThatWaitForTheModelGiveWayToTheCopyEngineWhereItIsFaster)
     PathTable table = flat(0);
     set(table, Path::kBatch, 60);
     set(table, Path::kBulk, 100);
-    Workload workload{false, 16U << 10, 1U << 20, 64U << 20, 1};
+    Workload workload{false, 16U << 10, 1U << 20, 64U << 20, 1, 1};
     EXPECT_EQ(table.choose(workload, kAll), Path::kBulk);
     workload.kernel_share = 0.5;
     EXPECT_EQ(table.choose(workload, kAll), Path::kBatch);
+    workload.engine_share = 0.7;
+    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk) << "the copy engine does not keep up either";
+    workload.engine_share = 1;
     set(table, Path::kBatch, 10);
     EXPECT_EQ(table.choose(workload, kAll), Path::kBulk) << "slow kernels are still the best";
 }

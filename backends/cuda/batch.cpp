@@ -75,7 +75,7 @@ void Batch::queue_steps(int limit) {
     }
 }
 
-// From here on only room on the GPU holds the batch back.
+// Nothing is before it in the channel: once its event has happened, only room on the GPU holds the batch back.
 void Batch::count_begin() {
     if (counted || route.expected_ns == 0) return;
     pega_device& device = *channel->device;

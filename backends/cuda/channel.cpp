@@ -181,7 +181,7 @@ void advance(pega_device& device, pega_channel& channel, int steps) {
     for (std::size_t i = 0; i < channel.queue.size();) {
         Batch& batch = *channel.queue[i];
         if (!batch.started) start(device, batch);
-        if (batch.status == PEGA_OK) batch.count_begin();
+        if (i == 0 && batch.status == PEGA_OK) batch.count_begin();
         if (!batch.finished_queueing) {
             if (batch.cancel && batch.status == PEGA_OK && !batch.all_queued()) {
                 batch.status = PEGA_CANCELED;

@@ -9,7 +9,7 @@ namespace {
 constexpr double kUndisturbed = 0.75;             // both directions at once, slow processors and noise stay above
 constexpr std::uint64_t kBatches = 4;             // after which the share is computed,
 constexpr double kEnoughNs = 500e3;               // or after so much work
-constexpr std::uint64_t kTryAgainNs = 200000000;  // between batches that find out whether the kernels still wait
+constexpr std::uint64_t kTryAgainNs = 100000000;  // between batches that find out whether the kernels still wait
 
 }  // namespace
 
@@ -27,8 +27,10 @@ void Contention::end(Way way, bool to_gpu, std::uint64_t now_ns, double expected
     d.expected_ns += expected_ns;
     if (expected_ns > 0 && ++d.batches < kBatches && d.expected_ns < kEnoughNs) return;
     if (expected_ns > 0) {
+        // Good news is believed at once; one slow batch is no news.
         const double now = std::min(1.0, d.expected_ns / std::max(d.busy_ns, 1.0));
-        d.share.store((d.share.load(std::memory_order_relaxed) + now) / 2, std::memory_order_relaxed);
+        const double before = d.share.load(std::memory_order_relaxed);
+        d.share.store(now > before ? now : (3 * before + now) / 4, std::memory_order_relaxed);
     }
     d.busy_ns = d.expected_ns = 0;
     d.batches = 0;

@@ -34,9 +34,18 @@ TEST(Contention, WaitingKernelsAreSeenAndTriedAgainNowAndThen) {
     now += 1000 * kMillisecond;
     EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
     EXPECT_LT(contention.share(Contention::kKernels, false, now), 0.5);
-    // The model is gone: some batches that find out are enough.
-    for (int i = 0; i < 4; ++i) now = run(contention, 1, kMillisecond, kMillisecond, now);
+    // The model is gone: one batch that finds out is enough.
+    now = run(contention, 1, kMillisecond, kMillisecond, now);
     EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
+}
+
+TEST(Contention, OneSlowBatchIsNoContention) {
+    Contention contention;
+    std::uint64_t now = run(contention, 1, 50 * kMillisecond, kMillisecond, 1);
+    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
+    now = run(contention, 2, 50 * kMillisecond, kMillisecond, now);
+    contention.share(Contention::kKernels, false, now);
+    EXPECT_LT(contention.share(Contention::kKernels, false, now), 1);
 }
 
 TEST(Contention, BatchesSideBySideShareTheTime) {

@@ -12,6 +12,8 @@ namespace {
 
 using pegaflow::backend::span_at;
 
+constexpr std::uint64_t kSumsTogether = 128;
+
 bool usable(const pega_region* region, const pega_device* device, bool written) noexcept {
     return region != nullptr && region->device == device && !(written && (region->flags & PEGA_REGION_READ_ONLY) != 0);
 }
@@ -156,25 +158,43 @@ void Batch::run_flat(const Claim& claim) const noexcept {
 }
 
 void Batch::run_spans(const Claim& claim) const noexcept {
-    const bool reads = batch.op == PEGA_OP_READ;
+    if (digested != nullptr) return run_digested(claim);
     const pega_span& s = span_at(batch, claim.span);
     const std::uint64_t length = claim.length != 0 ? claim.length : s.page_bytes;
     for (std::uint64_t p = claim.page; p < claim.page + claim.count; ++p) {
-        const std::uint64_t index = p / s.segments;
-        const std::uint64_t segment = p % s.segments;
-        const std::uint64_t place = s.remote_base + segment * s.remote_segment_stride + claim.offset;
-        std::uint8_t* const local = s.local_region->base + s.local_base + batch.local_index[index] * s.local_stride +
-                                    segment * s.local_segment_stride + claim.offset;
-        std::uint8_t* const remote = s.remote_region->base + batch.remote_index[index] * s.remote_stride + place;
-        std::uint8_t* const to = reads ? local : remote;
-        const std::uint8_t* const from = reads ? remote : local;
-        if (digested == nullptr) {
-            copy(to, from, length, streaming);
-        } else {
-            const std::uint64_t sum = copy_digested(to, from, length, place, streaming);
-            std::atomic_ref(digests[index]).fetch_add(sum, std::memory_order_relaxed);
-        }
+        const Piece piece = piece_of(s, p, claim.offset);
+        copy(piece.to, piece.from, length, streaming);
     }
+}
+
+// Other workers add to the same sums. An atomic addition waits for all stores before it, and with that for the cache misses of
+// the copy: so many come together.
+void Batch::run_digested(const Claim& claim) const noexcept {
+    const pega_span& s = span_at(batch, claim.span);
+    const std::uint64_t length = claim.length != 0 ? claim.length : s.page_bytes;
+    const std::uint64_t end = claim.page + claim.count;
+    for (std::uint64_t p = claim.page; p < end;) {
+        std::uint64_t sums[kSumsTogether] = {};
+        const std::uint64_t first = p / s.segments;
+        const std::uint64_t stop = std::min(end, (first + kSumsTogether) * s.segments);
+        for (; p < stop; ++p) {
+            const Piece piece = piece_of(s, p, claim.offset);
+            sums[piece.index - first] += copy_digested(piece.to, piece.from, length, piece.place, streaming);
+        }
+        for (std::uint64_t i = first; i * s.segments < stop; ++i)
+            std::atomic_ref(digests[i]).fetch_add(sums[i - first], std::memory_order_relaxed);
+    }
+}
+
+Batch::Piece Batch::piece_of(const pega_span& s, std::uint64_t number, std::uint64_t offset) const noexcept {
+    const std::uint64_t index = number / s.segments;
+    const std::uint64_t segment = number % s.segments;
+    const std::uint64_t place = s.remote_base + segment * s.remote_segment_stride + offset;
+    std::uint8_t* const local = s.local_region->base + s.local_base + batch.local_index[index] * s.local_stride +
+                                segment * s.local_segment_stride + offset;
+    std::uint8_t* const remote = s.remote_region->base + batch.remote_index[index] * s.remote_stride + place;
+    if (batch.op == PEGA_OP_READ) return {local, remote, index, place};
+    return {remote, local, index, place};
 }
 
 void Batch::advance_landed() noexcept {

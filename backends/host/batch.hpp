@@ -58,12 +58,21 @@ struct Batch {
     bool finish_claim(const Claim& claim);
 
 private:
+    // One fragment of a span: where it goes, where it lies, and where in which page.
+    struct Piece {
+        std::uint8_t* to;
+        const std::uint8_t* from;
+        std::uint64_t index;
+        std::uint64_t place;
+    };
     pega_status check(const pega_batch& from) const noexcept;
     // Takes the options. UNSUPPORTED for one that is neither known nor a hint.
     pega_status take_options(const pega_batch& from) noexcept;
     void begin_digests() noexcept;
     void run_flat(const Claim& claim) const noexcept;
     void run_spans(const Claim& claim) const noexcept;
+    void run_digested(const Claim& claim) const noexcept;
+    Piece piece_of(const pega_span& span, std::uint64_t number, std::uint64_t offset) const noexcept;
     std::uint64_t pages_of(std::uint64_t span) const noexcept;
     std::uint64_t page_bytes(std::uint64_t span, std::uint64_t page) const noexcept;
     void advance_landed() noexcept;

@@ -84,6 +84,7 @@ void SaveOperation::part_done(SavePart& part, pega_status status, std::uint64_t 
 void SaveOperation::seal(SavePart& part) {
     const auto sums = part.digested != nullptr ? part.transfer.digest_sums() : std::span<const std::uint64_t>();
     std::vector<BlockRef> unfinished;
+    if (sums.empty() || state.tier) unfinished.reserve(part.claims.size());
     std::uint64_t inserted = 0, rejected = 0;
     // From the end of the prefix to its start: what comes last counts as the newest, and a block must go before those it
     // continues. A claim goes at once: its block may be what another save has to evict.

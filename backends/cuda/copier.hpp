@@ -85,6 +85,9 @@ private:
     // Writes a band's descriptors and queues the kernel. With `packed`, side B is that memory: the band's pages one after the
     // other when the group is dense, else tile after tile.
     Result launch(const Plan& plan, Path kernel, const Band& band, DevicePointer packed, Stream stream) noexcept;
+    // Cuts the band's tiles into pieces; how many, and the largest of them. With `packed` as in `launch`.
+    static unsigned write_tiles(const Plan& plan, const Band& band, DevicePointer packed, std::uint64_t piece_bytes, Tile* out,
+                                std::uint64_t* largest) noexcept;
     static void write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept;
     Result launch_job(Path kernel, std::uint64_t largest, const Job& job, Stream stream) noexcept;
     Result copy_pages(const Plan& plan, const Band& band, DevicePointer packed, Stream stream) noexcept;
@@ -99,6 +102,7 @@ private:
     DigestRing digests_;
     DescriptorRing descriptors_;
     StagingRing staging_;
+    InlineJob inline_{};
     std::array<DevicePointer, kRunsACall> targets_{}, sources_{};
     std::array<std::size_t, kRunsACall> lengths_{};
 };

@@ -50,43 +50,54 @@ void Copier::write_pairs(const Plan& plan, const Band& band, bool to_slot, unsig
     }
 }
 
-Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePointer packed, Stream stream) noexcept {
-    const DescriptorRing::Portion portion = descriptors_.take(*tools_.driver);
-    if (portion.host == nullptr) return kNotReady;
+unsigned Copier::write_tiles(const Plan& plan, const Band& band, DevicePointer packed, std::uint64_t piece_bytes, Tile* out,
+                             std::uint64_t* largest) noexcept {
     const bool to_slot = packed != 0;
-    const std::uint64_t piece_bytes = band.bytes() <= kSmallLaunch && band.few_pieces ? kSmallPiece : kPiece;
-    auto* tiles = reinterpret_cast<Tile*>(portion.host);
+    const unsigned shift = plan.narrow ? plan.index_shift : 0;
     unsigned count = 0;
-    std::uint64_t largest = 0;
     for (std::uint32_t t = band.first; t < band.last; ++t) {
         Tile tile = plan.tiles[t];
+        tile.a_stride <<= shift;
+        tile.b_stride <<= shift;
         if (to_slot) {
             tile.b = packed;
             tile.b_stride = band.dense ? band.block_bytes : tile.bytes;
             packed += band.dense ? tile.bytes : tile.bytes * band.pairs;
         }
-        largest = std::max(largest, std::min(tile.bytes, piece_bytes));
-        for (std::uint64_t done = 0; done < tile.bytes; done += piece_bytes) {
-            tiles[count++] = {
-                tile.a + done,    tile.a_stride, tile.b + done, tile.b_stride, std::min(piece_bytes, tile.bytes - done),
-                tile.place + done};
+        *largest = std::max(*largest, std::min(tile.bytes, piece_bytes));
+        for (std::uint64_t done = 0; done < tile.bytes; done += piece_bytes, ++count) {
+            const std::uint64_t length = std::min(piece_bytes, tile.bytes - done);
+            out[count] = {tile.a + done, tile.a_stride, tile.b + done, tile.b_stride, length, tile.place + done};
         }
     }
-    const std::uint64_t pairs_at = count * sizeof(Tile);
-    if (plan.narrow) {
-        for (unsigned i = 0; i < count; ++i) {
-            tiles[i].a_stride <<= plan.index_shift;
-            if (!to_slot) tiles[i].b_stride <<= plan.index_shift;
-        }
-    }
+    return count;
+}
+
+Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePointer packed, Stream stream) noexcept {
+    const bool to_slot = packed != 0;
+    const std::uint64_t piece_bytes = band.bytes() <= kSmallLaunch && band.few_pieces ? kSmallPiece : kPiece;
+    std::uint64_t pieces = 0;
+    for (std::uint32_t t = band.first; t < band.last; ++t) pieces += pieces_of(plan.tiles[t].bytes, piece_bytes);
+    const bool inlined = kernel == Path::kBulk && plan.narrow && sums_ == 0 &&
+                         pieces * sizeof(Tile) + band.pairs * sizeof(NarrowPair) <= kInlineBytes;
+    DescriptorRing::Portion portion{inline_.descriptors, 0};
+    if (!inlined) portion = descriptors_.take(*tools_.driver);
+    if (portion.host == nullptr) return kNotReady;
     Job job{};
-    job.tiles = reinterpret_cast<const Tile*>(portion.device);
-    job.pairs = reinterpret_cast<const void*>(portion.device + pairs_at);
-    job.tile_count = count;
+    std::uint64_t largest = 0;
+    job.tile_count = write_tiles(plan, band, packed, piece_bytes, reinterpret_cast<Tile*>(portion.host), &largest);
     job.pair_count = static_cast<unsigned>(band.pairs);
     job.flags = (plan.to_a ? kJobToA : 0) | (to_slot ? kJobPacked : 0) | (plan.narrow ? kJobNarrow : 0);
-    if (sums_ != 0) job.sums = reinterpret_cast<std::uint64_t*>(sums_ + band.pair * sizeof(std::uint64_t));
+    const std::uint64_t pairs_at = job.tile_count * sizeof(Tile);
     write_pairs(plan, band, to_slot, portion.host + pairs_at);
+    if (inlined) {
+        inline_.job = job;
+        const Kernels& kernels = *tools_.kernels;
+        return kernels.launch(*tools_.driver, kernels.shape(kernel, largest), inline_, multiprocessors_, stream);
+    }
+    job.tiles = reinterpret_cast<const Tile*>(portion.device);
+    job.pairs = reinterpret_cast<const void*>(portion.device + pairs_at);
+    if (sums_ != 0) job.sums = reinterpret_cast<std::uint64_t*>(sums_ + band.pair * sizeof(std::uint64_t));
     return launch_job(kernel, largest, job, stream);
 }
 

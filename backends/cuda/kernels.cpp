@@ -39,7 +39,8 @@ void Kernels::load(const Driver& driver, Device device) {
     shared_bytes_ = static_cast<unsigned>(shared) - kStaticShared;
     bulk4_ = {find("pega_copy_bulk_4"), find("pega_copy_bulk_4_digest")};
     bulk8_ = {find("pega_copy_bulk_8"), find("pega_copy_bulk_8_digest")};
-    for (const Function function : {bulk4_[0], bulk4_[1], bulk8_[0], bulk8_[1]}) {
+    inline_ = {find("pega_copy_bulk_4_inline"), find("pega_copy_bulk_8_inline")};
+    for (const Function function : {bulk4_[0], bulk4_[1], bulk8_[0], bulk8_[1], inline_[0], inline_[1]}) {
         if (function == nullptr ||
             driver.cuFuncSetAttribute(function, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes_)) != kSuccess)
             bulk4_ = bulk8_ = {};
@@ -61,20 +62,32 @@ LaunchShape Kernels::shape(Path kernel, std::uint64_t bytes) const noexcept {
     return {warps, stage, eight};
 }
 
-Result Kernels::launch(const Driver& driver, Path kernel, const LaunchShape& shape, Job job, unsigned multiprocessors,
-                       Stream stream) const noexcept {
+unsigned Kernels::divide(const LaunchShape& shape, unsigned multiprocessors, Job& job) noexcept {
     const std::uint64_t count = static_cast<std::uint64_t>(job.tile_count) * job.pair_count;
-    if (count == 0) return kSuccess;
     const std::uint64_t warps = static_cast<std::uint64_t>(shape.warps) * multiprocessors;
     job.stage_bytes = shape.stage_bytes;
     job.group = static_cast<unsigned>(std::clamp<std::uint64_t>(count / (warps * 4), 1, 32));
+    return static_cast<unsigned>(std::min<std::uint64_t>(multiprocessors, (count + job.group - 1) / job.group));
+}
+
+Result Kernels::launch(const Driver& driver, Path kernel, const LaunchShape& shape, Job job, unsigned multiprocessors,
+                       Stream stream) const noexcept {
+    if (job.tile_count == 0 || job.pair_count == 0) return kSuccess;
+    const unsigned blocks = divide(shape, multiprocessors, job);
     const auto& functions = kernel == Path::kVector ? vector_ : (shape.eight_stages ? bulk8_ : bulk4_);
-    const unsigned stages = shape.eight_stages ? 8 : 4;
-    const unsigned shared = kernel == Path::kVector ? 0 : shape.warps * stages * shape.stage_bytes;
-    const auto blocks = static_cast<unsigned>(std::min<std::uint64_t>(multiprocessors, (count + job.group - 1) / job.group));
+    const unsigned shared = kernel == Path::kVector ? 0 : shape.shared_bytes();
     void* parameters[] = {&job};
     return driver.cuLaunchKernel(functions[job.sums != nullptr ? 1 : 0], blocks, 1, 1, shape.warps * 32, 1, 1, shared, stream,
                                  parameters, nullptr);
+}
+
+Result Kernels::launch(const Driver& driver, const LaunchShape& shape, InlineJob& job, unsigned multiprocessors,
+                       Stream stream) const noexcept {
+    if (job.job.tile_count == 0 || job.job.pair_count == 0) return kSuccess;
+    const unsigned blocks = divide(shape, multiprocessors, job.job);
+    void* parameters[] = {&job};
+    return driver.cuLaunchKernel(inline_[shape.eight_stages ? 1 : 0], blocks, 1, 1, shape.warps * 32, 1, 1,
+                                 shape.shared_bytes(), stream, parameters, nullptr);
 }
 
 }  // namespace cuda_backend

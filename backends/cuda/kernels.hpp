@@ -16,6 +16,7 @@ struct LaunchShape {
     unsigned warps = 0;        // of a block
     unsigned stage_bytes = 0;  // bulk kernel: also the largest copy that it takes
     bool eight_stages = false;
+    unsigned shared_bytes() const noexcept { return warps * (eight_stages ? 8 : 4) * stage_bytes; }
 };
 
 class Kernels {
@@ -31,11 +32,18 @@ public:
     // Queues one job on `multiprocessors` multiprocessors. [data]
     Result launch(const Driver& driver, Path kernel, const LaunchShape& shape, Job job, unsigned multiprocessors,
                   Stream stream) const noexcept;
+    // The same by the bulk kernel, with descriptors that travel along. `job` is borrowed for the call. [data]
+    Result launch(const Driver& driver, const LaunchShape& shape, InlineJob& job, unsigned multiprocessors,
+                  Stream stream) const noexcept;
 
 private:
     Module module_ = nullptr;
+    // How many blocks; the rest of how work is divided is written to the job.
+    static unsigned divide(const LaunchShape& shape, unsigned multiprocessors, Job& job) noexcept;
+
     using Pair = std::array<Function, 2>;  // without and with digests
     Pair bulk4_{}, bulk8_{}, vector_{};
+    Pair inline_{};              // four and eight stages
     unsigned shared_bytes_ = 0;  // dynamic shared memory that a block may have
     const char* problem_ = "";
 };

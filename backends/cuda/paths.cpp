@@ -11,6 +11,10 @@ namespace {
 // Kernels take multiprocessors, and beside a busy model they wait for them, while the copy engine goes on undisturbed: they
 // must be faster, by more than a measurement errs.
 constexpr double kKernelHandicap = 0.98;
+// Batched copies below that size are queued by the processor one after the other at about the link's rate: what an idle
+// processor managed when it was measured, a busy one does not.
+constexpr std::uint64_t kQueuedAtEase = 64U << 10;
+constexpr double kQueueingHandicap = 0.95;
 // Of the kernels, staged copies need multiprocessors for a third of the time only, and gain more than a short measurement
 // shows.
 constexpr double kStagedBonus = 1.03;
@@ -94,6 +98,7 @@ Path PathTable::choose(const Workload& workload, unsigned usable) const noexcept
     double kernel_rate = 0;
     const Path engine = best_of({Path::kLoop, Path::kBatch}, &engine_rate);
     const Path kernel = best_of({Path::kBulk, Path::kVector, Path::kStaged}, &kernel_rate);
+    if (workload.fragment < kQueuedAtEase) engine_rate *= kQueueingHandicap;
     return kernel_rate * kKernelHandicap * workload.kernel_share > engine_rate * workload.engine_share ? kernel : engine;
 }
 

@@ -212,8 +212,9 @@ Result cuModuleLoadData(void** out, const void* image) {
 Result cuModuleUnload(void*) { return kSuccess; }
 Result cuModuleGetFunction(void** out, void*, const char* name) {
     const char* names[] = {"pega_copy_bulk_4",        "pega_copy_bulk_8",        "pega_copy_vector",
-                           "pega_copy_bulk_4_digest", "pega_copy_bulk_8_digest", "pega_copy_vector_digest"};
-    for (std::intptr_t i = 0; i < 6; ++i) {
+                           "pega_copy_bulk_4_digest", "pega_copy_bulk_8_digest", "pega_copy_vector_digest",
+                           "pega_copy_bulk_4_inline", "pega_copy_bulk_8_inline"};
+    for (std::intptr_t i = 0; i < 8; ++i) {
         if (std::strcmp(names[i], name) == 0) return *out = reinterpret_cast<void*>(i + 1), kSuccess;
     }
     return 500;
@@ -225,10 +226,20 @@ Result cuLaunchKernel(void* function, unsigned grid, unsigned, unsigned, unsigne
     const auto number = reinterpret_cast<std::intptr_t>(function) - 1;
     const auto kernel = static_cast<Kernel>(number % 3);
     const auto job = *static_cast<const cuda_backend::Job*>(parameters[0]);
-    if ((number >= 3) != (job.sums != nullptr)) return kInvalidValue;
+    const bool inlined = number >= 6;
+    if ((number >= 3 && !inlined) != (job.sums != nullptr)) return kInvalidValue;
     const unsigned stages = kernel == Kernel::kBulk8 ? 8 : 4;
     if (kernel != Kernel::kVector && shared < block / 32 * stages * job.stage_bytes) return kInvalidValue;
     const int device = stream_of(stream).device;
+    if (inlined) {  // its descriptors are the launch's, not the caller's
+        stream_of(stream).push([=, whole = *static_cast<const cuda_backend::InlineJob*>(parameters[0])] {
+            cuda_backend::Job own = whole.job;
+            own.tiles = reinterpret_cast<const cuda_backend::Tile*>(whole.descriptors);
+            own.pairs = whole.descriptors + own.tile_count * sizeof(cuda_backend::Tile);
+            run_job(kernel, own, device);
+        });
+        return kSuccess;
+    }
     stream_of(stream).push([=] { run_job(kernel, job, device); });
     return kSuccess;
 }

@@ -6,8 +6,8 @@
 // it with cp.async.bulk, half of the stages loading while the other half is stored. Addresses and sizes are multiples of 16.
 // pega_copy_vector: any GPU and any alignment; a warp takes a fragment, 16 bytes a thread where alignment allows.
 //
-// With _digest they add the digest of what they move to the sums of its pages; addresses, places and sizes are then multiples
-// of 16, 8 and 16 bytes.
+// With _inline the descriptors are in the parameters. With _digest they add the digest of what they move to the sums of its
+// pages; addresses, places and sizes are then multiples of 16, 8 and 16 bytes.
 //
 // In both, a warp takes `group` consecutive combinations at a time; each lane expands one of them from tiles and pairs, and the
 // next group's are fetched while this group moves, so that reading descriptors from host memory costs no waiting.
@@ -245,6 +245,13 @@ __device__ void copy_bulk(const Job& job) {
     if (lane == 0) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
 
+__device__ __forceinline__ Job with_descriptors(const InlineJob& inlined) {
+    Job job = inlined.job;
+    job.tiles = reinterpret_cast<const Tile*>(inlined.descriptors);
+    job.pairs = inlined.descriptors + job.tile_count * sizeof(Tile);
+    return job;
+}
+
 #endif
 
 // As copy_words of 16 bytes, and adds what it copies.
@@ -331,6 +338,14 @@ extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1) pega_copy_bulk_
 }
 extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1) pega_copy_bulk_8(const __grid_constant__ Job job) {
     copy_bulk<8, false>(job);
+}
+extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1)
+    pega_copy_bulk_4_inline(const __grid_constant__ InlineJob job) {
+    copy_bulk<4, false>(with_descriptors(job));
+}
+extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1)
+    pega_copy_bulk_8_inline(const __grid_constant__ InlineJob job) {
+    copy_bulk<8, false>(with_descriptors(job));
 }
 extern "C" __global__ void __launch_bounds__(32 * kMostWarps, 1) pega_copy_bulk_4_digest(const __grid_constant__ Job job) {
     copy_bulk<4, true>(job);

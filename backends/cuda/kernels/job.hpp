@@ -44,6 +44,15 @@ struct Job {
     unsigned reserved;
 };
 
+// A job of few tiles and pairs, which travel with the launch: the GPU need not fetch them from the host before it begins.
+// Tiles first, then narrow pairs. No digests.
+constexpr unsigned kInlineBytes = 3840;
+struct InlineJob {
+    Job job;  // the kernel itself sets tiles and pairs
+    alignas(16) unsigned char descriptors[kInlineBytes];
+};
+
+static_assert(sizeof(InlineJob) == 3904, "the parameters of a kernel have at most 4 KiB");
 static_assert(sizeof(Tile) == 48 && sizeof(Pair) == 16 && sizeof(Job) == 56, "the kernels were compiled for these sizes");
 
 }  // namespace cuda_backend

@@ -42,8 +42,11 @@ TEST(PathTable, TheCopyEngineIsPreferredUnlessKernelsAreClearlyFaster) {
     PathTable table = flat(0);
     set(table, Path::kBatch, 100);
     set(table, Path::kBulk, 101);
-    const Workload workload{false, 32U << 10, 1U << 20, 64U << 20};
+    Workload workload{false, 64U << 10, 1U << 20, 64U << 20};
     EXPECT_EQ(table.choose(workload, kAll), Path::kBatch);
+    workload.fragment = 32U << 10;
+    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk) << "a busy processor does not queue so many copies";
+    workload.fragment = 64U << 10;
     set(table, Path::kBulk, 110);
     EXPECT_EQ(table.choose(workload, kAll), Path::kBulk);
     EXPECT_EQ(table.choose(workload, kAll & ~(1U << static_cast<unsigned>(Path::kBulk))), Path::kBatch)

@@ -50,11 +50,11 @@ __attribute__((target("avx2"), always_inline)) inline std::uint64_t digested_gro
                                                                                     std::size_t groups, std::uint64_t place,
                                                                                     Store store) {
     constexpr std::uint64_t kG = PEGA_DIGEST_G;
-    const __m256i step = _mm256_set1_epi64x(static_cast<long long>(8 * kG));
+    const __m256i step = _mm256_set1_epi64x(std::bit_cast<long long>(8 * kG));
     __m256i key_a = _mm256_add_epi64(
-        _mm256_set1_epi64x(static_cast<long long>((place / 8 + 1) * kG)),
-        _mm256_set_epi64x(static_cast<long long>(3 * kG), static_cast<long long>(2 * kG), static_cast<long long>(kG), 0));
-    __m256i key_b = _mm256_add_epi64(key_a, _mm256_set1_epi64x(static_cast<long long>(4 * kG)));
+        _mm256_set1_epi64x(std::bit_cast<long long>((place / 8 + 1) * kG)),
+        _mm256_set_epi64x(std::bit_cast<long long>(3 * kG), std::bit_cast<long long>(2 * kG), std::bit_cast<long long>(kG), 0));
+    __m256i key_b = _mm256_add_epi64(key_a, _mm256_set1_epi64x(std::bit_cast<long long>(4 * kG)));
     __m256i sum_a = _mm256_setzero_si256();
     __m256i sum_b = sum_a;
     for (std::size_t i = 0; i < groups; ++i, from += kGroup, to += kGroup) {

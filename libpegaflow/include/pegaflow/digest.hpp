@@ -2,6 +2,7 @@
 // digest.hpp - the digest of pages (abi/ext/digest.h) on a processor. Header-only: back ends and tools need no library for it.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -39,11 +40,11 @@ __attribute__((target("avx2"))) inline __m256i digest_terms(__m256i x) noexcept 
 __attribute__((target("avx2"))) inline std::uint64_t digest_avx2(const unsigned char* bytes, std::size_t words,
                                                                  std::uint64_t key) noexcept {
     constexpr std::uint64_t kG = PEGA_DIGEST_G;
-    const __m256i step = _mm256_set1_epi64x(static_cast<long long>(8 * kG));
+    const __m256i step = _mm256_set1_epi64x(std::bit_cast<long long>(8 * kG));
     __m256i key_a = _mm256_add_epi64(
-        _mm256_set1_epi64x(static_cast<long long>(key)),
-        _mm256_set_epi64x(static_cast<long long>(3 * kG), static_cast<long long>(2 * kG), static_cast<long long>(kG), 0));
-    __m256i key_b = _mm256_add_epi64(key_a, _mm256_set1_epi64x(static_cast<long long>(4 * kG)));
+        _mm256_set1_epi64x(std::bit_cast<long long>(key)),
+        _mm256_set_epi64x(std::bit_cast<long long>(3 * kG), std::bit_cast<long long>(2 * kG), std::bit_cast<long long>(kG), 0));
+    __m256i key_b = _mm256_add_epi64(key_a, _mm256_set1_epi64x(std::bit_cast<long long>(4 * kG)));
     __m256i sum_a = _mm256_setzero_si256();
     __m256i sum_b = sum_a;
     std::size_t i = 0;

@@ -30,7 +30,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     if (const pega_status built = plan.build(from, owner->device, digest.sums != nullptr); built != PEGA_OK) return built;
     const pega_host* host = owner->device->host;
     route = owner->copier.prepare(plan, plan.bytes / plan.groups.size(), host->now_ns(host->context));
-    if (!plan.digestible || !route.kernels() || !owner->copier.prepare_digests()) digest = {};
+    if (!plan.digestible || !route.kernels()) digest = {};
     batch = from;
     batch.options = nullptr;
     started = finished_queueing = cancel = false;

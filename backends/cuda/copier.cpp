@@ -30,6 +30,8 @@ Result Copier::open(const CopyTools& tools, bool urgent) {
     Result result = driver.cuStreamCreateWithPriority(&main_, kStreamNonBlocking, priority);
     if (result == kSuccess) result = driver.cuStreamCreateWithPriority(&side_, kStreamNonBlocking, priority);
     if (result == kSuccess && tools.kernels->usable(Path::kVector)) result = descriptors_.prepare(driver);
+    // Without memory for them there are no digests, that is all.
+    if (result == kSuccess && tools.kernels->usable(Path::kVector)) static_cast<void>(digests_.prepare(driver));
     if (result != kSuccess) close();
     return result;
 }

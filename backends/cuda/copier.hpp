@@ -46,8 +46,6 @@ public:
     void synchronize() noexcept;
     // The route for a plan, and what it needs is reserved. [data] once that was reserved.
     Route prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t now_ns);
-    // Memory for the digests of plans to come. False when there is none. [data] once it was there.
-    bool prepare_digests() { return digests_.prepare(*tools_.driver) == kSuccess; }
     // Where a plan's digests are added up; queued before its steps. None when the route has no kernel that could, or no room
     // is left. Areas are given back in the order of their plans, when these have ended. [data]
     DigestArea take_digests(const Plan& plan, const Route& route) noexcept;

@@ -4,7 +4,6 @@
 namespace cuda_backend {
 
 Result DigestRing::prepare(const Driver& driver) {
-    if (device_ != 0) return kSuccess;
     constexpr std::size_t kBytes = kSums * sizeof(std::uint64_t);
     Result result = driver.cuMemAlloc_v2(&device_, kBytes);
     if (result != kSuccess) device_ = 0;

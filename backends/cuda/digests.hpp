@@ -19,9 +19,8 @@ struct DigestArea {
 // Areas of a ring, given back in the order in which they were taken. One thread at a time; the context is current.
 class DigestRing {
 public:
-    static constexpr std::uint64_t kSums = 256U << 10;
+    static constexpr std::uint64_t kSums = 128U << 10;
 
-    // Allocates on first use.
     Result prepare(const Driver& driver);
     void release(const Driver& driver) noexcept;
     // Room for `count` sums, zeroed in the order of `stream`; none when the ring is full. [data]

@@ -82,6 +82,7 @@ Loaded load() {
     std::string optional;
     if (!resolve(library, "cuMemcpyBatchAsync_v2", d.cuMemcpyBatchAsync_v2, optional))
         resolve(library, "cuMemcpyBatchAsync", d.cuMemcpyBatchAsync, optional);
+    resolve(library, "cuFuncLoad", d.cuFuncLoad, optional);
     if (!all) return out;
     if (const Result result = d.cuInit(0); result != kSuccess) {
         const char* text = nullptr;

@@ -101,6 +101,8 @@ struct Driver {
     Result (*cuDeviceCanAccessPeer)(int*, Device, Device) = nullptr;
     Result (*cuCtxEnablePeerAccess)(Context, unsigned) = nullptr;
 
+    // Loads a function now and not at its first launch, in drivers since 12.4; null where it is missing.
+    Result (*cuFuncLoad)(Function) = nullptr;
     // Batched copies, in drivers since 12.8; null where they are missing. The first form is that of 13.0.
     Result (*cuMemcpyBatchAsync_v2)(DevicePointer*, DevicePointer*, std::size_t*, std::size_t, CopyAttributes*, std::size_t*,
                                     std::size_t, Stream) = nullptr;

@@ -32,7 +32,10 @@ void Kernels::load(const Driver& driver, Device device) {
     }
     const auto find = [&](const char* name) {
         Function function = nullptr;
-        return driver.cuModuleGetFunction(&function, module_, name) == kSuccess ? function : nullptr;
+        if (driver.cuModuleGetFunction(&function, module_, name) != kSuccess) return Function{};
+        // Else the first copy by it would wait for that.
+        if (driver.cuFuncLoad != nullptr) driver.cuFuncLoad(function);
+        return function;
     };
     vector_ = {find("pega_copy_vector"), find("pega_copy_vector_digest")};
     if (major < 9 || static_cast<unsigned>(shared) < 4 * kStaticShared) return;

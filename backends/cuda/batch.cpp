@@ -21,7 +21,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
             const auto& stream = *reinterpret_cast<const pega_stream_option*>(o);
             wait = stream.wait == nullptr ? nullptr : stream.wait->event;
             record = stream.record == nullptr ? nullptr : stream.record->event;
-        } else if (o->kind == PEGA_OPTION_DIGEST) {
+        } else if (o->kind == PEGA_OPTION_DIGEST && o->size >= sizeof(pega_digest_option)) {
             digest = *reinterpret_cast<const pega_digest_option*>(o);
         } else if ((o->flags & PEGA_OPTION_HINT) == 0) {
             return PEGA_UNSUPPORTED;

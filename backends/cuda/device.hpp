@@ -112,7 +112,7 @@ extern const pega_ext_notify kNotifyTable;
 extern const pega_ext_stream kStreamTable;
 extern const pega_ext_calibration kCalibrationTable;
 
-constexpr const char* kVersion = "1.9";
+constexpr const char* kVersion = "1.10";
 
 pega_status to_status(Result result) noexcept;
 std::string uuid_text(const Uuid& uuid);

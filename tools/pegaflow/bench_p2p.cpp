@@ -118,7 +118,7 @@ private:
         plan.outstanding = kPeakOutstanding;
         plan.to_device = reads;
         PEGA_ASSIGN(const Point peak, measure(sides, plan));
-        report_.peak = percentile(peak.rates, 0.5);
+        report_.peak = peak_of(peak);
         return {};
     }
     Result<void> point(Sides& sides, const std::string& path, const Shape& shape, bool reads) {

@@ -57,7 +57,7 @@ private:
         Plan plan = peak_plan(arguments_.plan, total);
         plan.to_device = arguments_.to_device;
         PEGA_ASSIGN(const Point peak, measure(sides, plan));
-        report_.peak = percentile(peak.rates, 0.5);
+        report_.peak = peak_of(peak);
         if (!arguments_.bidirectional && !arguments_.interfere) return {};
         std::vector<Plan> both = {plan, plan};
         both[1].to_device = !plan.to_device;

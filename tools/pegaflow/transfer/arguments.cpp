@@ -12,6 +12,11 @@
 #include "pegaflow/bytes.hpp"
 
 namespace pegaflow::cli {
+namespace {
+
+constexpr std::uint32_t kPeakRepetitions = 8;
+
+}  // namespace
 
 Result<std::vector<std::string>> split(const std::string& text) {
     std::vector<std::string> out;
@@ -60,12 +65,15 @@ Result<FabricOptions> fabric_options(const Arguments& arguments, const std::stri
     return out;
 }
 
+double peak_of(const Point& point) { return percentile(point.rates, 1); }
+
 Plan peak_plan(const Plan& plan, std::uint64_t total) {
     Plan peak = plan;
     peak.shape = {{"", 1, 1, total}, 1, Order::kContiguous, Order::kContiguous};
     peak.verify = peak.digests = false;
     peak.outstanding = 4;
     peak.iterations = 20;
+    peak.repetitions = std::max(plan.repetitions, kPeakRepetitions);
     return peak;
 }
 

@@ -34,6 +34,8 @@ Result<std::vector<std::string>> split(const std::string& text);
 Result<FabricOptions> fabric_options(const Arguments& arguments, const std::string& device, const std::string& path);
 // Large copies, one range each, several in flight: what a report's peak is measured with.
 Plan peak_plan(const Plan& plan, std::uint64_t total);
+// The peak is the best repetition: what disturbs the others does not lower what the link can do.
+double peak_of(const Point& point);
 
 // Prints rows as they come, in the form that was asked for, and turns what they say into the exit code.
 class Printer {

@@ -128,8 +128,8 @@ void digests_are_of_what_was_moved(Fixture& f) {
         shape_of(f, 8, 1, 1, 100),       shape_of(f, 8, 2, 3, 9),
         shape_of(f, 248, 2, 3, 50),      shape_of(f, 1032, 3, 5, 21),
         shape_of(f, 16384, 2, 4, 16),    shape_of(f, 65544, 2, 2, 5),
-        shape_of(f, kMiB + 24, 2, 2, 2), shape_of(f, 3 * kMiB - 8, 1, 1, 4),
-        shape_of(f, 2048, 1, 61, 70),
+        shape_of(f, kMiB + 24, 1, 2, 2), shape_of(f, 3 * kMiB - 8, 1, 1, 2),
+        shape_of(f, 2048, 1, 61, 20),
     };
     for (const std::uint32_t op : {PEGA_OP_WRITE, PEGA_OP_READ}) {
         for (const Shape& shape : shapes) {

@@ -15,10 +15,11 @@ using pegaflow::backend::in_range;
 using pegaflow::backend::side_in_range;
 using pegaflow::backend::span_at;
 
-constexpr std::uint64_t kWord = 8;           // of a digest
-constexpr unsigned kSortBits = 11;           // a pass
-constexpr std::uint64_t kCounted = 4096;     // pairs at most that are looked at for runs,
-constexpr std::uint64_t kCountedParts = 16;  // in so many places
+constexpr std::uint64_t kWord = 8;                // of a digest
+constexpr std::uint64_t kFurthest = kWord << 32;  // place in a page that the kernels can count
+constexpr unsigned kSortBits = 11;                // a pass
+constexpr std::uint64_t kCounted = 4096;          // pairs at most that are looked at for runs,
+constexpr std::uint64_t kCountedParts = 16;       // in so many places
 
 bool usable(const pega_region* region, const pega_device* device, bool written) noexcept {
     return region != nullptr && region->device == device && !(written && (region->flags & PEGA_REGION_READ_ONLY) != 0);
@@ -204,7 +205,7 @@ pega_status Plan::add_span(const pega_batch& batch, const pega_span& s, const pe
                         side_b.stride,
                         s.page_bytes,
                         in_page};
-        digestible = digestible && in_page % kWord == 0;
+        digestible = digestible && in_page % kWord == 0 && in_page + s.page_bytes <= kFurthest;
         aligned = aligned && strides && ((tile.a | tile.b | tile.bytes) & 15) == 0;
         const std::uint32_t open = groups.empty() ? 0 : groups.back().first_tile + groups.back().tile_count;
         if (tiles.size() > open && continues(tiles.back(), tile)) {

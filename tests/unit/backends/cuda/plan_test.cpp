@@ -100,6 +100,17 @@ TEST_F(PlanTest, OddPlacesHaveNoDigests) {
     EXPECT_FALSE(plan_.digestible);
 }
 
+TEST_F(PlanTest, PlacesThatTheKernelsCannotCountHaveNoDigests) {
+    host_.length = std::uint64_t{1} << 36;
+    local_ = remote_ = {0, 1};
+    spans_.push_back({&gpu_, &host_, 0, 1024, 0, (std::uint64_t{1} << 35) - 512, 512, 0, 512, 1, 0});
+    ASSERT_EQ(plan_.build(spans(PEGA_OP_WRITE), device(), true), PEGA_OK);
+    EXPECT_TRUE(plan_.digestible);
+    spans_.back().remote_base = std::uint64_t{1} << 35;
+    ASSERT_EQ(plan_.build(spans(PEGA_OP_WRITE), device(), true), PEGA_OK);
+    EXPECT_FALSE(plan_.digestible);
+}
+
 TEST_F(PlanTest, ScatteredPagesKeepTheCallersOrder) {
     llama(1, 4096, 64);
     local_ = {1, 2, 3};

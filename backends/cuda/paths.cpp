@@ -15,9 +15,10 @@ constexpr double kKernelHandicap = 0.98;
 // processor managed when it was measured, a busy one does not.
 constexpr std::uint64_t kQueuedAtEase = 64U << 10;
 constexpr double kQueueingHandicap = 0.95;
-// Of the kernels, staged copies need multiprocessors for a third of the time only, and gain more than a short measurement
-// shows.
+// Of the kernels, staged copies need multiprocessors for a third of the time only, and where batches follow each other gain
+// more than a short measurement shows; a small batch that somebody waits for gains nothing by them, and takes more calls.
 constexpr double kStagedBonus = 1.03;
+constexpr std::uint64_t kStagedPays = 16U << 20;
 
 // Where a value stands between the elements of a sorted list: the element before it, and how far towards the next.
 template <std::size_t kCount>
@@ -64,9 +65,17 @@ PathTable::PathTable() {
 
 double PathTable::interpolate(Path path, bool to_gpu, std::uint64_t fragment, std::uint64_t bytes) const noexcept {
     const auto [f, along_f] = place(kFragments, fragment);
-    const auto [b, along_b] = place(kBatches, bytes);
+    const std::size_t b = place(kBatches, bytes).first;
+    const auto low_bytes = static_cast<double>(kBatches[b]);
+    const auto high_bytes = static_cast<double>(kBatches[b + 1]);
+    const double clamped = std::clamp(static_cast<double>(bytes), low_bytes, high_bytes);
+    const double along_b = (clamped - low_bytes) / (high_bytes - low_bytes);
+    // A batch takes some time by itself and some for each byte: between two batches it is times that lie on a line.
     const auto row = [&](std::size_t i) {
-        return at(to_gpu, path, i, b) * (1 - along_b) + at(to_gpu, path, i, b + 1) * along_b;
+        const double low = at(to_gpu, path, i, b);
+        const double high = at(to_gpu, path, i, b + 1);
+        if (low <= 0 || high <= 0) return 0.0;
+        return clamped / (low_bytes / low * (1 - along_b) + high_bytes / high * along_b);
     };
     return row(f) * (1 - along_f) + row(f + 1) * along_f;
 }
@@ -86,7 +95,8 @@ Path PathTable::choose(const Workload& workload, unsigned usable) const noexcept
         for (const Path path : paths) {
             if ((usable & (1U << static_cast<unsigned>(path))) == 0) continue;
             const double expected = expect(path, workload);
-            const double weight = expected * (path == Path::kStaged ? kStagedBonus : 1.0);
+            const bool pays = path == Path::kStaged && workload.bytes >= kStagedPays;
+            const double weight = expected * (pays ? kStagedBonus : 1.0);
             if (weight <= best_weight) continue;
             best = path;
             best_weight = weight;

@@ -38,6 +38,31 @@ TEST(PathTable, MeasuredPointsComeBackAndWhatLiesBetweenIsBetween) {
     EXPECT_DOUBLE_EQ(table.expect(Path::kBulk, {false, 1, batch, batch}), 10) << "below the first point";
 }
 
+TEST(PathTable, BetweenTwoBatchesTimesLieOnALine) {
+    PathTable table = flat(1);
+    const auto set_time = [&](std::size_t b, double seconds) {
+        table.at(false, Path::kBulk, 0, b) = static_cast<double>(kBatches[b]) / seconds;
+    };
+    set_time(0, 11);
+    set_time(1, 18);
+    const auto seconds = [&](std::uint64_t bytes) {
+        return static_cast<double>(bytes) / table.expect(Path::kBulk, {false, kFragments[0], bytes, bytes});
+    };
+    EXPECT_NEAR(seconds(4U << 20), 14, 1e-9) << "ten for the batch, one for each MiB";
+    table.at(false, Path::kBulk, 0, 0) = 0;
+    EXPECT_EQ(table.expect(Path::kBulk, {false, kFragments[0], 4U << 20, 4U << 20}), 0) << "it cannot be used";
+}
+
+TEST(PathTable, StagingIsForBatchesThatFollowEachOther) {
+    PathTable table = flat(0);
+    set(table, Path::kBulk, 100);
+    set(table, Path::kStaged, 99);
+    for (std::size_t b = 0; b < kBatches.size(); ++b) table.at(false, Path::kLoop, kFragments.size() - 1, b) = 99;
+    constexpr unsigned kKernels = kAll & ~(1U << static_cast<unsigned>(Path::kLoop));
+    EXPECT_EQ(table.choose({false, 16U << 10, 2U << 20, 4U << 20}, kKernels), Path::kBulk);
+    EXPECT_EQ(table.choose({false, 16U << 10, 2U << 20, 64U << 20}, kKernels), Path::kStaged);
+}
+
 TEST(PathTable, TheCopyEngineIsPreferredUnlessKernelsAreClearlyFaster) {
     PathTable table = flat(0);
     set(table, Path::kBatch, 100);

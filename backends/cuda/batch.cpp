@@ -30,7 +30,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     if (const pega_status built = plan.build(from, owner->device, digest.sums != nullptr); built != PEGA_OK) return built;
     const pega_host* host = owner->device->host;
     route = owner->copier.prepare(plan, plan.bytes / plan.groups.size(), host->now_ns(host->context));
-    if (!plan.digestible || !route.kernels()) digest = {};
+    if (!plan.digestible || !route.digests()) digest = {};
     batch = from;
     batch.options = nullptr;
     started = finished_queueing = cancel = false;
@@ -56,7 +56,8 @@ void Batch::mark() {
     pega_device& device = *channel->device;
     Event event = device.take_event();
     if (event == nullptr) return;  // progress is told later, or with the end
-    if (device.driver->cuEventRecord(event, route.end) != kSuccess) return device.spare_events.push_back(event);
+    if (channel->copier.join(route) != kSuccess || device.driver->cuEventRecord(event, route.end) != kSuccess)
+        return device.spare_events.push_back(event);
     marks.emplace_back(plan.groups[cursor.group - 1].spans_after, event);
 }
 
@@ -81,14 +82,13 @@ void Batch::count_begin() {
     pega_device& device = *channel->device;
     if (wait != nullptr && device.driver->cuEventQuery(wait) != kSuccess) return;
     counted = true;
-    device.contention.begin(way(), plan.to_a, device.host->now_ns(device.host->context));
+    device.contention.begin(plan.to_a, device.host->now_ns(device.host->context));
 }
 
 void Batch::count_end() {
     if (!counted) return;
     pega_device& device = *channel->device;
-    device.contention.end(way(), plan.to_a, device.host->now_ns(device.host->context),
-                          status == PEGA_OK ? route.expected_ns : 0);
+    device.contention.end(plan.to_a, device.host->now_ns(device.host->context), status == PEGA_OK ? route.expected_ns : 0);
 }
 
 void Batch::begin_digests() {

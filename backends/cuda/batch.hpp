@@ -49,7 +49,6 @@ struct Batch {
 
 private:
     void mark();
-    Contention::Way way() const noexcept { return route.kernels() ? Contention::kKernels : Contention::kEngine; }
 };
 
 }  // namespace cuda_backend

@@ -47,10 +47,15 @@ void start(pega_device& device, Batch& batch) {
 void close_batch(pega_device& device, Batch& batch) {
     batch.finished_queueing = true;
     const Driver& driver = *device.driver;
+    const Result joined = batch.channel->copier.join(batch.route);
+    if (joined != kSuccess && batch.status == PEGA_OK) {
+        batch.status = to_status(joined);
+        batch.native_code = joined;
+    }
     if (batch.status == PEGA_OK && batch.record != nullptr) driver.cuEventRecord(batch.record, batch.route.end);
     if (batch.status == PEGA_OK) batch.fetch_digests();
     batch.end = device.take_event();
-    const bool ordered = batch.status == PEGA_OK || batch.status == PEGA_CANCELED;
+    const bool ordered = joined == kSuccess && (batch.status == PEGA_OK || batch.status == PEGA_CANCELED);
     if (ordered && batch.end != nullptr && driver.cuEventRecord(batch.end, batch.route.end) == kSuccess) return;
     // Without an event, or after half a step, there is only one way to know that the hardware has let go.
     batch.channel->copier.synchronize();

@@ -9,18 +9,18 @@ namespace {
 constexpr double kUndisturbed = 0.75;             // both directions at once, slow processors and noise stay above
 constexpr std::uint64_t kBatches = 4;             // after which the share is computed,
 constexpr double kEnoughNs = 500e3;               // or after so much work
-constexpr std::uint64_t kTryAgainNs = 100000000;  // between batches that find out whether the kernels still wait
+constexpr std::uint64_t kTryAgainNs = 500000000;  // between batches that find out whether the kernels still wait
 
 }  // namespace
 
-void Contention::begin(Way way, bool to_gpu, std::uint64_t now_ns) noexcept {
-    Direction& d = directions_[way][to_gpu];
+void Contention::begin(bool to_gpu, std::uint64_t now_ns) noexcept {
+    Direction& d = directions_[to_gpu];
     if (d.in_flight++ != 0) d.busy_ns += static_cast<double>(now_ns - d.seen_ns);
     d.seen_ns = now_ns;
 }
 
-void Contention::end(Way way, bool to_gpu, std::uint64_t now_ns, double expected_ns) noexcept {
-    Direction& d = directions_[way][to_gpu];
+void Contention::end(bool to_gpu, std::uint64_t now_ns, double expected_ns) noexcept {
+    Direction& d = directions_[to_gpu];
     d.busy_ns += static_cast<double>(now_ns - d.seen_ns);
     d.seen_ns = now_ns;
     --d.in_flight;
@@ -36,13 +36,11 @@ void Contention::end(Way way, bool to_gpu, std::uint64_t now_ns, double expected
     d.batches = 0;
 }
 
-double Contention::share(Way way, bool to_gpu, std::uint64_t now_ns) noexcept {
-    Direction& d = directions_[way][to_gpu];
-    const double share = d.share.load(std::memory_order_relaxed);
-    if (share >= kUndisturbed) return 1;
+bool Contention::crowded(bool to_gpu, std::uint64_t now_ns) noexcept {
+    Direction& d = directions_[to_gpu];
+    if (d.share.load(std::memory_order_relaxed) >= kUndisturbed) return false;
     std::uint64_t due = d.try_at_ns.load(std::memory_order_relaxed);
-    if (now_ns < due) return share;
-    return d.try_at_ns.compare_exchange_strong(due, now_ns + kTryAgainNs, std::memory_order_relaxed) ? 1 : share;
+    return now_ns < due || !d.try_at_ns.compare_exchange_strong(due, now_ns + kTryAgainNs, std::memory_order_relaxed);
 }
 
 }  // namespace cuda_backend

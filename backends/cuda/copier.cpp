@@ -29,6 +29,10 @@ Result Copier::open(const CopyTools& tools, bool urgent) {
     const int priority = urgent || tools.settings->high_priority ? greatest : least;
     Result result = driver.cuStreamCreateWithPriority(&main_, kStreamNonBlocking, priority);
     if (result == kSuccess) result = driver.cuStreamCreateWithPriority(&side_, kStreamNonBlocking, priority);
+    if (result == kSuccess) result = driver.cuStreamCreateWithPriority(&engine_, kStreamNonBlocking, priority);
+    if (result == kSuccess) result = driver.cuEventCreate(&joined_, kEventDisableTiming);
+    if (result == kSuccess) result = kernel_lane_.prepare(driver);
+    if (result == kSuccess) result = engine_lane_.prepare(driver);
     if (result == kSuccess && tools.kernels->usable(Path::kVector)) result = descriptors_.prepare(driver);
     // Without memory for them there are no digests, that is all.
     if (result == kSuccess && tools.kernels->usable(Path::kVector)) static_cast<void>(digests_.prepare(driver));
@@ -41,19 +45,26 @@ void Copier::close() noexcept {
     descriptors_.release(*tools_.driver);
     staging_.release(*tools_.driver);
     digests_.release(*tools_.driver);
-    if (main_ != nullptr) tools_.driver->cuStreamDestroy_v2(main_);
-    if (side_ != nullptr) tools_.driver->cuStreamDestroy_v2(side_);
-    main_ = side_ = nullptr;
+    kernel_lane_.release(*tools_.driver);
+    engine_lane_.release(*tools_.driver);
+    if (joined_ != nullptr) tools_.driver->cuEventDestroy_v2(joined_);
+    for (const Stream stream : {main_, side_, engine_}) {
+        if (stream != nullptr) tools_.driver->cuStreamDestroy_v2(stream);
+    }
+    main_ = side_ = engine_ = nullptr;
+    joined_ = nullptr;
 }
 
 Result Copier::wait(Event event) noexcept {
-    const Result result = tools_.driver->cuStreamWaitEvent(side_, event, 0);
-    return result != kSuccess ? result : tools_.driver->cuStreamWaitEvent(main_, event, 0);
+    Result result = kSuccess;
+    for (const Stream stream : {side_, main_, engine_}) {
+        if (result == kSuccess) result = tools_.driver->cuStreamWaitEvent(stream, event, 0);
+    }
+    return result;
 }
 
 void Copier::synchronize() noexcept {
-    tools_.driver->cuStreamSynchronize(side_);
-    tools_.driver->cuStreamSynchronize(main_);
+    for (const Stream stream : {side_, main_, engine_}) tools_.driver->cuStreamSynchronize(stream);
 }
 
 // Bit per path that can move this plan at all.
@@ -77,18 +88,31 @@ unsigned Copier::usable(const Plan& plan) const noexcept {
     return out;
 }
 
+void Copier::choose(const Plan& plan, unsigned can, Workload& workload, std::uint64_t now_ns, Route& route) const noexcept {
+    const Path forced = tools_.settings->forced;
+    if (forced == Path::kShared) {
+        workload.crowded = route.crowded = true;
+        const Choice choice = tools_.table->choose(workload, can & ~bit(Path::kBatch) & ~bit(Path::kLoop));
+        route.path = choice.path;
+        route.shared = route.kernels() && (can & bit(Path::kBatch)) != 0 && plan.lengths() == nullptr;
+    } else if (forced != Path::kAuto) {
+        route.path = (can & bit(forced)) != 0 ? forced : Path::kLoop;
+    } else if (!plan.b_is_host) {
+        route.path = peer_path(plan, can, tools_.settings->peer_kernel_bytes);
+    } else {
+        workload.crowded = route.crowded = tools_.contention->crowded(plan.to_a, now_ns);
+        const Choice choice = tools_.table->choose(workload, can);
+        route.path = choice.path;
+        route.shared = choice.shared && plan.lengths() == nullptr;
+    }
+}
+
 Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t now_ns) {
     const unsigned can = usable(plan);
-    Route route{tools_.settings->forced, main_, 0};
-    Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes, 1, 1};
-    if (route.path == Path::kAuto) {
-        if (plan.b_is_host) workload.kernel_share = tools_.contention->share(Contention::kKernels, plan.to_a, now_ns);
-        if (workload.kernel_share < 1) workload.engine_share = tools_.contention->share(Contention::kEngine, plan.to_a, now_ns);
-        route.path =
-            plan.b_is_host ? tools_.table->choose(workload, can) : peer_path(plan, can, tools_.settings->peer_kernel_bytes);
-    } else if ((can & bit(route.path)) == 0) {
-        route.path = Path::kLoop;
-    }
+    Route route;
+    route.end = main_;
+    Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes, false};
+    choose(plan, can, workload, now_ns, route);
     // Without memory for the ring the kernels still work.
     if (route.path == Path::kStaged && staging_.prepare(*tools_.driver, tools_.settings->staging_chunk) != kSuccess)
         route.path = (can & bit(Path::kBulk)) != 0 ? Path::kBulk : Path::kVector;
@@ -96,8 +120,9 @@ Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t 
         if (on_side_) route.end = side_;
         on_side_ = !on_side_;
     }
-    // Smaller batches than were measured, and ranges of any length, say nothing.
-    if (plan.b_is_host && plan.bytes >= kBatches.front() && plan.lengths() == nullptr) {
+    // Smaller batches than were measured, ranges of any length, and kernels that wait while others work say nothing.
+    if (plan.b_is_host && route.kernels() && !(route.shared && route.crowded) && plan.bytes >= kBatches.front() &&
+        plan.lengths() == nullptr) {
         workload.bytes = plan.bytes;
         const double rate = tools_.table->expect(route.path, workload);
         if (rate > 0) route.expected_ns = static_cast<double>(plan.bytes) * 1e9 / rate;
@@ -107,7 +132,7 @@ Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t 
 
 // The first kernel of a staged plan runs on the side stream when it packs, on the main stream when it unpacks.
 DigestArea Copier::take_digests(const Plan& plan, const Route& route) noexcept {
-    if (!plan.digestible || !route.kernels()) return {};
+    if (!plan.digestible || !route.digests()) return {};
     const Stream stream = route.path == Path::kStaged ? (plan.to_a ? main_ : side_) : route.end;
     return digests_.take(*tools_.driver, plan.pair_count, stream);
 }
@@ -124,6 +149,7 @@ Result Copier::step(const Plan& plan, const Route& route, unsigned multiprocesso
         cursor = {cursor.group + 1, 0, 0};
         return kSuccess;
     }
+    if (route.shared) return step_shared(plan, route, cursor, queued);
     switch (route.path) {
         case Path::kBulk:
         case Path::kVector:

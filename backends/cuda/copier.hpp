@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // copier.hpp - queues plans on a channel's streams, by whichever path was chosen.
 //
-// Two streams a channel. Whatever the steps of one plan queue has ended when an event recorded behind them on the route's
-// stream has. Plans of the kernel paths take turns on the two, so that one begins while the other runs out; staged plans use
-// the side stream for their first half and the main stream for the second. One thread at a time; the context is current.
+// Whatever the steps of one plan queue has ended, after `join`, when an event recorded on the route's stream has. Plans of the
+// kernel paths take turns on two streams, so that one begins while the other runs out; staged plans use the side stream for
+// their first half and the main stream for the second. A third stream has the copy engine's part of shared plans. One thread at
+// a time; the context is current.
 #pragma once
 
 #include <array>
@@ -32,7 +33,10 @@ struct Route {
     Path path = Path::kLoop;
     Stream end = nullptr;
     double expected_ns = 0;  // for the whole plan when nothing disturbs it; 0 = nobody knows
+    bool shared = false;     // the copy engine takes what the kernels do not
+    bool crowded = false;    // the kernels wait for the model
     bool kernels() const noexcept { return path == Path::kBulk || path == Path::kVector || path == Path::kStaged; }
+    bool digests() const noexcept { return kernels() && !shared; }  // of all that moves
 };
 
 class Copier {
@@ -42,7 +46,7 @@ public:
 
     // Makes everything queued from here on wait for `event`.
     Result wait(Event event) noexcept;
-    // Waits until both streams are idle.
+    // Waits until the streams are idle.
     void synchronize() noexcept;
     // The route for a plan, and what it needs is reserved. [data] once that was reserved.
     Route prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t now_ns);
@@ -57,6 +61,9 @@ public:
     // `multiprocessors` and adds digests to `sums`, if that is not 0. kNotReady: descriptors are all in use, come again. [data]
     Result step(const Plan& plan, const Route& route, unsigned multiprocessors, DevicePointer sums, Cursor& cursor,
                 std::uint64_t& queued) noexcept;
+
+    // Makes the route's stream wait for what was queued for it elsewhere: before an event is recorded that tells of it. [data]
+    Result join(const Route& route) noexcept;
 
 private:
     // Tiles [first, last) times pairs [pair, pair + pairs): what one launch moves.
@@ -73,11 +80,14 @@ private:
     static constexpr std::size_t kRunsACall = 256;
 
     unsigned usable(const Plan& plan) const noexcept;
+    void choose(const Plan& plan, unsigned can, Workload& workload, std::uint64_t now_ns, Route& route) const noexcept;
     Result step_runs(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
     Result step_kernel(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
     Result step_lengths(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
     Result step_staged(const Plan& plan, Cursor& cursor, std::uint64_t& queued) noexcept;
-    Band band_at(const Plan& plan, const Cursor& cursor) const noexcept;
+    Result step_shared(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
+    // What comes next at the cursor for a kernel, about `bytes` of it.
+    Band band_at(const Plan& plan, const Cursor& cursor, std::uint64_t bytes) const noexcept;
     Band chunk_at(const Plan& plan, const Cursor& cursor, std::uint64_t bytes) const noexcept;
     std::uint64_t chunk_bytes(const Plan& plan, std::uint64_t queued) const noexcept;
     // Writes a band's descriptors and queues the kernel. With `packed`, side B is that memory: the band's pages one after the
@@ -88,18 +98,22 @@ private:
                                 std::uint64_t* largest) noexcept;
     static void write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept;
     Result launch_job(Path kernel, std::uint64_t largest, const Job& job, Stream stream) noexcept;
+    Result queue_staged(const Plan& plan, const Band& band) noexcept;
+    Result copy_runs(const Plan& plan, const Band& band) noexcept;
     Result copy_pages(const Plan& plan, const Band& band, DevicePointer packed, Stream stream) noexcept;
     Result flush(std::size_t count, bool batched, Stream stream) noexcept;
     static void advance(const Plan& plan, const Band& band, Cursor& cursor) noexcept;
 
     CopyTools tools_;
-    Stream main_ = nullptr, side_ = nullptr;
+    Stream main_ = nullptr, side_ = nullptr, engine_ = nullptr;
+    Event joined_ = nullptr;        // of the last join
     bool on_side_ = false;          // where the next plan of a kernel path runs
     unsigned multiprocessors_ = 1;  // of the step under way
     DevicePointer sums_ = 0;        // likewise
     DigestRing digests_;
     DescriptorRing descriptors_;
     StagingRing staging_;
+    Lane kernel_lane_, engine_lane_;  // of shared plans; staged ones have their slots instead of the first
     InlineJob inline_{};
     std::array<DevicePointer, kRunsACall> targets_{}, sources_{};
     std::array<std::size_t, kRunsACall> lengths_{};

@@ -6,7 +6,7 @@
 
 namespace cuda_backend {
 
-Copier::Band Copier::band_at(const Plan& plan, const Cursor& cursor) const noexcept {
+Copier::Band Copier::band_at(const Plan& plan, const Cursor& cursor, std::uint64_t bytes) const noexcept {
     const Group& group = plan.groups[cursor.group];
     Band band;
     band.first = band.last = group.first_tile + cursor.tile;
@@ -20,13 +20,14 @@ Copier::Band Copier::band_at(const Plan& plan, const Cursor& cursor) const noexc
         band.block_bytes += plan.tiles[band.last].bytes;
     }
     const std::uint64_t pair_bytes = plan.narrow ? sizeof(NarrowPair) : sizeof(Pair);
-    band.pairs = even_part(plan.pair_count - cursor.pair, pairs_beside(pieces, pair_bytes));
+    const std::uint64_t wanted = std::max<std::uint64_t>(bytes / band.block_bytes, 1);
+    band.pairs = even_part(plan.pair_count - cursor.pair, std::min(wanted, pairs_beside(pieces, pair_bytes)));
     band.few_pieces = fits_small(pieces, band.pairs, pair_bytes);
     return band;
 }
 
 Result Copier::step_kernel(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept {
-    const Band band = band_at(plan, cursor);
+    const Band band = band_at(plan, cursor, UINT64_MAX);
     const Result result = launch(plan, route.path, band, 0, route.end);
     if (result != kSuccess) return result;
     queued += band.bytes();

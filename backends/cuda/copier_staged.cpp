@@ -57,6 +57,15 @@ Result Copier::step_staged(const Plan& plan, Cursor& cursor, std::uint64_t& queu
     const Driver& driver = *tools_.driver;
     if (descriptors_.take(driver).host == nullptr) return kNotReady;
     const Band band = chunk_at(plan, cursor, chunk_bytes(plan, queued));
+    const Result result = queue_staged(plan, band);
+    if (result != kSuccess) return result;
+    queued += band.bytes();
+    advance(plan, band, cursor);
+    return kSuccess;
+}
+
+Result Copier::queue_staged(const Plan& plan, const Band& band) noexcept {
+    const Driver& driver = *tools_.driver;
     const Path kernel = tools_.kernels->usable(Path::kBulk) && plan.aligned ? Path::kBulk : Path::kVector;
     StagingRing::Slot& slot = staging_.next();
     Result result = slot.used ? driver.cuStreamWaitEvent(side_, slot.drained, 0) : kSuccess;
@@ -68,10 +77,7 @@ Result Copier::step_staged(const Plan& plan, Cursor& cursor, std::uint64_t& queu
         result = plan.to_a ? launch(plan, kernel, band, slot.base, main_) : copy_pages(plan, band, slot.base, main_);
     if (result == kSuccess) result = driver.cuEventRecord(slot.drained, main_);
     slot.used = true;
-    if (result != kSuccess) return result;
-    queued += band.bytes();
-    advance(plan, band, cursor);
-    return kSuccess;
+    return result;
 }
 
 // Between a slot and the host: one copy for each run of pages that follow each other there.

@@ -19,6 +19,11 @@ constexpr double kQueueingHandicap = 0.95;
 // more than a short measurement shows; a small batch that somebody waits for gains nothing by them, and takes more calls.
 constexpr double kStagedBonus = 1.03;
 constexpr std::uint64_t kStagedPays = 16U << 20;
+// Kernels read host memory in smaller pieces than the copy engine does, which costs the link some per cent. In a large batch it
+// pays to give the copy engine what it can take meanwhile.
+constexpr std::uint64_t kSharedPays = 16U << 20;
+// The copy engine alone is as good as both, and takes nothing from the model, from that part of the kernels' rate on.
+constexpr double kEnough = 0.9;
 
 // Where a value stands between the elements of a sorted list: the element before it, and how far towards the next.
 template <std::size_t kCount>
@@ -35,7 +40,7 @@ std::pair<std::size_t, double> place(const std::array<std::uint64_t, kCount>& li
 }  // namespace
 
 const char* name_of(Path path) noexcept {
-    static constexpr const char* kNames[] = {"loop", "batch", "bulk", "vector", "staged", "auto"};
+    static constexpr const char* kNames[] = {"loop", "batch", "bulk", "vector", "staged", "auto", "shared"};
     return kNames[static_cast<std::size_t>(path)];
 }
 
@@ -88,7 +93,7 @@ double PathTable::expect(Path path, const Workload& workload) const noexcept {
     return std::min(rate, runs);
 }
 
-Path PathTable::choose(const Workload& workload, unsigned usable) const noexcept {
+Choice PathTable::choose(const Workload& workload, unsigned usable) const noexcept {
     const auto best_of = [&](std::initializer_list<Path> paths, double* rate) {
         Path best = Path::kLoop;
         double best_weight = 0;
@@ -108,8 +113,14 @@ Path PathTable::choose(const Workload& workload, unsigned usable) const noexcept
     double kernel_rate = 0;
     const Path engine = best_of({Path::kLoop, Path::kBatch}, &engine_rate);
     const Path kernel = best_of({Path::kBulk, Path::kVector, Path::kStaged}, &kernel_rate);
-    if (workload.fragment < kQueuedAtEase) engine_rate *= kQueueingHandicap;
-    return kernel_rate * kKernelHandicap * workload.kernel_share > engine_rate * workload.engine_share ? kernel : engine;
+    const bool at_ease = workload.fragment >= kQueuedAtEase;
+    if (kernel_rate * kKernelHandicap <= engine_rate * (at_ease ? 1.0 : kQueueingHandicap)) return {engine, false};
+    if ((usable & (1U << static_cast<unsigned>(Path::kBatch))) == 0) return {kernel, false};
+    if (workload.crowded) {
+        if (at_ease && engine_rate >= kEnough * kernel_rate) return {engine, false};
+        return {kernel, true};
+    }
+    return {kernel, workload.to_gpu && kernel != Path::kStaged && workload.bytes >= kSharedPays};
 }
 
 }  // namespace cuda_backend

@@ -18,6 +18,7 @@ enum class Path : std::uint8_t {
     kStaged,  // kernel between scattered GPU memory and a ring in GPU memory, copy engine between ring and host
     kCount,
     kAuto = kCount,
+    kShared,  // not in the table: one of the kernel paths and batched copies, each with a part of the same batch
 };
 
 const char* name_of(Path path) noexcept;
@@ -33,8 +34,12 @@ struct Workload {
     std::uint64_t fragment = 0;  // mean bytes of a run that is consecutive on both sides
     std::uint64_t page_run = 0;  // mean consecutive bytes on the host
     std::uint64_t bytes = 0;     // that move before anyone waits: the batch, or what lies between two marks
-    // What part of their rate both ways reach at present (contention.hpp).
-    double kernel_share = 1, engine_share = 1;
+    bool crowded = false;        // kernels wait for the model (contention.hpp)
+};
+
+struct Choice {
+    Path path = Path::kLoop;
+    bool shared = false;  // with the copy engine
 };
 
 class PathTable {
@@ -53,8 +58,9 @@ public:
     // Expected bytes per second. For the staged path also bounded by what the copy engine makes of the host's runs. [data]
     double expect(Path path, const Workload& workload) const noexcept;
     // The fastest path among those in `usable` (bit per path), kLoop when none is known. Kernels must be faster, not as fast:
-    // they take multiprocessors, and beside a busy model they wait for them. [data]
-    Path choose(const Workload& workload, unsigned usable) const noexcept;
+    // they take multiprocessors, and beside a busy model they wait for them. They share the work with the copy engine where
+    // they wait, and where they alone do not fill the link. [data]
+    Choice choose(const Workload& workload, unsigned usable) const noexcept;
 
     bool measured = false;
 

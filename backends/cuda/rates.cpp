@@ -16,7 +16,7 @@ Path chosen(const PathTable& table, bool to_gpu, std::uint64_t fragment, std::ui
         const Workload workload{to_gpu, fragment, bytes, bytes};
         if (table.expect(path, workload) > 0) usable |= 1U << p;
     }
-    return table.choose({to_gpu, fragment, bytes, bytes}, usable);
+    return table.choose({to_gpu, fragment, bytes, bytes}, usable).path;
 }
 
 pega_status rates(pega_device* device, pega_path_rate* out, std::uint32_t capacity, std::uint32_t* count) {

@@ -40,6 +40,38 @@ Result DescriptorRing::give(const Driver& driver, Stream stream) noexcept {
     return result;
 }
 
+Result Lane::prepare(const Driver& driver) {
+    Result result = kSuccess;
+    for (Event& event : ended_) {
+        if (event == nullptr && result == kSuccess) result = driver.cuEventCreate(&event, kEventDisableTiming);
+    }
+    return result;
+}
+
+void Lane::release(const Driver& driver) noexcept {
+    for (Event& event : ended_) {
+        if (event != nullptr) driver.cuEventDestroy_v2(event);
+        event = nullptr;
+    }
+    used_ = {};
+}
+
+bool Lane::has_room(const Driver& driver) const noexcept {
+    return !used_[next_] || driver.cuEventQuery(ended_[next_]) != kNotReady;
+}
+
+Result Lane::mark(const Driver& driver, Stream stream) noexcept {
+    const Result result = driver.cuEventRecord(ended_[next_], stream);
+    used_[next_] = result == kSuccess;
+    next_ = (next_ + 1) % kParts;
+    return result;
+}
+
+bool StagingRing::has_room(const Driver& driver) const noexcept {
+    const Slot& slot = slots_[next_ % kSlots];
+    return !slot.used || driver.cuEventQuery(slot.drained) != kNotReady;
+}
+
 Result StagingRing::prepare(const Driver& driver, std::uint64_t slot_bytes) {
     if (memory_ != 0) return kSuccess;
     if (const Result result = driver.cuMemAlloc_v2(&memory_, kSlots * slot_bytes); result != kSuccess) {

@@ -36,6 +36,23 @@ private:
     std::size_t next_ = 0;
 };
 
+// What was queued one way and has not ended: only little of it at a time, so that two ways share a batch as fast as each goes.
+// Used by one thread at a time.
+class Lane {
+public:
+    Result prepare(const Driver& driver);
+    void release(const Driver& driver) noexcept;
+    bool has_room(const Driver& driver) const noexcept;
+    // Counts what was queued on `stream` just now. [data]
+    Result mark(const Driver& driver, Stream stream) noexcept;
+
+private:
+    static constexpr std::size_t kParts = 2;
+    std::array<Event, kParts> ended_{};
+    std::array<bool, kParts> used_{};
+    std::size_t next_ = 0;
+};
+
 // Slots of GPU memory that a kernel packs and the copy engine empties, or the reverse. Order between the two streams is kept by
 // events on the GPU; the host waits for nothing.
 class StagingRing {
@@ -50,6 +67,8 @@ public:
     Result prepare(const Driver& driver, std::uint64_t slot_bytes);
     void release(const Driver& driver) noexcept;
     Slot& next() noexcept { return slots_[next_++ % kSlots]; }
+    // Whether nothing moves through the next slot any more. [data]
+    bool has_room(const Driver& driver) const noexcept;
     std::uint64_t slot_bytes() const noexcept { return slot_bytes_; }
 
 private:

@@ -63,10 +63,10 @@ std::string default_directory() {
 
 pega_status Settings::read(const pega_host* host, const pega_option* options, std::uint32_t count, Settings& out) {
     Reader reader(host, options, count);
-    static constexpr std::pair<const char*, Path> kPathChoices[] = {{"auto", Path::kAuto},     {"loop", Path::kLoop},
-                                                                    {"batch", Path::kBatch},   {"bulk", Path::kBulk},
-                                                                    {"vector", Path::kVector}, {"staged", Path::kStaged}};
-    reader.choice("path", kPathChoices, "auto, loop, batch, bulk, vector or staged", out.forced);
+    static constexpr std::pair<const char*, Path> kPathChoices[] = {
+        {"auto", Path::kAuto},     {"loop", Path::kLoop},     {"batch", Path::kBatch},  {"bulk", Path::kBulk},
+        {"vector", Path::kVector}, {"staged", Path::kStaged}, {"shared", Path::kShared}};
+    reader.choice("path", kPathChoices, "auto, loop, batch, bulk, vector, staged or shared", out.forced);
     static constexpr std::pair<const char*, bool> kPriorities[] = {{"high", true}, {"normal", false}};
     reader.choice("stream_priority", kPriorities, "high or normal", out.high_priority);
     static constexpr std::pair<const char*, Calibrate> kCalibrations[] = {

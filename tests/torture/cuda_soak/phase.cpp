@@ -7,7 +7,7 @@
 namespace pegaflow::soak {
 
 const std::vector<std::string>& all_paths() {
-    static const std::vector<std::string> paths = {"auto", "loop", "batch", "bulk", "vector", "staged"};
+    static const std::vector<std::string> paths = {"auto", "loop", "batch", "bulk", "vector", "staged", "shared"};
     return paths;
 }
 

@@ -82,9 +82,9 @@ void add_transfer_options(CLI::App& verb, Arguments& a, const std::string& devic
     verb.add_option("-s,--block-size,--page", a.sizes, "Fragment sizes, comma separated")->capture_default_str();
     verb.add_option("--preset", a.preset, "A model's KV cache instead of sizes: " + preset_names());
     verb.add_option("--total,--bytes", a.total, "Bytes a transfer")->capture_default_str();
-    verb.add_option("--path", a.paths, "Copy paths of a GPU, comma separated: auto, loop, batch, bulk, vector, staged")
+    verb.add_option("--path", a.paths, "Copy paths of a GPU, comma separated: auto, loop, batch, bulk, vector, staged, shared")
         ->delimiter(',')
-        ->check(CLI::IsMember({"auto", "loop", "batch", "bulk", "vector", "staged"}));
+        ->check(CLI::IsMember({"auto", "loop", "batch", "bulk", "vector", "staged", "shared"}));
     verb.add_option("--option", a.options, "KEY=VALUE for the back end (may be repeated)");
     verb.add_option("-n,--iters", a.plan.iterations, "Transfers a repetition")
         ->check(CLI::Range(1, 1000000))

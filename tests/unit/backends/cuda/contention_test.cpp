@@ -12,8 +12,8 @@ constexpr std::uint64_t kMillisecond = 1000000;
 // `count` batches one after the other, each of which takes `took` and should take `expected`.
 std::uint64_t run(Contention& contention, int count, std::uint64_t took, double expected, std::uint64_t now) {
     for (int i = 0; i < count; ++i, now += took) {
-        contention.begin(Contention::kKernels, false, now);
-        contention.end(Contention::kKernels, false, now + took, expected);
+        contention.begin(false, now);
+        contention.end(false, now + took, expected);
     }
     return now;
 }
@@ -21,43 +21,42 @@ std::uint64_t run(Contention& contention, int count, std::uint64_t took, double 
 TEST(Contention, BatchesAsFastAsMeasuredChangeNothing) {
     Contention contention;
     const std::uint64_t now = run(contention, 100, kMillisecond, 0.95 * kMillisecond, 1);
-    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
+    EXPECT_FALSE(contention.crowded(false, now));
 }
 
 TEST(Contention, WaitingKernelsAreSeenAndTriedAgainNowAndThen) {
     Contention contention;
     std::uint64_t now = run(contention, 20, 3 * kMillisecond, kMillisecond, 1);
-    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1) << "the first to ask finds out whether it is still so";
-    EXPECT_NEAR(contention.share(Contention::kKernels, false, now), 1.0 / 3, 0.01);
-    EXPECT_EQ(contention.share(Contention::kKernels, true, now), 1) << "the other direction is for itself";
-    EXPECT_EQ(contention.share(Contention::kEngine, false, now), 1) << "and so is the copy engine";
+    EXPECT_FALSE(contention.crowded(false, now)) << "the first to ask finds out whether it is still so";
+    EXPECT_TRUE(contention.crowded(false, now));
+    EXPECT_FALSE(contention.crowded(true, now)) << "the other direction is for itself";
     now += 1000 * kMillisecond;
-    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
-    EXPECT_LT(contention.share(Contention::kKernels, false, now), 0.5);
+    EXPECT_FALSE(contention.crowded(false, now));
+    EXPECT_TRUE(contention.crowded(false, now));
     // The model is gone: one batch that finds out is enough.
     now = run(contention, 1, kMillisecond, kMillisecond, now);
-    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
+    EXPECT_FALSE(contention.crowded(false, now));
 }
 
 TEST(Contention, OneSlowBatchIsNoContention) {
     Contention contention;
     std::uint64_t now = run(contention, 1, 50 * kMillisecond, kMillisecond, 1);
-    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
+    EXPECT_FALSE(contention.crowded(false, now));
     now = run(contention, 2, 50 * kMillisecond, kMillisecond, now);
-    contention.share(Contention::kKernels, false, now);
-    EXPECT_LT(contention.share(Contention::kKernels, false, now), 1);
+    contention.crowded(false, now);
+    EXPECT_TRUE(contention.crowded(false, now));
 }
 
 TEST(Contention, BatchesSideBySideShareTheTime) {
     Contention contention;
     std::uint64_t now = 1;
-    contention.begin(Contention::kKernels, false, now);
+    contention.begin(false, now);
     for (int i = 0; i < 50; ++i) {  // two in flight at all times, one ends each millisecond
-        contention.begin(Contention::kKernels, false, now);
+        contention.begin(false, now);
         now += kMillisecond;
-        contention.end(Contention::kKernels, false, now, kMillisecond);
+        contention.end(false, now, kMillisecond);
     }
-    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
+    EXPECT_FALSE(contention.crowded(false, now));
 }
 
 TEST(Contention, IdleTimeAndFailedBatchesSayNothing) {
@@ -65,7 +64,7 @@ TEST(Contention, IdleTimeAndFailedBatchesSayNothing) {
     std::uint64_t now = 1;
     for (int i = 0; i < 20; ++i) now = run(contention, 1, kMillisecond, kMillisecond, now) + 50 * kMillisecond;
     for (int i = 0; i < 20; ++i) now = run(contention, 1, 30 * kMillisecond, 0, now);
-    EXPECT_EQ(contention.share(Contention::kKernels, false, now), 1);
+    EXPECT_FALSE(contention.crowded(false, now));
 }
 
 }  // namespace

@@ -59,8 +59,8 @@ TEST(PathTable, StagingIsForBatchesThatFollowEachOther) {
     set(table, Path::kStaged, 99);
     for (std::size_t b = 0; b < kBatches.size(); ++b) table.at(false, Path::kLoop, kFragments.size() - 1, b) = 99;
     constexpr unsigned kKernels = kAll & ~(1U << static_cast<unsigned>(Path::kLoop));
-    EXPECT_EQ(table.choose({false, 16U << 10, 2U << 20, 4U << 20}, kKernels), Path::kBulk);
-    EXPECT_EQ(table.choose({false, 16U << 10, 2U << 20, 64U << 20}, kKernels), Path::kStaged);
+    EXPECT_EQ(table.choose({false, 16U << 10, 2U << 20, 4U << 20}, kKernels).path, Path::kBulk);
+    EXPECT_EQ(table.choose({false, 16U << 10, 2U << 20, 64U << 20}, kKernels).path, Path::kStaged);
 }
 
 TEST(PathTable, TheCopyEngineIsPreferredUnlessKernelsAreClearlyFaster) {
@@ -68,29 +68,52 @@ TEST(PathTable, TheCopyEngineIsPreferredUnlessKernelsAreClearlyFaster) {
     set(table, Path::kBatch, 100);
     set(table, Path::kBulk, 101);
     Workload workload{false, 64U << 10, 1U << 20, 64U << 20};
-    EXPECT_EQ(table.choose(workload, kAll), Path::kBatch);
+    EXPECT_EQ(table.choose(workload, kAll).path, Path::kBatch);
     workload.fragment = 32U << 10;
-    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk) << "a busy processor does not queue so many copies";
+    EXPECT_EQ(table.choose(workload, kAll).path, Path::kBulk) << "a busy processor does not queue so many copies";
     workload.fragment = 64U << 10;
     set(table, Path::kBulk, 110);
-    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk);
-    EXPECT_EQ(table.choose(workload, kAll & ~(1U << static_cast<unsigned>(Path::kBulk))), Path::kBatch)
+    EXPECT_EQ(table.choose(workload, kAll).path, Path::kBulk);
+    EXPECT_EQ(table.choose(workload, kAll & ~(1U << static_cast<unsigned>(Path::kBulk))).path, Path::kBatch)
         << "what cannot be used";
 }
 
-TEST(PathTable, KernelsThatWaitForTheModelGiveWayToTheCopyEngineWhereItIsFaster) {
+TEST(PathTable, KernelsThatWaitForTheModelShareTheWorkWithTheCopyEngine) {
     PathTable table = flat(0);
     set(table, Path::kBatch, 60);
     set(table, Path::kBulk, 100);
-    Workload workload{false, 16U << 10, 1U << 20, 64U << 20, 1, 1};
-    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk);
-    workload.kernel_share = 0.5;
-    EXPECT_EQ(table.choose(workload, kAll), Path::kBatch);
-    workload.engine_share = 0.7;
-    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk) << "the copy engine does not keep up either";
-    workload.engine_share = 1;
-    set(table, Path::kBatch, 10);
-    EXPECT_EQ(table.choose(workload, kAll), Path::kBulk) << "slow kernels are still the best";
+    Workload workload{false, 16U << 10, 1U << 20, 64U << 20, false};
+    EXPECT_FALSE(table.choose(workload, kAll).shared);
+    workload.crowded = true;
+    EXPECT_EQ(table.choose(workload, kAll).path, Path::kBulk);
+    EXPECT_TRUE(table.choose(workload, kAll).shared);
+    EXPECT_FALSE(table.choose(workload, kAll & ~(1U << static_cast<unsigned>(Path::kBatch))).shared) << "nobody to share with";
+    set(table, Path::kBatch, 95);
+    EXPECT_TRUE(table.choose(workload, kAll).shared) << "so many copies are not queued fast enough beside a model";
+    workload.fragment = 64U << 10;
+    EXPECT_EQ(table.choose(workload, kAll).path, Path::kBatch) << "the copy engine alone is as good";
+    EXPECT_FALSE(table.choose(workload, kAll).shared);
+}
+
+TEST(PathTable, KernelsThatReadHostMemoryShareLargeBatches) {
+    PathTable table = flat(10);
+    for (const bool to_gpu : {false, true}) {
+        for (std::size_t f = 0; f < kFragments.size(); ++f) {
+            for (std::size_t b = 0; b < kBatches.size(); ++b) {
+                table.at(to_gpu, Path::kBulk, f, b) = 92;
+                table.at(to_gpu, Path::kStaged, f, b) = 96;
+            }
+        }
+    }
+    const Workload scattered{true, 4U << 10, 4U << 10, 64U << 20, false};
+    EXPECT_EQ(table.choose(scattered, kAll).path, Path::kBulk);
+    EXPECT_TRUE(table.choose(scattered, kAll).shared);
+    EXPECT_FALSE(table.choose({true, 4U << 10, 4U << 10, 4U << 20, false}, kAll).shared) << "somebody waits for it";
+    EXPECT_FALSE(table.choose({false, 4U << 10, 4U << 10, 64U << 20, false}, kAll).shared) << "writes fill the link";
+    for (std::size_t b = 0; b < kBatches.size(); ++b) table.at(true, Path::kLoop, kFragments.size() - 1, b) = 100;
+    const Choice packed = table.choose({true, 4U << 10, 2U << 20, 64U << 20, false}, kAll);
+    EXPECT_EQ(packed.path, Path::kStaged);
+    EXPECT_FALSE(packed.shared);
 }
 
 TEST(PathTable, StagingIsNoFasterThanTheCopiesOfThePagesItPacksInto) {
@@ -108,10 +131,10 @@ TEST(PathTable, TheBuiltInTableKnowsThatSmallFragmentsNeedKernels) {
     const PathTable table;
     EXPECT_FALSE(table.measured);
     for (const bool to_gpu : {false, true}) {
-        EXPECT_EQ(table.choose({to_gpu, 2048, 64U << 20, 64U << 20}, kAll), Path::kStaged);
-        EXPECT_EQ(table.choose({to_gpu, 2048, 2048, 64U << 20}, kAll & ~(1U << static_cast<unsigned>(Path::kStaged))),
+        EXPECT_EQ(table.choose({to_gpu, 2048, 64U << 20, 64U << 20}, kAll).path, Path::kStaged);
+        EXPECT_EQ(table.choose({to_gpu, 2048, 2048, 64U << 20}, kAll & ~(1U << static_cast<unsigned>(Path::kStaged))).path,
                   Path::kBulk);
-        EXPECT_LE(static_cast<int>(table.choose({to_gpu, 4U << 20, 64U << 20, 64U << 20}, kAll)),
+        EXPECT_LE(static_cast<int>(table.choose({to_gpu, 4U << 20, 64U << 20, 64U << 20}, kAll).path),
                   static_cast<int>(Path::kBatch));
     }
 }

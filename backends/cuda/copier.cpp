@@ -91,7 +91,7 @@ unsigned Copier::usable(const Plan& plan) const noexcept {
 void Copier::choose(const Plan& plan, unsigned can, Workload& workload, std::uint64_t now_ns, Route& route) const noexcept {
     const Path forced = tools_.settings->forced;
     if (forced == Path::kShared) {
-        workload.crowded = route.crowded = true;
+        workload.crowded = true;
         const Choice choice = tools_.table->choose(workload, can & ~bit(Path::kBatch) & ~bit(Path::kLoop));
         route.path = choice.path;
         route.shared = route.kernels() && (can & bit(Path::kBatch)) != 0 && plan.lengths() == nullptr;
@@ -100,7 +100,7 @@ void Copier::choose(const Plan& plan, unsigned can, Workload& workload, std::uin
     } else if (!plan.b_is_host) {
         route.path = peer_path(plan, can, tools_.settings->peer_kernel_bytes);
     } else {
-        workload.crowded = route.crowded = tools_.contention->crowded(plan.to_a, now_ns);
+        workload.crowded = tools_.contention->crowded(plan.to_a, now_ns);
         const Choice choice = tools_.table->choose(workload, can);
         route.path = choice.path;
         route.shared = choice.shared && plan.lengths() == nullptr;
@@ -121,8 +121,7 @@ Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t 
         on_side_ = !on_side_;
     }
     // Smaller batches than were measured, ranges of any length, and kernels that wait while others work say nothing.
-    if (plan.b_is_host && route.kernels() && !(route.shared && route.crowded) && plan.bytes >= kBatches.front() &&
-        plan.lengths() == nullptr) {
+    if (plan.b_is_host && route.kernels() && !route.shared && plan.bytes >= kBatches.front() && plan.lengths() == nullptr) {
         workload.bytes = plan.bytes;
         const double rate = tools_.table->expect(route.path, workload);
         if (rate > 0) route.expected_ns = static_cast<double>(plan.bytes) * 1e9 / rate;

@@ -33,8 +33,7 @@ struct Route {
     Path path = Path::kLoop;
     Stream end = nullptr;
     double expected_ns = 0;  // for the whole plan when nothing disturbs it; 0 = nobody knows
-    bool shared = false;     // the copy engine takes what the kernels do not
-    bool crowded = false;    // the kernels wait for the model
+    bool shared = false;     // the kernels wait for the model: the copy engine takes what they do not
     bool kernels() const noexcept { return path == Path::kBulk || path == Path::kVector || path == Path::kStaged; }
     bool digests() const noexcept { return kernels() && !shared; }  // of all that moves
 };
@@ -96,7 +95,10 @@ private:
     // Cuts the band's tiles into pieces; how many, and the largest of them. With `packed` as in `launch`.
     static unsigned write_tiles(const Plan& plan, const Band& band, DevicePointer packed, std::uint64_t piece_bytes, Tile* out,
                                 std::uint64_t* largest) noexcept;
-    static void write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept;
+    // Bytes written.
+    static std::uint64_t write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept;
+    template <class Index, class OfPair>
+    static std::uint64_t write_shifted(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept;
     Result launch_job(Path kernel, std::uint64_t largest, const Job& job, Stream stream) noexcept;
     Result queue_staged(const Plan& plan, const Band& band) noexcept;
     Result copy_runs(const Plan& plan, const Band& band) noexcept;

@@ -5,6 +5,11 @@
 #include "pieces.hpp"
 
 namespace cuda_backend {
+namespace {
+
+constexpr std::uint64_t kUploaded = 64U << 10;  // bytes of descriptors of kernels that read host memory
+
+}  // namespace
 
 Copier::Band Copier::band_at(const Plan& plan, const Cursor& cursor, std::uint64_t bytes) const noexcept {
     const Group& group = plan.groups[cursor.group];
@@ -19,7 +24,7 @@ Copier::Band Copier::band_at(const Plan& plan, const Cursor& cursor, std::uint64
         pieces += more;
         band.block_bytes += plan.tiles[band.last].bytes;
     }
-    const std::uint64_t pair_bytes = plan.narrow ? sizeof(NarrowPair) : sizeof(Pair);
+    const std::uint64_t pair_bytes = 2 * plan.index_bytes;
     const std::uint64_t wanted = std::max<std::uint64_t>(bytes / band.block_bytes, 1);
     band.pairs = even_part(plan.pair_count - cursor.pair, std::min(wanted, pairs_beside(pieces, pair_bytes)));
     band.few_pieces = fits_small(pieces, band.pairs, pair_bytes);
@@ -35,26 +40,34 @@ Result Copier::step_kernel(const Plan& plan, const Route& route, Cursor& cursor,
     return kSuccess;
 }
 
-void Copier::write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept {
+template <class Index, class OfPair>
+std::uint64_t Copier::write_shifted(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept {
     const unsigned shift = plan.index_shift;
-    const auto short_of = [shift](std::uint64_t index) { return static_cast<std::uint32_t>(index >> shift); };
-    if (!plan.narrow) {
-        auto* pairs = reinterpret_cast<Pair*>(out);
-        plan.for_pairs(band.pair, band.pairs, [=](std::uint64_t i, const Pair& pair) { pairs[i] = pair; });
-    } else if (to_slot) {
-        auto* indices = reinterpret_cast<std::uint32_t*>(out);
-        plan.for_pairs(band.pair, band.pairs, [=](std::uint64_t i, const Pair& pair) { indices[i] = short_of(pair.a); });
-    } else {
-        auto* pairs = reinterpret_cast<NarrowPair*>(out);
+    if (to_slot) {
+        auto* indices = reinterpret_cast<Index*>(out);
         plan.for_pairs(band.pair, band.pairs,
-                       [=](std::uint64_t i, const Pair& pair) { pairs[i] = {short_of(pair.a), short_of(pair.b)}; });
+                       [=](std::uint64_t i, const Pair& pair) { indices[i] = static_cast<Index>(pair.a >> shift); });
+        return band.pairs * sizeof(Index);
     }
+    auto* pairs = reinterpret_cast<OfPair*>(out);
+    plan.for_pairs(band.pair, band.pairs, [=](std::uint64_t i, const Pair& pair) {
+        pairs[i] = {static_cast<Index>(pair.a >> shift), static_cast<Index>(pair.b >> shift)};
+    });
+    return band.pairs * sizeof(OfPair);
+}
+
+std::uint64_t Copier::write_pairs(const Plan& plan, const Band& band, bool to_slot, unsigned char* out) noexcept {
+    if (plan.index_bytes == 2) return write_shifted<std::uint16_t, ShortPair>(plan, band, to_slot, out);
+    if (plan.index_bytes == 4) return write_shifted<std::uint32_t, NarrowPair>(plan, band, to_slot, out);
+    auto* pairs = reinterpret_cast<Pair*>(out);
+    plan.for_pairs(band.pair, band.pairs, [=](std::uint64_t i, const Pair& pair) { pairs[i] = pair; });
+    return band.pairs * sizeof(Pair);
 }
 
 unsigned Copier::write_tiles(const Plan& plan, const Band& band, DevicePointer packed, std::uint64_t piece_bytes, Tile* out,
                              std::uint64_t* largest) noexcept {
     const bool to_slot = packed != 0;
-    const unsigned shift = plan.narrow ? plan.index_shift : 0;
+    const unsigned shift = plan.index_bytes < sizeof(std::uint64_t) ? plan.index_shift : 0;
     unsigned count = 0;
     for (std::uint32_t t = band.first; t < band.last; ++t) {
         Tile tile = plan.tiles[t];
@@ -79,8 +92,9 @@ Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePoi
     const std::uint64_t piece_bytes = band.bytes() <= kSmallLaunch && band.few_pieces ? kSmallPiece : kPiece;
     std::uint64_t pieces = 0;
     for (std::uint32_t t = band.first; t < band.last; ++t) pieces += pieces_of(plan.tiles[t].bytes, piece_bytes);
-    const bool inlined = kernel == Path::kBulk && plan.narrow && sums_ == 0 &&
-                         pieces * sizeof(Tile) + band.pairs * sizeof(NarrowPair) <= kInlineBytes;
+    const bool divided = plan.index_bytes < sizeof(std::uint64_t);
+    const bool inlined = kernel == Path::kBulk && divided && sums_ == 0 &&
+                         pieces * sizeof(Tile) + band.pairs * 2 * plan.index_bytes <= kInlineBytes;
     DescriptorRing::Portion portion{inline_.descriptors, 0};
     if (!inlined) portion = descriptors_.take(*tools_.driver);
     if (portion.host == nullptr) return kNotReady;
@@ -88,14 +102,18 @@ Result Copier::launch(const Plan& plan, Path kernel, const Band& band, DevicePoi
     std::uint64_t largest = 0;
     job.tile_count = write_tiles(plan, band, packed, piece_bytes, reinterpret_cast<Tile*>(portion.host), &largest);
     job.pair_count = static_cast<unsigned>(band.pairs);
-    job.flags = (plan.to_a ? kJobToA : 0) | (to_slot ? kJobPacked : 0) | (plan.narrow ? kJobNarrow : 0);
+    job.flags = (plan.to_a ? kJobToA : 0) | (to_slot ? kJobPacked : 0);
+    if (divided) job.flags |= plan.index_bytes == 2 ? kJobShort : kJobNarrow;
     const std::uint64_t pairs_at = job.tile_count * sizeof(Tile);
-    write_pairs(plan, band, to_slot, portion.host + pairs_at);
+    const std::uint64_t used = pairs_at + write_pairs(plan, band, to_slot, portion.host + pairs_at);
     if (inlined) {
         inline_.job = job;
         const Kernels& kernels = *tools_.kernels;
         return kernels.launch(*tools_.driver, kernels.shape(kernel, largest), inline_, multiprocessors_, stream);
     }
+    // Such kernels keep the link busy by themselves: the copy engine brings the descriptors while the batch before still moves.
+    if (plan.to_a && plan.b_is_host && !to_slot && used >= kUploaded)
+        portion.device = descriptors_.upload(*tools_.driver, used, stream);
     job.tiles = reinterpret_cast<const Tile*>(portion.device);
     job.pairs = reinterpret_cast<const void*>(portion.device + pairs_at);
     if (sums_ != 0) job.sums = reinterpret_cast<std::uint64_t*>(sums_ + band.pair * sizeof(std::uint64_t));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The shared path: kernels and the copy engine take parts of one plan side by side, each as fast as it goes. Kernels read host
-// memory in smaller pieces than the copy engine and leave some of the link idle; beside a busy model they wait.
+// The shared path: kernels and the copy engine take parts of one plan side by side, each as fast as it goes. Beside a busy
+// model kernels wait most of the time, and each one holds the model up: little of theirs is queued at a time.
 #include <algorithm>
 
 #include "copier.hpp"
@@ -10,9 +10,8 @@ namespace cuda_backend {
 namespace {
 
 constexpr std::uint64_t kLeastLaunch = 1U << 20;
-constexpr std::uint64_t kMostLaunch = 16U << 20;
-constexpr std::uint64_t kMostCrowdedLaunch = 4U << 20;  // it holds up the model
-constexpr std::uint64_t kMostCopies = 128;              // for the copy engine at a time, as many as half a batched call
+constexpr std::uint64_t kMostLaunch = 4U << 20;
+constexpr std::uint64_t kMostCopies = 128;  // for the copy engine at a time
 constexpr std::uint64_t kMostCopied = 4U << 20;
 
 }  // namespace
@@ -27,9 +26,8 @@ Result Copier::step_shared(const Plan& plan, const Route& route, Cursor& cursor,
     };
     Band band;
     Result result = kSuccess;
-    if (descriptors_.take(driver).host != nullptr && (staged ? staging_.has_room(driver) : kernel_lane_.has_room(driver))) {
-        const std::uint64_t most = route.crowded ? kMostCrowdedLaunch : kMostLaunch;
-        band = part(staged ? chunk_bytes(plan, queued) : std::clamp(left / 4, kLeastLaunch, most));
+    if (descriptors_.take(driver).host != nullptr && (staged ? staging_.idle(driver) : kernel_lane_.has_room(driver))) {
+        band = part(staged ? chunk_bytes(plan, queued) : std::clamp(left / 4, kLeastLaunch, kMostLaunch));
         result = staged ? queue_staged(plan, band) : launch(plan, route.path, band, 0, route.end);
         if (result == kSuccess && !staged) result = kernel_lane_.mark(driver, route.end);
     } else if (engine_lane_.has_room(driver)) {

@@ -19,11 +19,11 @@ constexpr double kQueueingHandicap = 0.95;
 // more than a short measurement shows; a small batch that somebody waits for gains nothing by them, and takes more calls.
 constexpr double kStagedBonus = 1.03;
 constexpr std::uint64_t kStagedPays = 16U << 20;
-// Kernels read host memory in smaller pieces than the copy engine does, which costs the link some per cent. In a large batch it
-// pays to give the copy engine what it can take meanwhile.
-constexpr std::uint64_t kSharedPays = 16U << 20;
 // The copy engine alone is as good as both, and takes nothing from the model, from that part of the kernels' rate on.
 constexpr double kEnough = 0.9;
+// Kernels that move data over the link themselves hold their multiprocessors all the time: one such kernel after the other, and
+// a model's persistent kernel does not get its last ones for long.
+constexpr double kEnoughAlone = 0.2;
 
 // Where a value stands between the elements of a sorted list: the element before it, and how far towards the next.
 template <std::size_t kCount>
@@ -116,11 +116,10 @@ Choice PathTable::choose(const Workload& workload, unsigned usable) const noexce
     const bool at_ease = workload.fragment >= kQueuedAtEase;
     if (kernel_rate * kKernelHandicap <= engine_rate * (at_ease ? 1.0 : kQueueingHandicap)) return {engine, false};
     if ((usable & (1U << static_cast<unsigned>(Path::kBatch))) == 0) return {kernel, false};
-    if (workload.crowded) {
-        if (at_ease && engine_rate >= kEnough * kernel_rate) return {engine, false};
-        return {kernel, true};
-    }
-    return {kernel, workload.to_gpu && kernel != Path::kStaged && workload.bytes >= kSharedPays};
+    if (!workload.crowded) return {kernel, false};
+    const double enough = kernel != Path::kStaged ? kEnoughAlone : at_ease ? kEnough : 1.0;
+    if (engine_rate >= enough * kernel_rate) return {engine, false};
+    return {kernel, true};
 }
 
 }  // namespace cuda_backend

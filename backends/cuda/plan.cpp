@@ -18,8 +18,9 @@ using pegaflow::backend::span_at;
 constexpr std::uint64_t kWord = 8;                // of a digest
 constexpr std::uint64_t kFurthest = kWord << 32;  // place in a page that the kernels can count
 constexpr unsigned kSortBits = 11;                // a pass
-constexpr std::uint64_t kCounted = 4096;          // pairs at most that are looked at for runs,
-constexpr std::uint64_t kCountedParts = 16;       // in so many places
+constexpr unsigned kMostShift = 20;
+constexpr std::uint64_t kCounted = 4096;     // pairs at most that are looked at for runs,
+constexpr std::uint64_t kCountedParts = 16;  // in so many places
 
 bool usable(const pega_region* region, const pega_device* device, bool written) noexcept {
     return region != nullptr && region->device == device && !(written && (region->flags & PEGA_REGION_READ_ONLY) != 0);
@@ -235,8 +236,10 @@ void Plan::close_group(std::uint64_t spans_after) {
 }
 
 void Plan::narrow_down(const Indices& indices) noexcept {
-    index_shift = (indices.bits & 15) == 0 ? 4 : 0;
-    narrow = (std::max(indices.max_a, indices.max_b) >> index_shift) <= UINT32_MAX;
+    // Strides are multiplied by what indices are divided by: not so far that they overflow.
+    index_shift = indices.bits == 0 ? 0 : std::min(static_cast<unsigned>(std::countr_zero(indices.bits)), kMostShift);
+    const std::uint64_t greatest = std::max(indices.max_a, indices.max_b) >> index_shift;
+    index_bytes = greatest <= UINT16_MAX ? 2 : greatest <= UINT32_MAX ? 4 : 8;
 }
 
 // Pairs in the order of side B make pages that follow each other one run there. Where pages lie scattered hardly any follow,

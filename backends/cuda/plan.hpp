@@ -78,8 +78,8 @@ public:
     bool aligned = false;        // every address and size is a multiple of 16
     bool b_is_host = false;
     bool digestible = false;  // aligned, the pages lie on side B, and the kernels can compute their digests
-    // Indices below 2^32 times 2^index_shift, all multiples of it: they can be stored in 32 bits.
-    bool narrow = false;
+    // Indices are multiples of 2^index_shift; divided by it they fit in so many bytes: 2, 4 or 8.
+    unsigned index_bytes = 8;
     unsigned index_shift = 0;
 
 private:

@@ -10,6 +10,7 @@ Result DescriptorRing::prepare(const Driver& driver) {
         return result;
     memory_ = static_cast<unsigned char*>(memory);
     Result result = driver.cuMemHostGetDevicePointer_v2(&device_, memory, 0);
+    if (driver.cuMemAlloc_v2(&copies_, kPortions * kPortionBytes) != kSuccess) copies_ = 0;
     for (Event& event : free_) {
         if (result == kSuccess) result = driver.cuEventCreate(&event, kEventDisableTiming);
     }
@@ -23,7 +24,9 @@ void DescriptorRing::release(const Driver& driver) noexcept {
         event = nullptr;
     }
     if (memory_ != nullptr) driver.cuMemFreeHost(memory_);
+    if (copies_ != 0) driver.cuMemFree_v2(copies_);
     memory_ = nullptr;
+    copies_ = 0;
     used_ = {};
 }
 
@@ -31,6 +34,12 @@ DescriptorRing::Portion DescriptorRing::take(const Driver& driver) noexcept {
     if (used_[next_] && driver.cuEventQuery(free_[next_]) == kNotReady) return {};
     used_[next_] = false;
     return {memory_ + next_ * kPortionBytes, device_ + next_ * kPortionBytes};
+}
+
+DevicePointer DescriptorRing::upload(const Driver& driver, std::uint64_t bytes, Stream stream) noexcept {
+    const std::uint64_t at = next_ * kPortionBytes;
+    const bool copied = copies_ != 0 && driver.cuMemcpyAsync(copies_ + at, device_ + at, bytes, stream) == kSuccess;
+    return (copied ? copies_ : device_) + at;
 }
 
 Result DescriptorRing::give(const Driver& driver, Stream stream) noexcept {
@@ -67,8 +76,9 @@ Result Lane::mark(const Driver& driver, Stream stream) noexcept {
     return result;
 }
 
-bool StagingRing::has_room(const Driver& driver) const noexcept {
-    const Slot& slot = slots_[next_ % kSlots];
+// Slots are drained in order.
+bool StagingRing::idle(const Driver& driver) const noexcept {
+    const Slot& slot = slots_[(next_ + kSlots - 1) % kSlots];
     return !slot.used || driver.cuEventQuery(slot.drained) != kNotReady;
 }
 

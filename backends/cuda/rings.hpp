@@ -24,13 +24,17 @@ public:
     void release(const Driver& driver) noexcept;
     // The next portion; null host while the GPU still reads it. [data]
     Portion take(const Driver& driver) noexcept;
+    // Where the portion taken last is in GPU memory once its first `bytes`, which are copied on `stream`, are there; its place
+    // on the host where there is no such memory. [data]
+    DevicePointer upload(const Driver& driver, std::uint64_t bytes, Stream stream) noexcept;
     // Marks the portion taken last as in use until `stream` has come this far. [data]
     Result give(const Driver& driver, Stream stream) noexcept;
 
 private:
     static constexpr std::size_t kPortions = 8;
     unsigned char* memory_ = nullptr;
-    DevicePointer device_ = 0;
+    DevicePointer device_ = 0;  // the same memory as the GPU sees it
+    DevicePointer copies_ = 0;  // GPU memory of that size; 0 = there is none
     std::array<Event, kPortions> free_{};
     std::array<bool, kPortions> used_{};
     std::size_t next_ = 0;
@@ -47,7 +51,7 @@ public:
     Result mark(const Driver& driver, Stream stream) noexcept;
 
 private:
-    static constexpr std::size_t kParts = 2;
+    static constexpr std::size_t kParts = 2;  // one moves while the next waits
     std::array<Event, kParts> ended_{};
     std::array<bool, kParts> used_{};
     std::size_t next_ = 0;
@@ -67,8 +71,8 @@ public:
     Result prepare(const Driver& driver, std::uint64_t slot_bytes);
     void release(const Driver& driver) noexcept;
     Slot& next() noexcept { return slots_[next_++ % kSlots]; }
-    // Whether nothing moves through the next slot any more. [data]
-    bool has_room(const Driver& driver) const noexcept;
+    // Whether nothing moves through any slot. [data]
+    bool idle(const Driver& driver) const noexcept;
     std::uint64_t slot_bytes() const noexcept { return slot_bytes_; }
 
 private:

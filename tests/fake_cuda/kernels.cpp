@@ -21,8 +21,13 @@ void must(bool what, const char* text) {
 cuda_backend::Pair pair_at(const cuda_backend::Job& job, unsigned block) {
     const bool packed = (job.flags & cuda_backend::kJobPacked) != 0;
     cuda_backend::Pair out{};
-    if ((job.flags & cuda_backend::kJobNarrow) == 0) {
+    if ((job.flags & (cuda_backend::kJobNarrow | cuda_backend::kJobShort)) == 0) {
         out = static_cast<const cuda_backend::Pair*>(job.pairs)[block];
+    } else if ((job.flags & cuda_backend::kJobShort) != 0 && packed) {
+        out.a = static_cast<const std::uint16_t*>(job.pairs)[block];
+    } else if ((job.flags & cuda_backend::kJobShort) != 0) {
+        const auto& pair = static_cast<const cuda_backend::ShortPair*>(job.pairs)[block];
+        out = {pair.a, pair.b};
     } else if (packed) {
         out.a = static_cast<const std::uint32_t*>(job.pairs)[block];
     } else {

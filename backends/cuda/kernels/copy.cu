@@ -63,9 +63,14 @@ struct Work {
     // Plain loads: a warp's are put together on their way to host memory, volatile ones would each cross the link alone.
     __device__ Pair pair_at(unsigned block) const {
         const bool packed = (job.flags & kJobPacked) != 0;
-        if ((job.flags & kJobNarrow) == 0) {
+        if ((job.flags & (kJobNarrow | kJobShort)) == 0) {
             const ulonglong2 pair = static_cast<const ulonglong2*>(job.pairs)[block];
             return {pair.x, packed ? block : pair.y};
+        }
+        if ((job.flags & kJobShort) != 0) {
+            if (packed) return {static_cast<const unsigned short*>(job.pairs)[block], block};
+            const ushort2 pair = static_cast<const ushort2*>(job.pairs)[block];
+            return {pair.x, pair.y};
         }
         if (packed) return {static_cast<const unsigned*>(job.pairs)[block], block};
         const uint2 pair = static_cast<const uint2*>(job.pairs)[block];

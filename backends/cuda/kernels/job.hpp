@@ -24,10 +24,15 @@ struct Pair {
 struct NarrowPair {
     std::uint32_t a, b;
 };
+struct ShortPair {
+    std::uint16_t a, b;
+};
 
 constexpr unsigned kJobToA = 1;     // from B to A; else from A to B
 constexpr unsigned kJobPacked = 2;  // the index on side B is the number of the pair in this job, not pair.b
-constexpr unsigned kJobNarrow = 4;  // pairs are NarrowPair; with kJobPacked they are 32-bit indices of side A alone
+// With kJobPacked, pairs of these two forms are the indices of side A alone.
+constexpr unsigned kJobNarrow = 4;  // pairs are NarrowPair
+constexpr unsigned kJobShort = 8;   // pairs are ShortPair
 
 constexpr unsigned kMostWarps = 16;  // of a block of the bulk kernel
 
@@ -45,7 +50,7 @@ struct Job {
 };
 
 // A job of few tiles and pairs, which travel with the launch: the GPU need not fetch them from the host before it begins.
-// Tiles first, then narrow pairs. No digests.
+// Tiles first, then narrow or short pairs. No digests.
 constexpr unsigned kInlineBytes = 3840;
 struct InlineJob {
     Job job;  // the kernel itself sets tiles and pairs

@@ -81,13 +81,15 @@ TEST(PathTable, TheCopyEngineIsPreferredUnlessKernelsAreClearlyFaster) {
 TEST(PathTable, KernelsThatWaitForTheModelShareTheWorkWithTheCopyEngine) {
     PathTable table = flat(0);
     set(table, Path::kBatch, 60);
-    set(table, Path::kBulk, 100);
-    Workload workload{false, 16U << 10, 1U << 20, 64U << 20, false};
+    set(table, Path::kStaged, 100);
+    for (std::size_t b = 0; b < kBatches.size(); ++b) table.at(false, Path::kLoop, kFragments.size() - 1, b) = 100;
+    constexpr unsigned kNoBatches = kAll & ~(1U << static_cast<unsigned>(Path::kBatch));
+    Workload workload{false, 16U << 10, 2U << 20, 64U << 20, false};
     EXPECT_FALSE(table.choose(workload, kAll).shared);
     workload.crowded = true;
-    EXPECT_EQ(table.choose(workload, kAll).path, Path::kBulk);
+    EXPECT_EQ(table.choose(workload, kAll).path, Path::kStaged);
     EXPECT_TRUE(table.choose(workload, kAll).shared);
-    EXPECT_FALSE(table.choose(workload, kAll & ~(1U << static_cast<unsigned>(Path::kBatch))).shared) << "nobody to share with";
+    EXPECT_FALSE(table.choose(workload, kNoBatches).shared) << "nobody to share with";
     set(table, Path::kBatch, 95);
     EXPECT_TRUE(table.choose(workload, kAll).shared) << "so many copies are not queued fast enough beside a model";
     workload.fragment = 64U << 10;
@@ -95,25 +97,16 @@ TEST(PathTable, KernelsThatWaitForTheModelShareTheWorkWithTheCopyEngine) {
     EXPECT_FALSE(table.choose(workload, kAll).shared);
 }
 
-TEST(PathTable, KernelsThatReadHostMemoryShareLargeBatches) {
-    PathTable table = flat(10);
-    for (const bool to_gpu : {false, true}) {
-        for (std::size_t f = 0; f < kFragments.size(); ++f) {
-            for (std::size_t b = 0; b < kBatches.size(); ++b) {
-                table.at(to_gpu, Path::kBulk, f, b) = 92;
-                table.at(to_gpu, Path::kStaged, f, b) = 96;
-            }
-        }
-    }
-    const Workload scattered{true, 4U << 10, 4U << 10, 64U << 20, false};
-    EXPECT_EQ(table.choose(scattered, kAll).path, Path::kBulk);
-    EXPECT_TRUE(table.choose(scattered, kAll).shared);
-    EXPECT_FALSE(table.choose({true, 4U << 10, 4U << 10, 4U << 20, false}, kAll).shared) << "somebody waits for it";
-    EXPECT_FALSE(table.choose({false, 4U << 10, 4U << 10, 64U << 20, false}, kAll).shared) << "writes fill the link";
-    for (std::size_t b = 0; b < kBatches.size(); ++b) table.at(true, Path::kLoop, kFragments.size() - 1, b) = 100;
-    const Choice packed = table.choose({true, 4U << 10, 2U << 20, 64U << 20, false}, kAll);
-    EXPECT_EQ(packed.path, Path::kStaged);
-    EXPECT_FALSE(packed.shared);
+TEST(PathTable, KernelsThatHoldUpTheModelGiveWayWhereTheCopyEngineMovesAFifthOfIt) {
+    PathTable table = flat(0);
+    set(table, Path::kBulk, 100);
+    Workload workload{false, 8U << 10, 8U << 10, 64U << 20, true};
+    set(table, Path::kBatch, 25);
+    EXPECT_EQ(table.choose(workload, kAll).path, Path::kBatch);
+    EXPECT_FALSE(table.choose(workload, kAll).shared);
+    set(table, Path::kBatch, 10);
+    EXPECT_EQ(table.choose(workload, kAll).path, Path::kBulk);
+    EXPECT_TRUE(table.choose(workload, kAll).shared);
 }
 
 TEST(PathTable, StagingIsNoFasterThanTheCopiesOfThePagesItPacksInto) {

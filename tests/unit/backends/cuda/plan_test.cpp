@@ -160,12 +160,15 @@ TEST_F(PlanTest, AlignmentAndNarrownessFollowFromStridesAndIndices) {
     pega_batch batch = spans(PEGA_OP_WRITE);
     ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     EXPECT_TRUE(plan_.aligned);
-    EXPECT_TRUE(plan_.narrow);
-    EXPECT_EQ(plan_.index_shift, 4U);
+    EXPECT_EQ(plan_.index_bytes, 2U);
+    EXPECT_EQ(plan_.index_shift, 9U);
     local_[1] = 513;
     ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
     EXPECT_FALSE(plan_.aligned);
     EXPECT_EQ(plan_.index_shift, 0U);
+    remote_[1] = 0x10000;
+    ASSERT_EQ(plan_.build(batch, device(), false), PEGA_OK);
+    EXPECT_EQ(plan_.index_bytes, 4U);
 }
 
 TEST_F(PlanTest, WhatIsNotSoundIsRefused) {

@@ -11,8 +11,8 @@ namespace {
 
 constexpr std::uint64_t kLeastLaunch = 1U << 20;
 constexpr std::uint64_t kMostLaunch = 4U << 20;
-constexpr std::uint64_t kMostCopies = 128;  // for the copy engine at a time
-constexpr std::uint64_t kMostCopied = 4U << 20;
+constexpr std::uint64_t kMostCopies = 256;  // for the copy engine at a time
+constexpr std::uint64_t kMostCopied = 8U << 20;
 
 }  // namespace
 

@@ -120,6 +120,7 @@ struct pega_device {
     std::uint64_t in_kernel = 0;     // operations
     std::uint64_t bytes_moving = 0;  // of all operations
     bool stalled = false;            // something waits for an operation to end
+    unsigned lot = 0;                // completions that are reported before their successors are handed in
 
     std::uint64_t now() const { return host->now_ns(host->context); }
     ~pega_device();

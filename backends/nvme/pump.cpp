@@ -13,9 +13,9 @@ namespace nvme_backend {
 namespace {
 
 constexpr std::uint64_t kWakeTag = 1;
-// What has ended is reported in small lots: the requests that follow from one lot are with the device while the next is
-// reported.
-constexpr unsigned kReapAtOnce = 4;
+// What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
+// After a sleep, when the device may have nothing, they are small.
+constexpr unsigned kFirstLot = 4, kLargestLot = 32;
 
 // Differs between threads that run at the same time, without a system call.
 const void* this_thread() noexcept {
@@ -28,6 +28,7 @@ int open_ring(pega_device& device) {
     if (error != 0) return error;
     device.ring_thread = this_thread();
     device.wake_armed = false;
+    device.lot = kFirstLot;
     forget_tables(device);
     return 0;
 }
@@ -49,9 +50,10 @@ unsigned reap(pega_device& device) {
     io_uring_cqe* cqe = nullptr;
     io_uring_for_each_cqe(&raw, head, cqe) {
         handle(device, *cqe);
-        if (++count == kReapAtOnce) break;
+        if (++count == device.lot) break;
     }
     if (count != 0) ::io_uring_cq_advance(&raw, count);
+    if (count == device.lot) device.lot = std::min(2 * device.lot, kLargestLot);
     return count;
 }
 
@@ -140,6 +142,19 @@ bool arm_wake(pega_device& device) {
     return true;
 }
 
+// Hands in what was prepared, and takes what has ended.
+void move(pega_device& device) {
+    device.ring.flush(device.in_kernel != 0);
+    if (reap(device) == 0) return;
+    feed(device);  // what has ended made room
+    device.ring.submit();
+}
+
+void woken(pega_device& device) noexcept {
+    device.lot = kFirstLot;
+    if (device.ring.has_work() || 2 * device.ring.ended() >= device.in_kernel) device.ring.hurry();
+}
+
 // False when there is something to do instead.
 bool may_sleep(pega_device& device) {
     if (!device.again.empty() || !device.unsynced.empty()) return false;
@@ -163,18 +178,19 @@ bool pump(pega_device& device, std::uint64_t sleep_ns) {
     const std::uint64_t limit = sleep_ns == 0 || for_ever ? sleep_ns : device.now() + sleep_ns;
     for (;;) {
         work(device);
-        device.ring.flush(device.in_kernel != 0);
-        if (reap(device) != 0) {
-            feed(device);  // what has ended made room
-            device.ring.flush(false);
-        }
+        // Else the sleep hands in what was prepared.
+        if (sleep_ns == 0 || must_poll(device) || device.ring.ended() != 0 || device.ring.has_work()) move(device);
         give_back(device);
-        if (sleep_ns == 0 || !device.records.empty() || device.interrupted.exchange(false)) return true;
-        const std::uint64_t now = for_ever ? 0 : device.now();
-        if (now >= limit) return true;
+        const bool over = sleep_ns == 0 || !device.records.empty() || device.interrupted.exchange(false);
+        const std::uint64_t now = over || for_ever ? 0 : device.now();
+        if (over || now >= limit) {
+            device.ring.submit();
+            return true;
+        }
         if (must_poll(device)) continue;
         if (!may_sleep(device) || !arm_wake(device)) continue;
         device.ring.wait(for_ever ? kNoTimeout : limit - now);
+        woken(device);
     }
 }
 

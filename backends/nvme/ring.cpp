@@ -36,7 +36,7 @@ int Ring::open(const Options& options, bool deferred) {
     }
     if (error != 0) return error;
     open_ = true;
-    announced_ = announcing_ = false;
+    announced_ = announcing_ = hurry_ = false;
     file_used_.clear();
     buffer_used_.clear();
     if (!options.fixed) return 0;
@@ -51,18 +51,29 @@ void Ring::close() noexcept {
 }
 
 io_uring_sqe* Ring::entry() noexcept {
+    if (hurry_) submit();
     io_uring_sqe* entry = ::io_uring_get_sqe(&raw_);
     if (entry != nullptr) return entry;
     ::io_uring_submit(&raw_);
     return ::io_uring_get_sqe(&raw_);
 }
 
+void Ring::submit() noexcept {
+    if (::io_uring_sq_ready(&raw_) == 0) return;
+    hurry_ = false;
+    ::io_uring_submit(&raw_);
+}
+
+bool Ring::has_work() const noexcept {
+    return (IO_URING_READ_ONCE(*raw_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+}
+
 void Ring::flush(bool busy) noexcept {
-    const bool completion_work = (IO_URING_READ_ONCE(*raw_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
-    if (completion_work || (polled() && busy)) {
+    if (ended() == 0 && (has_work() || (polled() && busy))) {
+        hurry_ = hurry_ && ::io_uring_sq_ready(&raw_) == 0;
         ::io_uring_submit_and_get_events(&raw_);
-    } else if (::io_uring_sq_ready(&raw_) != 0) {
-        ::io_uring_submit(&raw_);
+    } else {
+        submit();
     }
 }
 
@@ -89,8 +100,7 @@ bool Ring::announce(int event_fd) noexcept {
     ::io_uring_cq_eventfd_toggle(&raw_, true);
     announcing_ = true;
     std::atomic_thread_fence(std::memory_order_seq_cst);  // the kernel writes the flags first, then looks at the switch
-    const bool work = (IO_URING_READ_ONCE(*raw_.sq.kflags) & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
-    return !work && ::io_uring_cq_ready(&raw_) == 0;
+    return !has_work() && ended() == 0;
 }
 
 int Ring::find_room(const std::vector<bool>& used, std::uint64_t count) const noexcept {

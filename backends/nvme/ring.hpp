@@ -36,10 +36,17 @@ public:
 
     // Room for a request, handing in what waits when there is none; null when the kernel takes nothing now.
     io_uring_sqe* entry() noexcept;
-    // Hands in what was prepared and lets completion work run. [data]
+    // Hands in what was prepared. [data]
+    void submit() noexcept;
+    // As submit, and lets completion work run when nothing is there to reap. [data]
     void flush(bool busy) noexcept;
-    // As flush, but sleeps until a completion or for so long; kNoTimeout = for ever.
+    // As submit, but sleeps until a completion or for so long; kNoTimeout = for ever.
     void wait(std::uint64_t timeout_ns) noexcept;
+    // How many completions are there to reap, and whether more are known to come by a flush. [data]
+    unsigned ended() const noexcept { return ::io_uring_cq_ready(&raw_); }
+    bool has_work() const noexcept;
+    // The next request goes as soon as another follows: the device has little to do. [data]
+    void hurry() noexcept { hurry_ = true; }
 
     // From now on the eventfd becomes readable when there is something to reap; -1 = no longer. False when there is already.
     bool announce(int event_fd) noexcept;
@@ -57,6 +64,7 @@ private:
 
     io_uring raw_{};
     bool open_ = false;
+    bool hurry_ = false;
     bool announced_ = false, announcing_ = false;  // the eventfd is known; it is written to
     std::vector<bool> file_used_, buffer_used_;
 };

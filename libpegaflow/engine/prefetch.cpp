@@ -12,6 +12,8 @@ namespace {
 constexpr std::size_t kLandedAtOnce = 8;
 constexpr std::uint64_t kLandedBytesAtOnce = std::uint64_t{512} << 10;
 constexpr auto kLandedPatience = std::chrono::microseconds(500);
+constexpr auto kIdlePatience = std::chrono::milliseconds(1);   // while nothing has landed
+constexpr auto kSparePatience = std::chrono::milliseconds(5);  // of a thread beside the one that looks by itself
 
 bool same(const Prefetcher::Name& a, const Prefetcher::Name& b) {
     return a.request == b.request && a.group == b.group && a.instance == b.instance;
@@ -278,7 +280,7 @@ void Prefetcher::landed(const std::shared_ptr<Group>& group) {
         landed_.push_back(group);
         landed_bytes_ += group->bytes;
         next = take_prepared();
-        if (enough_landed() || should_prepare()) changed_.notify_one();
+        tell();
     }
     if (next) start_read(next);
 }
@@ -287,7 +289,8 @@ void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
     const std::shared_ptr<Group> group = std::move(landed_.front());
     landed_.pop_front();
     landed_bytes_ -= group->bytes;
-    if (should_prepare() || enough_landed()) changed_.notify_all();
+    finishing_bytes_ += group->bytes;
+    tell();
     lock.unlock();
     for (std::size_t i = 0; i < group->blocks.size(); ++i) {
         if (!group->blocks[i]) continue;
@@ -299,6 +302,7 @@ void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
     }
     group->read.reset();
     lock.lock();
+    finishing_bytes_ -= group->bytes;
     end_group(*group);
 }
 
@@ -323,22 +327,41 @@ bool Prefetcher::enough_landed() const {
     return landed_.size() >= kLandedAtOnce || landed_bytes_ >= kLandedBytesAtOnce || (!landed_.empty() && under_way_ == 0);
 }
 
+// Wakes a thread for what those that are awake would not come to soon.
+void Prefetcher::tell() {
+    if (told_ || !(enough_landed() || should_prepare())) return;
+    if (awake_ != 0 && landed_bytes_ + finishing_bytes_ < kLandedBytesAtOnce) return;
+    told_ = true;
+    changed_.notify_one();
+}
+
 // False when there will be none any more.
 bool Prefetcher::wait_for_work(std::unique_lock<std::mutex>& lock) {
-    const auto work = [this] { return enough_landed() || should_prepare() || (stop_ && groups_ == 0); };
+    const auto work = [this] {
+        told_ = false;
+        return enough_landed() || should_prepare() || (stop_ && groups_ == 0);
+    };
+    --awake_;
     for (;;) {
         if (groups_ == 0) {
             changed_.wait(lock, [&] { return work() || groups_ != 0; });
+        } else if (patient_) {
+            changed_.wait_for(lock, kSparePatience, work);
         } else {
-            changed_.wait_for(lock, kLandedPatience, work);
+            patient_ = true;
+            changed_.wait_for(lock, landed_.empty() ? std::chrono::microseconds(kIdlePatience) : kLandedPatience, work);
+            patient_ = false;
         }
-        if (!landed_.empty() || can_prepare()) return true;
-        if (stop_ && groups_ == 0) return false;
+        const bool something = !landed_.empty() || can_prepare();
+        if (!something && !(stop_ && groups_ == 0)) continue;
+        ++awake_;
+        return something;
     }
 }
 
 void Prefetcher::run() {
     std::unique_lock lock(mutex_);
+    ++awake_;
     while (wait_for_work(lock)) {
         // The device goes first, as long as what landed does not pile up.
         while (can_prepare() && !enough_landed()) prepare(lock);

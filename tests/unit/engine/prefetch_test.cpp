@@ -101,7 +101,7 @@ protected:
         if (options.bytes_in_flight == 0) options.bytes_in_flight = kBytes;  // one at a time: the order can be seen
         if (options.time == 0ns) options.time = 10s;
         if (options.idle == 0ns) options.idle = 10s;
-        options.threads = 1;
+        options.threads = threads_;
         prefetcher_ = std::make_unique<Prefetcher>(tier_, tier_, options, [this](BlockRef block) {
             const std::lock_guard lock(tier_.mutex);
             inserted_.emplace_back(block->key.hash());
@@ -159,6 +159,7 @@ protected:
         }
     }
 
+    std::uint32_t threads_ = 1;
     FakeTier tier_;
     std::unique_ptr<Prefetcher> prefetcher_;
     std::vector<std::string> inserted_;
@@ -199,6 +200,20 @@ TEST_F(PrefetchTest, TheNextReadsStartWhenOneLandsAndNotWhenItIsChecked) {
     wait_over("r");
     EXPECT_EQ(fetched_, 5U);
     EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "b", "c", "d", "e"}));
+}
+
+TEST_F(PrefetchTest, WhatLandedIsInsertedWhileAnotherReadHangs) {
+    threads_ = 3;
+    start({.bytes_in_flight = 2 * kBytes});
+    ask("r", "ab");
+    wait_begun(2);
+    land_all(1);
+    for (int i = 0; i < 5000 && inserted() == 0; ++i) std::this_thread::sleep_for(1ms);
+    EXPECT_EQ(inserted(), 1U);
+    EXPECT_EQ(poll("r"), Progress::kLoading);
+    land_all(1);
+    wait_over("r");
+    EXPECT_EQ(fetched_, 2U);
 }
 
 TEST_F(PrefetchTest, WhatWasPreparedForARequestThatWentAwayIsNotRead) {

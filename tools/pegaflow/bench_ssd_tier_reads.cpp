@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 namespace pegaflow::cli::ssd {
 
@@ -18,7 +19,9 @@ constexpr std::size_t kAtOnce = 8, kAhead = 4;  // reads
 constexpr std::uint64_t kBytesTogether = std::uint64_t{64} << 10;
 constexpr std::uint64_t kMinReads = 4;  // under way, so that the device is busy when one lands
 constexpr std::uint64_t kBytesAtOnce = std::uint64_t{512} << 10;
-constexpr auto kPatience = std::chrono::microseconds(500);
+constexpr auto kPatience = std::chrono::microseconds(500), kIdlePatience = std::chrono::microseconds(1000),
+               kSparePatience = std::chrono::microseconds(5000);
+constexpr auto kStopStep = std::chrono::milliseconds(10);
 
 }  // namespace
 
@@ -41,7 +44,7 @@ ReadLoop::ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t first,
 Result<void> ReadLoop::run(Run& out) {
     std::vector<std::thread> threads;
     for (unsigned i = 0; i < kCheckers; ++i) threads.emplace_back([this, i] { work(seed_ + i); });
-    while (!phase_.stop.load()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (!phase_.stop.load()) std::this_thread::sleep_for(kStopStep);
     {
         const std::lock_guard lock(mutex_);
         changed_.notify_all();
@@ -56,21 +59,42 @@ Result<void> ReadLoop::run(Run& out) {
 void ReadLoop::work(std::uint64_t seed) {
     std::mt19937_64 random(seed);
     std::unique_lock lock(mutex_);
+    ++awake_;
+    const auto work = [this] {
+        told_ = false;
+        return enough() || should_prepare() || over();
+    };
     for (;;) {
         // Several at once, as the engine does: waking a thread costs more than checking a small block.
-        changed_.wait_for(lock, kPatience, [this] { return enough() || should_prepare() || over(); });
+        const bool first = !std::exchange(patient_, true);
+        --awake_;
+        changed_.wait_for(lock, !first ? kSparePatience : landed_.empty() ? kIdlePatience : kPatience, work);
+        ++awake_;
+        if (first) patient_ = false;
         if (over()) break;
         while (prepared_.size() < kAhead && may_prepare() && prepare(random, lock)) {
         }
-        while (!landed_.empty()) check(lock);
+        for (bool checked = false; !landed_.empty() && !(checked && should_prepare()); checked = true) check(lock);
     }
     changed_.notify_all();
+}
+
+// Wakes a thread for what those that are awake would not come to soon.
+void ReadLoop::tell() {
+    if (told_ || !(enough() || should_prepare())) return;
+    if (awake_ != 0 && landed_bytes_ + checking_bytes_ < kBytesAtOnce) return;
+    told_ = true;
+    changed_.notify_one();
 }
 
 void ReadLoop::check(std::unique_lock<std::mutex>& lock) {
     Slot& slot = *landed_.front();
     landed_.pop_front();
     ++checking_;
+    const std::uint64_t bytes = together_ * load_.block;
+    landed_bytes_ -= bytes;
+    checking_bytes_ += bytes;
+    tell();
     lock.unlock();
     std::uint64_t good = 0, wrong = 0;
     Result<void> failed;
@@ -85,6 +109,7 @@ void ReadLoop::check(std::unique_lock<std::mutex>& lock) {
     const auto took = static_cast<std::uint64_t>((Clock::now() - slot.begun).count());
     lock.lock();
     --checking_;
+    checking_bytes_ -= bytes;
     idle_.push_back(&slot);
     checked_ += (good + wrong) * load_.block;
     if (!failed) error_ = failed.error();
@@ -132,8 +157,9 @@ void ReadLoop::start(Slot& slot) {
             const std::lock_guard lock(mutex_);
             --under_way_;
             landed_.push_back(&slot);
+            landed_bytes_ += together_ * load_.block;
             next = take_prepared();
-            if (enough() || should_prepare()) changed_.notify_one();
+            tell();
         }
         if (next != nullptr) start(*next);
     });
@@ -145,8 +171,7 @@ bool ReadLoop::over() const {
 }
 
 bool ReadLoop::enough() const {
-    const std::uint64_t bytes = landed_.size() * together_ * load_.block;
-    return landed_.size() >= kAtOnce || (bytes != 0 && (bytes >= kBytesAtOnce || under_way_ == 0));
+    return landed_.size() >= kAtOnce || landed_bytes_ >= kBytesAtOnce || (!landed_.empty() && under_way_ == 0);
 }
 
 }  // namespace pegaflow::cli::ssd

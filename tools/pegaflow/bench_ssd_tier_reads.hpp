@@ -49,6 +49,7 @@ private:
     bool prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock);
     Slot* take_prepared();
     void start(Slot& slot);
+    void tell();
     bool may_prepare() const { return !phase_.stop.load() && !idle_.empty(); }
     bool should_prepare() const;
     bool over() const;
@@ -65,6 +66,9 @@ private:
     std::deque<Slot*> idle_, prepared_, landed_;
     std::vector<std::unique_ptr<Slot>> slots_;
     std::uint64_t preparing_ = 0, under_way_ = 0, checking_ = 0;  // reads
+    std::uint64_t landed_bytes_ = 0, checking_bytes_ = 0;
+    unsigned awake_ = 0;                   // threads
+    bool told_ = false, patient_ = false;  // as of the prefetcher
     std::uint64_t checked_ = 0, wrong_ = 0;
     Histogram latency_;
     Error error_;

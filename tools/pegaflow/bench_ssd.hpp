@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "pegaflow/result.hpp"
@@ -64,6 +65,14 @@ private:
 void fill_words(std::uint8_t* to, std::uint64_t bytes, std::uint64_t seed, std::uint64_t first_word);
 // How many bytes are in words that differ.
 std::uint64_t wrong_words(const std::uint8_t* bytes, std::uint64_t length, std::uint64_t seed, std::uint64_t first_word);
+
+// Whether a thread of this name is a worker of the kernel that hands requests to disks: what a device's queue has no room for
+// at once, for whoever asked.
+bool is_block_worker(std::string_view name) noexcept;
+// What all of them have used; 0 where they cannot be seen.
+double block_worker_seconds();
+// What this process and they have used.
+double cpu_seconds();
 
 // One timed run, by us or by fio.
 struct Run {

@@ -137,7 +137,9 @@ Result<std::string> fio_version() {
 Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, double flush_bytes,
                     std::vector<std::string>* command) {
     *command = command_for(load, bench, arguments, flush_bytes);
+    const double workers_before = block_worker_seconds();
     PEGA_ASSIGN(const std::string text, output_of(*command));
+    const double workers = std::max(0.0, block_worker_seconds() - workers_before);
     // Notes may stand before the report.
     const std::size_t begin = text.find('{');
     boost::system::error_code error;
@@ -151,7 +153,8 @@ Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& argum
     for (const char* direction : {"read", "write"}) add_direction(job, direction, out, most);
     // Of one processor, of each job's run time, which is the same for all of them.
     const double busy = (number(job, "usr_cpu") + number(job, "sys_cpu")) / 100 * load.threads;
-    out.cpu_us_per_op = out.ops_per_s > 0 ? busy * 1e6 / out.ops_per_s : 0;
+    const double working = workers / (arguments.seconds + arguments.warmup_seconds);
+    out.cpu_us_per_op = out.ops_per_s > 0 ? (busy + working) * 1e6 / out.ops_per_s : 0;
     return out;
 }
 

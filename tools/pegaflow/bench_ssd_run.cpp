@@ -3,7 +3,6 @@
 // after the first submission happens on its progress thread: a batch that ends is measured and submitted again.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -27,13 +26,6 @@ constexpr std::uint64_t kFillBytes = 1 << 20;
 constexpr std::uint64_t kMaxChecked = 4096;  // blocks read back after a run
 
 std::uint64_t now_ns() { return static_cast<std::uint64_t>(Clock::now().time_since_epoch().count()); }
-
-double cpu_seconds() {
-    rusage usage{};
-    ::getrusage(RUSAGE_SELF, &usage);
-    const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
-    return seconds(usage.ru_utime) + seconds(usage.ru_stime);
-}
 
 class Random {
 public:

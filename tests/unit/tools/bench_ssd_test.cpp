@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <random>
 
 namespace pegaflow::cli::ssd {
@@ -50,6 +51,24 @@ TEST(SsdHistogram, EmptyAndHugeValues) {
     histogram.add(0);
     EXPECT_EQ(histogram.count(), 2U);
     EXPECT_EQ(histogram.min_us(), 0);
+}
+
+TEST(SsdCpu, KnowsTheWorkersThatServeDisks) {
+    EXPECT_TRUE(is_block_worker("kworker/1:1H"));
+    EXPECT_TRUE(is_block_worker("kworker/12:3H-kblockd\n"));
+    EXPECT_FALSE(is_block_worker("kworker/1:1"));
+    EXPECT_FALSE(is_block_worker("kworker/1:1-mm_percpu_wq"));
+    EXPECT_FALSE(is_block_worker("kworker/u8:2"));
+    EXPECT_FALSE(is_block_worker("H"));
+    EXPECT_GE(block_worker_seconds(), 0);
+}
+
+TEST(SsdCpu, CountsThisProcess) {
+    const double before = cpu_seconds();
+    for (const auto begin = std::chrono::steady_clock::now();
+         std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(100);) {
+    }
+    EXPECT_GT(cpu_seconds() - before, 0.02);
 }
 
 TEST(SsdPattern, FindsEveryWrongWord) {

@@ -183,6 +183,30 @@ Result Copier::flush(std::size_t count, bool batched, Stream stream) noexcept {
     return result;
 }
 
+void Copier::Feed::add(const Run& next) noexcept {
+    if (run_.bytes != 0 && run_.a + run_.bytes == next.a && run_.b + run_.bytes == next.b) {
+        run_.bytes += next.bytes;
+        return;
+    }
+    put();
+    run_ = next;
+}
+
+void Copier::Feed::put() noexcept {
+    if (run_.bytes == 0) return;
+    copier_.targets_[count_] = to_a_ ? run_.a : run_.b;
+    copier_.sources_[count_] = to_a_ ? run_.b : run_.a;
+    copier_.lengths_[count_++] = run_.bytes;
+    if (count_ < kRunsACall) return;
+    if (result_ == kSuccess) result_ = copier_.flush(count_, batched_, stream_);
+    count_ = 0;
+}
+
+Result Copier::Feed::end() noexcept {
+    put();
+    return result_ == kSuccess && count_ != 0 ? copier_.flush(count_, batched_, stream_) : result_;
+}
+
 void Copier::advance(const Plan& plan, const Band& band, Cursor& cursor) noexcept {
     const Group& group = plan.groups[cursor.group];
     cursor.pair = band.pair + band.pairs;

@@ -104,6 +104,23 @@ private:
     Result copy_runs(const Plan& plan, const Band& band) noexcept;
     Result copy_pages(const Plan& plan, const Band& band, DevicePointer packed, Stream stream) noexcept;
     Result flush(std::size_t count, bool batched, Stream stream) noexcept;
+    // Runs on their way to the copy engine: neighbours that continue each other on both sides become one.
+    class Feed {
+    public:
+        Feed(Copier& copier, bool to_a, bool batched, Stream stream) noexcept
+            : copier_(copier), to_a_(to_a), batched_(batched), stream_(stream) {}
+        void add(const Run& next) noexcept;
+        Result end() noexcept;
+
+    private:
+        void put() noexcept;
+        Copier& copier_;
+        bool to_a_, batched_;
+        Stream stream_;
+        Run run_;
+        std::size_t count_ = 0;
+        Result result_ = kSuccess;
+    };
     static void advance(const Plan& plan, const Band& band, Cursor& cursor) noexcept;
 
     CopyTools tools_;

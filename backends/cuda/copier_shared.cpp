@@ -44,32 +44,15 @@ Result Copier::step_shared(const Plan& plan, const Route& route, Cursor& cursor,
 }
 
 Result Copier::copy_runs(const Plan& plan, const Band& band) noexcept {
-    std::size_t count = 0;
-    Run run;
-    Result result = kSuccess;
-    const auto put = [&] {
-        targets_[count] = plan.to_a ? run.a : run.b;
-        sources_[count] = plan.to_a ? run.b : run.a;
-        lengths_[count++] = run.bytes;
-        if (count < kRunsACall) return;
-        if (result == kSuccess) result = flush(count, true, engine_);
-        count = 0;
-    };
+    Feed feed(*this, plan.to_a, true, engine_);
     for (std::uint32_t t = band.first; t < band.last; ++t) {
         const Tile& tile = plan.tiles[t];
         for (std::uint64_t i = band.pair; i < band.pair + band.pairs; ++i) {
             const Pair pair = plan.pair(i);
-            const Run next{tile.a + pair.a * tile.a_stride, tile.b + pair.b * tile.b_stride, tile.bytes};
-            if (run.bytes != 0 && run.a + run.bytes == next.a && run.b + run.bytes == next.b) {
-                run.bytes += next.bytes;
-                continue;
-            }
-            if (run.bytes != 0) put();
-            run = next;
+            feed.add({tile.a + pair.a * tile.a_stride, tile.b + pair.b * tile.b_stride, tile.bytes});
         }
     }
-    if (run.bytes != 0) put();
-    return result == kSuccess && count != 0 ? flush(count, true, engine_) : result;
+    return feed.end();
 }
 
 Result Copier::join(const Route& route) noexcept {

@@ -82,34 +82,15 @@ Result Copier::queue_staged(const Plan& plan, const Band& band) noexcept {
 
 // Between a slot and the host: one copy for each run of pages that follow each other there.
 Result Copier::copy_pages(const Plan& plan, const Band& band, DevicePointer packed, Stream stream) noexcept {
-    const bool batches = tools_.driver->has_batched_copies();
-    std::size_t count = 0;
-    Run run;
-    Result result = kSuccess;
-    const auto put = [&] {
-        targets_[count] = plan.to_a ? run.a : run.b;
-        sources_[count] = plan.to_a ? run.b : run.a;
-        lengths_[count++] = run.bytes;
-        if (count < kRunsACall) return;
-        if (result == kSuccess) result = flush(count, batches, stream);
-        count = 0;
-    };
+    Feed feed(*this, plan.to_a, tools_.driver->has_batched_copies(), stream);
     const std::uint32_t rows = band.dense ? band.first + 1 : band.last;
     for (std::uint32_t t = band.first; t < rows; ++t) {
         const Tile& tile = plan.tiles[t];
         const std::uint64_t page = band.dense ? band.block_bytes : tile.bytes;
-        for (std::uint64_t i = 0; i < band.pairs; ++i, packed += page) {
-            const std::uint64_t b = tile.b + plan.pair(band.pair + i).b * tile.b_stride;
-            if (run.bytes != 0 && run.b + run.bytes == b) {
-                run.bytes += page;
-                continue;
-            }
-            if (run.bytes != 0) put();
-            run = {packed, b, page};
-        }
+        for (std::uint64_t i = 0; i < band.pairs; ++i, packed += page)
+            feed.add({packed, tile.b + plan.pair(band.pair + i).b * tile.b_stride, page});
     }
-    if (run.bytes != 0) put();
-    return result == kSuccess && count != 0 ? flush(count, batches, stream) : result;
+    return feed.end();
 }
 
 }  // namespace cuda_backend

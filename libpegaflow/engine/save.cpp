@@ -12,6 +12,7 @@ namespace pegaflow::engine {
 namespace {
 
 constexpr std::size_t kExpected = 8;  // blocks that the end of a copy looks ahead
+constexpr std::size_t kClaimedAtOnce = 128;
 
 // Layers of one request that were given the same blocks: they are claimed and copied together.
 struct SaveList {
@@ -193,50 +194,60 @@ Result<std::vector<SaveList>> make_lists(const Instance& instance, const Worker&
     return lists;
 }
 
-// Claims the blocks of a list; claims with equal layers come together. kNoMemory when there are no pages for them.
-Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveList& list) {
+// Which part of a save a claim goes to.
+SavePart& part_of(SaveOperation& op, const SaveList& list, const FillClaim& claim, std::size_t slice, std::size_t at_most) {
+    auto part = std::find_if(op.parts.begin(), op.parts.end(), [&](const auto& p) {
+        return p->list == &list && p->slice == slice && p->claims.front().layers == claim.layers;
+    });
+    if (part != op.parts.end()) return **part;
+    SavePart& made = *op.parts.emplace_back(std::make_unique<SavePart>());
+    made.list = &list;
+    made.slice = slice;
+    made.claims.reserve(at_most);
+    made.local_index.reserve(at_most);
+    made.remote_index.reserve(at_most);
+    return made;
+}
+
+// Claims blocks [first, end) of a list; claims with equal layers come together. Blocks that are there go to `held`. kNoMemory
+// when there are no pages for the others.
+Result<void> claim_some(SaveOperation& op, const Instance& instance, const SaveList& list, std::size_t first, std::size_t end,
+                        std::vector<BlockRef>& held) {
     Engine::State& state = op.state;
     const GroupShape& shape = instance.layout.shapes[list.group];
     const GroupShape::Shard& shard = shape.shards[list.shard];
     const LayerSet wanted(list.numbers);
     const std::int64_t now = op.started.time_since_epoch().count();
+    const auto needs_page = [&](std::size_t i) {
+        return state.index->needs_page(instance.scope, list.group, list.hashes[i], list.shard);
+    };
+    for (std::size_t i = first; i < end; ++i) state.index->expect_claim(instance.scope, list.group, list.hashes[i]);
     std::uint64_t missing = 0;
-    for (const std::string_view hash : list.hashes)
-        missing += state.index->needs_page(instance.scope, list.group, hash, list.shard) ? 1 : 0;
+    for (std::size_t i = first; i < end; ++i) missing += needs_page(i) ? 1 : 0;
     std::vector<std::uint64_t> pages;
     pages.reserve(missing);
     const std::uint64_t got = state.allocate_pages(shard.page_bytes, missing, op.worker, pages);
     bool short_of_pages = got < missing;
-    for (std::size_t i = 0; i < list.hashes.size() && !short_of_pages; ++i) {
-        const BlockKey key(instance.scope, list.group, list.hashes[i]);
-        if (pages.empty() && state.index->needs_page(instance.scope, list.group, list.hashes[i], list.shard)) {
+    for (std::size_t i = first; i < end && !short_of_pages; ++i) {
+        if (pages.empty() && needs_page(i)) {
             short_of_pages = state.allocate_pages(shard.page_bytes, 1, op.worker, pages) == 0;  // evicted since it was counted
             if (short_of_pages) break;
         }
+        const BlockKey key(instance.scope, list.group, list.hashes[i]);
         FillClaim claim = state.index->claim(key, shape, list.shard, wanted, pages.empty() ? kNoPage : pages.back(), now);
         if (claim.used_page) pages.pop_back();
         if (claim.layers.empty()) {
             ++op.outcome.duplicate_blocks;
+            if (claim.block) held.push_back(std::move(claim.block));
             continue;
         }
         ++op.outcome.saved_blocks;
         const std::uint64_t offset = claim.block->pages[list.shard].offset;
         const std::size_t slice = state.pool->slice_of(offset);
-        auto part = std::find_if(op.parts.begin(), op.parts.end(), [&](const auto& p) {
-            return p->list == &list && p->slice == slice && p->claims.front().layers == claim.layers;
-        });
-        if (part == op.parts.end()) {
-            part = op.parts.insert(op.parts.end(), std::make_unique<SavePart>());
-            (*part)->list = &list;
-            (*part)->slice = slice;
-            const std::size_t at_most = list.hashes.size() - i;
-            (*part)->claims.reserve(at_most);
-            (*part)->local_index.reserve(at_most);
-            (*part)->remote_index.reserve(at_most);
-        }
-        (*part)->local_index.push_back(list.block_ids[i]);
-        (*part)->remote_index.push_back(offset - state.pool->slice(slice).offset);
-        (*part)->claims.push_back(std::move(claim));
+        SavePart& part = part_of(op, list, claim, slice, list.hashes.size() - i);
+        part.local_index.push_back(list.block_ids[i]);
+        part.remote_index.push_back(offset - state.pool->slice(slice).offset);
+        part.claims.push_back(std::move(claim));
     }
     for (const std::uint64_t page : pages) state.pool->free_page(page, shard.page_bytes);
     if (!short_of_pages) return {};
@@ -246,6 +257,17 @@ Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveL
         fmt::format("storage error: pinned pool exhausted while allocating {} pages of {} bytes: {} of {} bytes are in use and "
                     "pinned",
                     missing, shard.page_bytes, state.pool->used(), state.pool->capacity()));
+}
+
+// A few at a time, so that what eviction and a look at the index bring into the cache is still there when a block is made of
+// it. What is there already must not be evicted for what comes later in the list.
+Result<void> claim_list(SaveOperation& op, const Instance& instance, const SaveList& list) {
+    std::vector<BlockRef> held;
+    for (std::size_t first = 0; first < list.hashes.size(); first += kClaimedAtOnce) {
+        const std::size_t end = std::min(first + kClaimedAtOnce, list.hashes.size());
+        PEGA_TRY(claim_some(op, instance, list, first, end, held));
+    }
+    return {};
 }
 
 Result<void> build_transfer(SavePart& part, const Instance& instance, const Worker& worker, const SaveRequest& request,

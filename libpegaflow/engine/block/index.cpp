@@ -47,6 +47,11 @@ Block* BlockIndex::find(const Shard& shard, std::uint64_t hash, std::uint64_t sc
     }
 }
 
+void BlockIndex::prefetch_slot(const Shard& shard, std::uint64_t hash) noexcept {
+    const Table* table = shard.table.load(std::memory_order_acquire);
+    __builtin_prefetch(&table->slots[home_of(hash, table->mask)], 1);
+}
+
 void BlockIndex::put(Table& table, Block* block) {
     std::size_t at = home_of(block->hash, table.mask);
     while (table.slots[at].hash.load(std::memory_order_relaxed) != 0) at = (at + 1) & table.mask;
@@ -174,6 +179,11 @@ BlockRef BlockIndex::peek(std::uint64_t scope, std::uint32_t group, std::string_
     const std::lock_guard lock(shard.mutex);
     Block* block = find(shard, table, scope, group, hash);
     return block != nullptr && block->state == BlockState::kResident ? BlockRef(block) : BlockRef();
+}
+
+void BlockIndex::expect_claim(std::uint64_t scope, std::uint32_t group, std::string_view hash) const noexcept {
+    const std::uint64_t table = table_hash(scope, group, hash);
+    prefetch_slot(shard_of(table), table);
 }
 
 bool BlockIndex::needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard_number) const {

@@ -24,7 +24,7 @@ namespace pegaflow::engine {
 
 // What a saver may copy of one block: the layers that it claimed.
 struct FillClaim {
-    BlockRef block;
+    BlockRef block;          // null when the block is new and there was no page for it
     LayerSet layers;         // empty = nothing to do: resident, or claimed by others
     bool used_page = false;  // the page that was offered became the block's
 };
@@ -58,6 +58,8 @@ public:
     bool contains(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
     // The resident block, pinned; no effect on recency. [any]
     BlockRef peek(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
+    // `needs_page` of this hash comes soon: fetches what it will look at. [any]
+    void expect_claim(std::uint64_t scope, std::uint32_t group, std::string_view hash) const noexcept;
     // True when a saver of this shard would have to bring a page. [any]
     bool needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard) const;
 
@@ -67,7 +69,7 @@ public:
                     std::uint64_t page, std::int64_t now_ns);
     // `filled` of this block comes soon: fetches what it will touch. [any]
     void expect_filled(const Block& block) const noexcept {
-        __builtin_prefetch(&block, 1);
+        block.prefetch();
         shard_of(block.hash).order.expect(block.hash);
     }
     // The claimed layers are there; `digest` is the whole page's, where the copy brought it. Returns true when the block became
@@ -132,6 +134,7 @@ private:
 
     Shard& shard_of(std::uint64_t hash) const noexcept { return shards_[hash >> kShardShift]; }
     static Block* find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group, std::string_view text);
+    static void prefetch_slot(const Shard& shard, std::uint64_t hash) noexcept;
     static void insert(Shard& shard, Block* block);
     static void put(Table& table, Block* block);
     static void erase_slot(Shard& shard, const Block* block);

@@ -62,7 +62,10 @@ FillClaim BlockIndex::claim(const BlockKey& key, const GroupShape& shape, std::u
     FillClaim claim;
     const std::lock_guard lock(shard.mutex);
     Block* block = find(shard, table, key.scope, key.group, key.hash());
-    if (block != nullptr && block->state == BlockState::kResident) return claim;
+    if (block != nullptr && block->state == BlockState::kResident) {
+        claim.block = BlockRef(block);
+        return claim;
+    }
     if (block == nullptr) {
         if (page == kNoPage) return claim;
         block = new Block(key, table, pages_);
@@ -174,6 +177,10 @@ void BlockIndex::evict(std::uint64_t bytes, std::size_t most, std::vector<BlockR
             out.emplace_back(victim);
             shard.order.prefetch_next();
             take_out(shard, *victim, Leaves::kEvicted);
+            if (const Block* next = shard.order.next()) {
+                prefetch_slot(shard, next->hash);
+                shard.order.expect(next->hash);
+            }
         }
         publish(shard);
     }

@@ -26,13 +26,15 @@ public:
     void remove_all(std::span<const BlockRef> blocks);
     // Fetches the blocks that may go next into the cache.
     void prefetch_next() const noexcept {
-        for (std::size_t at = 1; at <= kArity && at < heap_.size(); ++at) __builtin_prefetch(heap_[at].block);
+        for (std::size_t at = 1; at <= kArity && at < size_; ++at) entry(at).block->prefetch();
     }
+    // The block that seems to be next; null when there is none.
+    const Block* next() const noexcept { return size_ == 0 ? nullptr : entry(0).block; }
     // The block that should go first among those that nobody but the index refers to; null when there is none. A block in use
     // counts as used now.
     Block* victim(const PolicyTime& time);
     // No block has a lower rank than this; UINT64_MAX when there is none.
-    std::uint64_t lowest() const noexcept { return heap_.empty() ? UINT64_MAX : heap_.front().rank; }
+    std::uint64_t lowest() const noexcept { return size_ == 0 ? UINT64_MAX : entry(0).rank; }
 
 private:
     struct Entry {
@@ -40,12 +42,20 @@ private:
         Block* block = nullptr;
     };
     static constexpr std::size_t kArity = 4;
+    // A cache line. The first has the root alone, at its end; line n + 1 has the children of entry n.
+    struct alignas(64) Line {
+        Entry entries[kArity];
+    };
+    static constexpr std::size_t kRoot = kArity - 1;
 
-    void rise(std::size_t at, Entry entry) noexcept;
-    void sink(std::size_t at, Entry entry) noexcept;
+    Entry& entry(std::size_t at) noexcept { return lines_[(at + kRoot) / kArity].entries[(at + kRoot) % kArity]; }
+    const Entry& entry(std::size_t at) const noexcept { return lines_[(at + kRoot) / kArity].entries[(at + kRoot) % kArity]; }
+    void rise(std::size_t at, Entry moved) noexcept;
+    void sink(std::size_t at, Entry moved) noexcept;
 
     std::unique_ptr<EvictionPolicy> policy_;
-    std::vector<Entry> heap_;
+    std::vector<Line> lines_;
+    std::size_t size_ = 0;
 };
 
 }  // namespace pegaflow::engine

@@ -74,6 +74,21 @@ TEST_F(PressureTest, TheBlocksUsedLastStay) {
     EXPECT_EQ(query("i", fresh.views())->hit_blocks, 0U);
 }
 
+TEST_F(PressureTest, ALongSaveEvictsNoneOfItsOwnBlocks) {
+    open(small(std::uint64_t{2} << 20));  // 512 pages of 4 KiB
+    ToyWorker w("i", 0, 0, 1, 1, 512, toy::layers(1, 4096));
+    enroll(w);
+    Hashes start(0, 128), others(1000, 384), whole(0, 400);
+    fill(w, start);
+    fill(w, others);  // the pool is full, and `start` is what should go first
+    const auto saved = save(w, whole, ids(0, 400));
+    ASSERT_TRUE(saved) << saved.error().message;
+    EXPECT_EQ(saved->saved_blocks, 272U);
+    EXPECT_EQ(saved->duplicate_blocks, 128U);
+    EXPECT_EQ(query("i", whole.views())->hit_blocks, 400U);
+    EXPECT_EQ(engine_->stats().evictions, 272U);
+}
+
 TEST_F(PressureTest, APoolFullOfLeasesSaysSoAndRecovers) {
     open(small(std::uint64_t{256} << 10));
     ToyWorker w("i", 0, 0, 1, 1, 32, toy::layers(2, 8192));

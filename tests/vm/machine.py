@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A small virtual machine with NVMe disks: Debian's or Ubuntu's own kernel, emulated without KVM, the host's files read-only."""
 
+import ctypes
 import lzma
 import os
 import pathlib
@@ -12,6 +13,7 @@ import subprocess
 import tempfile
 import time
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / "build" / "vm"
@@ -124,6 +126,11 @@ def base_initramfs(folder, version):
     return target
 
 
+def end_with_parent():
+    """In a child: it is killed when this process ends, however that ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Machine:
     """One boot. `disks` are (image, block size, bus, volatile): a volatile one loses its cache when the machine is killed."""
 
@@ -148,14 +155,14 @@ class Machine:
         for number, (image, block, bus, volatile) in enumerate(disks):
             command += self.disk(folder, number, image, block, bus, volatile, seed)
         self.log = open(self.log_path, "wb")
-        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT)
+        self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=subprocess.STDOUT, preexec_fn=end_with_parent)
 
     def disk(self, folder, number, image, block, bus, volatile, seed):
         source = f"driver=raw,node-name=d{number},file.driver=file,file.filename={image},file.aio=threads"
         if volatile:
             socket = folder / f"disk{number}"
             server = subprocess.Popen([str(HERE / "power_disk.py"), str(image), str(socket), "--seed", str(seed)], stdout=subprocess.PIPE,
-                                      text=True)
+                                      text=True, preexec_fn=end_with_parent)
             self.servers.append(server)
             if server.stdout.readline().strip() != "ready":
                 raise RuntimeError("the disk does not start")

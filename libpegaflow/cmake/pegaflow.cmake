@@ -29,6 +29,7 @@ set(CMAKE_INSTALL_RPATH "$ORIGIN/../lib:$ORIGIN")
 
 include(GNUInstallDirs)
 find_package(Threads REQUIRED)
+find_package(fmt REQUIRED)
 
 # What every target of ours is compiled with.
 add_library(pega_flags INTERFACE)
@@ -36,8 +37,8 @@ target_compile_options(pega_flags INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual
   $<$<COMPILE_LANGUAGE:CXX>:-fpch-preprocess>)
 target_include_directories(pega_flags INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>
   $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/libpegaflow/include> $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/libpegaflow>)
-target_compile_definitions(pega_flags INTERFACE FMT_HEADER_ONLY=1 PEGAFLOW_VERSION="${PROJECT_VERSION}")
-target_link_libraries(pega_flags INTERFACE Threads::Threads ${CMAKE_DL_LIBS})
+target_compile_definitions(pega_flags INTERFACE PEGAFLOW_VERSION="${PROJECT_VERSION}")
+target_link_libraries(pega_flags INTERFACE Threads::Threads fmt::fmt ${CMAKE_DL_LIBS})
 if(PEGAFLOW_SANITIZE)
   target_compile_options(pega_flags INTERFACE -fsanitize=${PEGAFLOW_SANITIZE} -fno-sanitize-recover=undefined)
   target_link_options(pega_flags INTERFACE -fsanitize=${PEGAFLOW_SANITIZE})
@@ -111,9 +112,7 @@ function(pega_test name)
   endif()
   add_executable(${name} ${T_SOURCES})
   target_link_libraries(${name} PRIVATE pega_flags ${T_DEPS} GTest::gmock GTest::gtest_main)
-  if(TARGET pega_base)
-    target_precompile_headers(${name} PRIVATE ${PROJECT_SOURCE_DIR}/tests/pch.hpp)
-  endif()
+  target_precompile_headers(${name} REUSE_FROM pega_test_headers)
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
     ENVIRONMENT "PEGAFLOW_PLUGIN_PATH=${PEGA_MODULE_DIR};${T_ENVIRONMENT}")

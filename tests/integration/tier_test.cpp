@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A server process with an SSD tier that is stopped, or killed, and started again: every stored block is a hit, byte for byte.
-// PEGAFLOW_RESTART_GB makes it that many GB of blocks instead of some MiB, and PEGAFLOW_RESTART_DIR says where.
+// PEGAFLOW_RESTART_GB makes it that many GB of blocks instead of some MiB, PEGAFLOW_RESTART_BLOCK says how large one is
+// (default 2 MiB), and PEGAFLOW_RESTART_DIR where they are.
 #include <filesystem>
 
 #include "tests/integration/tier_server.hpp"
@@ -28,7 +29,8 @@ protected:
         const char* wanted = std::getenv("PEGAFLOW_RESTART_GB");
         if (wanted == nullptr) return;
         const std::uint64_t bytes = std::strtoull(wanted, nullptr, 10) * 1'000'000'000;
-        setup_.block_bytes = 2 << 20;
+        const char* block = std::getenv("PEGAFLOW_RESTART_BLOCK");
+        setup_.block_bytes = block != nullptr ? std::strtoull(block, nullptr, 10) : 2 << 20;
         setup_.pool = "1gb";
         setup_.segment = "64mb";
         setup_.capacity = fmt::format("{}mb", bytes / 1'000'000 * 105 / 100 + 1024);

@@ -31,6 +31,7 @@ protected:
         const std::uint64_t bytes = std::strtoull(wanted, nullptr, 10) * 1'000'000'000;
         const char* block = std::getenv("PEGAFLOW_RESTART_BLOCK");
         setup_.block_bytes = block != nullptr ? std::strtoull(block, nullptr, 10) : 2 << 20;
+        ASSERT_GT(setup_.block_bytes, 0U) << "PEGAFLOW_RESTART_BLOCK is \"" << block << "\", expected bytes";
         setup_.pool = "1gb";
         setup_.segment = "64mb";
         setup_.capacity = fmt::format("{}mb", bytes / 1'000'000 * 105 / 100 + 1024);
@@ -49,6 +50,7 @@ protected:
     }
     void restart_keeps_blocks(int signal) {
         choose_size();
+        if (HasFatalFailure()) return;
         Worker worker(setup_.block_bytes);
         {
             ServerProcess server(setup_);

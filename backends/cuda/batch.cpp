@@ -28,8 +28,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
         }
     }
     if (const pega_status built = plan.build(from, owner->device, digest.sums != nullptr); built != PEGA_OK) return built;
-    const pega_host* host = owner->device->host;
-    route = owner->copier.prepare(plan, plan.bytes / plan.groups.size(), host->now_ns(host->context));
+    route = owner->copier.prepare(plan, plan.bytes / plan.groups.size());
     if (!plan.digestible || !route.digests()) digest = {};
     batch = from;
     batch.options = nullptr;
@@ -38,7 +37,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     bytes = 0;
     end = nullptr;
     digests = {};
-    digests_fetched = counted = false;
+    digests_fetched = false;
     status = PEGA_OK;
     native_code = 0;
     return PEGA_OK;
@@ -74,21 +73,6 @@ void Batch::queue_steps(int limit) {
         }
         if (cursor.group != group) mark();
     }
-}
-
-// Nothing is before it in the channel: once its event has happened, only room on the GPU holds the batch back.
-void Batch::count_begin() {
-    if (counted || route.expected_ns == 0) return;
-    pega_device& device = *channel->device;
-    if (wait != nullptr && device.driver->cuEventQuery(wait) != kSuccess) return;
-    counted = true;
-    device.contention.begin(plan.to_a, device.host->now_ns(device.host->context));
-}
-
-void Batch::count_end() {
-    if (!counted) return;
-    pega_device& device = *channel->device;
-    device.contention.end(plan.to_a, device.host->now_ns(device.host->context), status == PEGA_OK ? route.expected_ns : 0);
 }
 
 void Batch::begin_digests() {

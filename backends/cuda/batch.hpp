@@ -28,7 +28,6 @@ struct Batch {
     Event end = nullptr;
     DigestArea digests;
     bool digests_fetched = false;
-    bool counted = false;                               // as under way on the GPU
     std::deque<std::pair<std::uint64_t, Event>> marks;  // leading spans, and the event behind them
     std::int32_t status = PEGA_OK, native_code = 0;
 
@@ -43,9 +42,6 @@ struct Batch {
     void begin_digests();
     void fetch_digests();
     void end_digests();
-    // Around its time on the GPU: what the batch says about contention. Counting begins when its event has happened.
-    void count_begin();
-    void count_end();
 
 private:
     void mark();

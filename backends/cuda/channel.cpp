@@ -69,7 +69,6 @@ void end_batch(pega_device& device, Batch& batch) {
     if (batch.end != nullptr) device.spare_events.push_back(batch.end);
     batch.end = nullptr;
     batch.end_digests();
-    batch.count_end();
     batch.pin_regions(-1);
     report(device, batch, PEGA_COMPLETION_TERMINAL | PEGA_COMPLETION_QUIESCED,
            batch.status == PEGA_OK ? batch.span_count() : 0);
@@ -186,7 +185,6 @@ void advance(pega_device& device, pega_channel& channel, int steps) {
     for (std::size_t i = 0; i < channel.queue.size();) {
         Batch& batch = *channel.queue[i];
         if (!batch.started) start(device, batch);
-        if (i == 0 && batch.status == PEGA_OK) batch.count_begin();
         if (!batch.finished_queueing) {
             if (batch.cancel && batch.status == PEGA_OK && !batch.all_queued()) {
                 batch.status = PEGA_CANCELED;

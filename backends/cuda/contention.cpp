@@ -1,46 +1,69 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "contention.hpp"
 
-#include <algorithm>
+#include <initializer_list>
 
 namespace cuda_backend {
 namespace {
 
-constexpr double kUndisturbed = 0.75;             // both directions at once, slow processors and noise stay above
-constexpr std::uint64_t kBatches = 4;             // after which the share is computed,
-constexpr double kEnoughNs = 500e3;               // or after so much work
-constexpr std::uint64_t kTryAgainNs = 500000000;  // between batches that find out whether the kernels still wait
+constexpr double kLongNs = 200e3;  // a full link holds the question itself up by a tenth of a millisecond and more
+constexpr double kWeight = 0.125;  // of one answer
+// Beside copies that hold multiprocessors all the time, a model that waits for them leaves the others idle every other time.
+constexpr double kCrowded = 0.3, kRoomAgain = 0.1;
+constexpr std::uint64_t kBetweenNs = 500000;   // two questions,
+constexpr std::uint64_t kPatienceNs = 100000;  // two looks for an answer
 
 }  // namespace
 
-void Contention::begin(bool to_gpu, std::uint64_t now_ns) noexcept {
-    Direction& d = directions_[to_gpu];
-    if (d.in_flight++ != 0) d.busy_ns += static_cast<double>(now_ns - d.seen_ns);
-    d.seen_ns = now_ns;
-}
-
-void Contention::end(bool to_gpu, std::uint64_t now_ns, double expected_ns) noexcept {
-    Direction& d = directions_[to_gpu];
-    d.busy_ns += static_cast<double>(now_ns - d.seen_ns);
-    d.seen_ns = now_ns;
-    --d.in_flight;
-    d.expected_ns += expected_ns;
-    if (expected_ns > 0 && ++d.batches < kBatches && d.expected_ns < kEnoughNs) return;
-    if (expected_ns > 0) {
-        // Good news is believed at once; one slow batch is no news.
-        const double now = std::min(1.0, d.expected_ns / std::max(d.busy_ns, 1.0));
-        const double before = d.share.load(std::memory_order_relaxed);
-        d.share.store(now > before ? now : (3 * before + now) / 4, std::memory_order_relaxed);
+Result Contention::open(const Driver& driver, const RoomKernel& kernel) {
+    if (kernel.function == nullptr) return kSuccess;
+    kernel_ = kernel;
+    int least = 0;
+    int greatest = 0;
+    driver.cuCtxGetStreamPriorityRange(&least, &greatest);
+    Result result = driver.cuStreamCreateWithPriority(&stream_, kStreamNonBlocking, greatest);
+    for (Event* const event : {&asked_, &answered_}) {
+        if (result == kSuccess) result = driver.cuEventCreate(event, 0);
     }
-    d.busy_ns = d.expected_ns = 0;
-    d.batches = 0;
+    if (result != kSuccess) close(driver);
+    return result;
 }
 
-bool Contention::crowded(bool to_gpu, std::uint64_t now_ns) noexcept {
-    Direction& d = directions_[to_gpu];
-    if (d.share.load(std::memory_order_relaxed) >= kUndisturbed) return false;
-    std::uint64_t due = d.try_at_ns.load(std::memory_order_relaxed);
-    return now_ns < due || !d.try_at_ns.compare_exchange_strong(due, now_ns + kTryAgainNs, std::memory_order_relaxed);
+void Contention::close(const Driver& driver) noexcept {
+    for (const Event event : {asked_, answered_}) {
+        if (event != nullptr) driver.cuEventDestroy_v2(event);
+    }
+    if (stream_ != nullptr) driver.cuStreamDestroy_v2(stream_);
+    stream_ = nullptr;
+    asked_ = answered_ = nullptr;
+    asking_ = false;
+}
+
+void Contention::look(const Driver& driver, std::uint64_t now_ns) noexcept {
+    if (stream_ == nullptr || now_ns < look_at_ns_) return;
+    look_at_ns_ = now_ns + kPatienceNs;
+    if (!asking_) return ask(driver);
+    if (driver.cuEventQuery(answered_) == kNotReady) return;
+    asking_ = false;
+    look_at_ns_ = now_ns + kBetweenNs;
+    float milliseconds = 0;
+    if (driver.cuEventElapsedTime(&milliseconds, asked_, answered_) == kSuccess) hear(milliseconds * 1e6);
+}
+
+void Contention::ask(const Driver& driver) noexcept {
+    Result result = driver.cuEventRecord(asked_, stream_);
+    if (result == kSuccess) {
+        result = driver.cuLaunchKernel(kernel_.function, 1, 1, 1, kernel_.threads, 1, 1, kernel_.shared_bytes, stream_, nullptr,
+                                       nullptr);
+    }
+    if (result == kSuccess) result = driver.cuEventRecord(answered_, stream_);
+    asking_ = result == kSuccess;
+}
+
+void Contention::hear(double waited_ns) noexcept {
+    waits_ += ((waited_ns >= kLongNs ? 1 : 0) - waits_) * kWeight;
+    if (waits_ >= kCrowded) crowded_.store(true, std::memory_order_relaxed);
+    if (waits_ <= kRoomAgain) crowded_.store(false, std::memory_order_relaxed);
 }
 
 }  // namespace cuda_backend

@@ -1,37 +1,42 @@
 // SPDX-License-Identifier: Apache-2.0
-// contention.hpp - whether copy kernels get their multiprocessors.
+// contention.hpp - whether a model has the multiprocessors.
 //
-// Beside a model whose kernels fill the GPU, copy kernels wait for room, and each of them takes some from the model. What part
-// of their measured rate they reach is seen from their batches; while it is little, the planner gives the copy engine, which
-// waits for nobody, its part of the work.
+// Beside a model whose kernels fill the GPU, copy kernels wait for room, and what room they have the model waits for: a kernel
+// that needs every multiprocessor starts its last blocks when copies let go of theirs. So it is found out, now and then while
+// copies move between GPU and host: a kernel that does nothing, and needs a multiprocessor for itself as copy kernels do, says
+// how long it waited. Times of copies do not tell: those of a full link wait as well.
 #pragma once
 
-#include <array>
 #include <atomic>
 #include <cstdint>
+
+#include "kernels.hpp"
 
 namespace cuda_backend {
 
 class Contention {
 public:
-    // A batch that kernels alone move between GPU and host has begun: nothing holds it back but room on the GPU. The device's
-    // mutex is held for this and for `end`.
-    void begin(bool to_gpu, std::uint64_t now_ns) noexcept;
-    // Such a batch has ended; alone it takes `expected_ns` at the measured rate. 0: it says nothing (cancelled, failed).
-    void end(bool to_gpu, std::uint64_t now_ns, double expected_ns) noexcept;
+    // Without a kernel nothing is asked, and nothing is ever crowded. The context is current.
+    Result open(const Driver& driver, const RoomKernel& kernel);
+    void close(const Driver& driver) noexcept;
 
-    // Whether kernels wait for the model. While they do, false is told now and then, so that a batch finds out whether it is
-    // still so. [any]
-    bool crowded(bool to_gpu, std::uint64_t now_ns) noexcept;
+    // Asks when it is time to, and hears the answer to what was asked before. One thread at a time; the context is current.
+    // [data]
+    void look(const Driver& driver, std::uint64_t now_ns) noexcept;
+    // Whether kernels wait for the model, and it for them. [any]
+    bool crowded() const noexcept { return crowded_.load(std::memory_order_relaxed); }
 
 private:
-    struct Direction {
-        std::uint64_t in_flight = 0, seen_ns = 0, batches = 0;
-        double busy_ns = 0, expected_ns = 0;  // since the share was last computed
-        std::atomic<double> share{1};         // of the measured rate
-        std::atomic<std::uint64_t> try_at_ns{0};
-    };
-    std::array<Direction, 2> directions_;
+    void ask(const Driver& driver) noexcept;
+    void hear(double waited_ns) noexcept;
+
+    RoomKernel kernel_;
+    Stream stream_ = nullptr;
+    Event asked_ = nullptr, answered_ = nullptr;
+    bool asking_ = false;
+    std::uint64_t look_at_ns_ = 0;
+    double waits_ = 0;  // part of the last answers that were long
+    std::atomic<bool> crowded_{false};
 };
 
 }  // namespace cuda_backend

@@ -88,7 +88,8 @@ unsigned Copier::usable(const Plan& plan) const noexcept {
     return out;
 }
 
-void Copier::choose(const Plan& plan, unsigned can, Workload& workload, std::uint64_t now_ns, Route& route) const noexcept {
+void Copier::choose(const Plan& plan, unsigned can, std::uint64_t mark_bytes, Route& route) const noexcept {
+    Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes, false};
     const Path forced = tools_.settings->forced;
     if (forced == Path::kShared) {
         workload.crowded = true;
@@ -100,31 +101,25 @@ void Copier::choose(const Plan& plan, unsigned can, Workload& workload, std::uin
     } else if (!plan.b_is_host) {
         route.path = peer_path(plan, can, tools_.settings->peer_kernel_bytes);
     } else {
-        workload.crowded = tools_.contention->crowded(plan.to_a, now_ns);
+        workload.crowded = tools_.contention->crowded();
         const Choice choice = tools_.table->choose(workload, can);
         route.path = choice.path;
         route.shared = choice.shared && plan.lengths() == nullptr;
+        route.needs_room = choice.needs_room;
     }
 }
 
-Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t now_ns) {
+Route Copier::prepare(const Plan& plan, std::uint64_t mark_bytes) {
     const unsigned can = usable(plan);
     Route route;
     route.end = main_;
-    Workload workload{plan.to_a, plan.fragment, plan.page_run, mark_bytes, false};
-    choose(plan, can, workload, now_ns, route);
+    choose(plan, can, mark_bytes, route);
     // Without memory for the ring the kernels still work.
     if (route.path == Path::kStaged && staging_.prepare(*tools_.driver, tools_.settings->staging_chunk) != kSuccess)
         route.path = (can & bit(Path::kBulk)) != 0 ? Path::kBulk : Path::kVector;
     if (route.path == Path::kBulk || route.path == Path::kVector) {
         if (on_side_) route.end = side_;
         on_side_ = !on_side_;
-    }
-    // Smaller batches than were measured, ranges of any length, and kernels that wait while others work say nothing.
-    if (plan.b_is_host && route.kernels() && !route.shared && plan.bytes >= kBatches.front() && plan.lengths() == nullptr) {
-        workload.bytes = plan.bytes;
-        const double rate = tools_.table->expect(route.path, workload);
-        if (rate > 0) route.expected_ns = static_cast<double>(plan.bytes) * 1e9 / rate;
     }
     return route;
 }

@@ -25,15 +25,15 @@ struct CopyTools {
     const Kernels* kernels = nullptr;
     const Settings* settings = nullptr;
     const PathTable* table = nullptr;
-    Contention* contention = nullptr;
+    const Contention* contention = nullptr;
 };
 
 // How one plan is copied, and the stream on which it ends.
 struct Route {
     Path path = Path::kLoop;
     Stream end = nullptr;
-    double expected_ns = 0;  // for the whole plan when nothing disturbs it; 0 = nobody knows
-    bool shared = false;     // the kernels wait for the model: the copy engine takes what they do not
+    bool shared = false;      // the kernels wait for the model: the copy engine takes what they do not
+    bool needs_room = false;  // whether a model has the multiprocessors decides about plans like this one
     bool kernels() const noexcept { return path == Path::kBulk || path == Path::kVector || path == Path::kStaged; }
     bool digests() const noexcept { return kernels() && !shared; }  // of all that moves
 };
@@ -48,7 +48,7 @@ public:
     // Waits until the streams are idle.
     void synchronize() noexcept;
     // The route for a plan, and what it needs is reserved. [data] once that was reserved.
-    Route prepare(const Plan& plan, std::uint64_t mark_bytes, std::uint64_t now_ns);
+    Route prepare(const Plan& plan, std::uint64_t mark_bytes);
     // Where a plan's digests are added up; queued before its steps. None when the route has no kernel that could, or no room
     // is left. Areas are given back in the order of their plans, when these have ended. [data]
     DigestArea take_digests(const Plan& plan, const Route& route) noexcept;
@@ -79,7 +79,7 @@ private:
     static constexpr std::size_t kRunsACall = 256;
 
     unsigned usable(const Plan& plan) const noexcept;
-    void choose(const Plan& plan, unsigned can, Workload& workload, std::uint64_t now_ns, Route& route) const noexcept;
+    void choose(const Plan& plan, unsigned can, std::uint64_t mark_bytes, Route& route) const noexcept;
     Result step_runs(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
     Result step_kernel(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;
     Result step_lengths(const Plan& plan, const Route& route, Cursor& cursor, std::uint64_t& queued) noexcept;

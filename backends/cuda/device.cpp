@@ -41,10 +41,15 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
     if (capacity == 0) return 0;
     std::unique_lock lock(device->mutex);
     bool busy = false;
-    for (const auto& channel : device->channels) busy = busy || !channel->queue.empty();
+    bool needs_room = false;
+    for (const auto& channel : device->channels) {
+        busy = busy || !channel->queue.empty();
+        needs_room = needs_room || (!channel->queue.empty() && channel->queue.front()->route.needs_room);
+    }
     if (busy) {
         const Current current(*device->driver, device->context);
         for (const auto& channel : device->channels) advance(*device, *channel, kStepsATurn);
+        if (needs_room) device->contention.look(*device->driver, device->host->now_ns(device->host->context));
     }
     const std::uint32_t count = device->completions.pop(out, capacity);
     lock.unlock();
@@ -116,6 +121,10 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
         pegaflow::backend::log(host, PEGA_LOG_WARNING, "cuda", "GPU %d copies without kernels, so small pages are slow: %s",
                                device->index, device->kernels.problem());
     }
+    if (const Result opened = device->contention.open(*driver, device->kernels.room()); opened != kSuccess) {
+        pegaflow::backend::log(host, PEGA_LOG_WARNING, "cuda", "GPU %d: whether a model is busy will not be seen, error %d",
+                               device->index, opened);
+    }
     calibrate(*device);
     *out = device.release();
     return PEGA_OK;
@@ -128,6 +137,7 @@ void close_device(pega_device* device) {
         const Current current(*device->driver, device->context);
         for (const auto& region : device->regions) release(*device, *region);
         for (Event event : device->spare_events) device->driver->cuEventDestroy_v2(event);
+        device->contention.close(*device->driver);
         device->kernels.unload(*device->driver);
         leave_peers(*device);
     }

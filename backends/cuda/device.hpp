@@ -91,7 +91,7 @@ struct pega_device {
     std::mutex mutex;
     std::vector<std::unique_ptr<pega_channel>> channels;     // guarded by mutex
     std::vector<std::unique_ptr<pega_region>> regions;       // guarded by mutex
-    cuda_backend::Contention contention;                     // begin and end guarded by mutex
+    cuda_backend::Contention contention;                     // but for `crowded` guarded by mutex
     backend_common::RecordQueue completions;                 // guarded by mutex
     std::vector<cuda_backend::Event> spare_events;           // guarded by mutex
     std::map<std::string, cuda_backend::OpenHandle> opened;  // guarded by mutex

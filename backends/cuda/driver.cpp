@@ -65,6 +65,7 @@ Loaded load() {
     PEGA_RESOLVE(cuEventDestroy_v2);
     PEGA_RESOLVE(cuEventRecord);
     PEGA_RESOLVE(cuEventQuery);
+    PEGA_RESOLVE(cuEventElapsedTime);
     PEGA_RESOLVE(cuMemcpyAsync);
     PEGA_RESOLVE(cuMemsetD8Async);
     PEGA_RESOLVE(cuGetErrorString);

@@ -86,6 +86,7 @@ struct Driver {
     Result (*cuEventDestroy_v2)(Event) = nullptr;
     Result (*cuEventRecord)(Event, Stream) = nullptr;
     Result (*cuEventQuery)(Event) = nullptr;
+    Result (*cuEventElapsedTime)(float*, Event, Event) = nullptr;  // milliseconds
     Result (*cuMemcpyAsync)(DevicePointer, DevicePointer, std::size_t, Stream) = nullptr;
     Result (*cuMemsetD8Async)(DevicePointer, unsigned char, std::size_t, Stream) = nullptr;
     Result (*cuGetErrorString)(Result, const char**) = nullptr;

@@ -38,8 +38,13 @@ void Kernels::load(const Driver& driver, Device device) {
         return function;
     };
     vector_ = {find("pega_copy_vector"), find("pega_copy_vector_digest")};
-    if (major < 9 || static_cast<unsigned>(shared) < 4 * kStaticShared) return;
+    if (static_cast<unsigned>(shared) < 4 * kStaticShared) return;
     shared_bytes_ = static_cast<unsigned>(shared) - kStaticShared;
+    room_ = {find("pega_room"), kMostWarps * 32, shared_bytes_};
+    if (room_.function != nullptr &&
+        driver.cuFuncSetAttribute(room_.function, kFunctionMaxDynamicShared, static_cast<int>(shared_bytes_)) != kSuccess)
+        room_ = {};
+    if (major < 9) return;
     bulk4_ = {find("pega_copy_bulk_4"), find("pega_copy_bulk_4_digest")};
     bulk8_ = {find("pega_copy_bulk_8"), find("pega_copy_bulk_8_digest")};
     inline_ = {find("pega_copy_bulk_4_inline"), find("pega_copy_bulk_8_inline")};

@@ -19,6 +19,13 @@ struct LaunchShape {
     unsigned shared_bytes() const noexcept { return warps * (eight_stages ? 8 : 4) * stage_bytes; }
 };
 
+// One block that needs a multiprocessor for itself, as copy kernels do, and does nothing. Without a function there is none.
+struct RoomKernel {
+    Function function = nullptr;
+    unsigned threads = 0;
+    unsigned shared_bytes = 0;
+};
+
 class Kernels {
 public:
     // Loads the code that fits the GPU; the context is current. What cannot be loaded is not usable, with the reason.
@@ -36,6 +43,8 @@ public:
     Result launch(const Driver& driver, const LaunchShape& shape, InlineJob& job, unsigned multiprocessors,
                   Stream stream) const noexcept;
 
+    RoomKernel room() const noexcept { return room_; }
+
 private:
     Module module_ = nullptr;
     // How many blocks; the rest of how work is divided is written to the job.
@@ -43,7 +52,8 @@ private:
 
     using Pair = std::array<Function, 2>;  // without and with digests
     Pair bulk4_{}, bulk8_{}, vector_{};
-    Pair inline_{};              // four and eight stages
+    Pair inline_{};  // four and eight stages
+    RoomKernel room_;
     unsigned shared_bytes_ = 0;  // dynamic shared memory that a block may have
     const char* problem_ = "";
 };

@@ -21,9 +21,6 @@ constexpr double kStagedBonus = 1.03;
 constexpr std::uint64_t kStagedPays = 16U << 20;
 // The copy engine alone is as good as both, and takes nothing from the model, from that part of the kernels' rate on.
 constexpr double kEnough = 0.9;
-// Kernels that move data over the link themselves hold their multiprocessors all the time: one such kernel after the other, and
-// a model's persistent kernel does not get its last ones for long.
-constexpr double kEnoughAlone = 0.2;
 
 // Where a value stands between the elements of a sorted list: the element before it, and how far towards the next.
 template <std::size_t kCount>
@@ -116,10 +113,12 @@ Choice PathTable::choose(const Workload& workload, unsigned usable) const noexce
     const bool at_ease = workload.fragment >= kQueuedAtEase;
     if (kernel_rate * kKernelHandicap <= engine_rate * (at_ease ? 1.0 : kQueueingHandicap)) return {engine, false};
     if ((usable & (1U << static_cast<unsigned>(Path::kBatch))) == 0) return {kernel, false};
-    if (!workload.crowded) return {kernel, false};
-    const double enough = kernel != Path::kStaged ? kEnoughAlone : at_ease ? kEnough : 1.0;
-    if (engine_rate >= enough * kernel_rate) return {engine, false};
-    return {kernel, true};
+    if (!workload.crowded) return {kernel, false, true};
+    // Kernels that move data over the link themselves hold their multiprocessors all the time: one such kernel after the other,
+    // and a model's persistent kernel does not get its last ones for long.
+    if (kernel != Path::kStaged) return {engine, false, true};
+    if (engine_rate >= (at_ease ? kEnough : 1.0) * kernel_rate) return {engine, false, true};
+    return {kernel, true, true};
 }
 
 }  // namespace cuda_backend

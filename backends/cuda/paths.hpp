@@ -34,12 +34,13 @@ struct Workload {
     std::uint64_t fragment = 0;  // mean bytes of a run that is consecutive on both sides
     std::uint64_t page_run = 0;  // mean consecutive bytes on the host
     std::uint64_t bytes = 0;     // that move before anyone waits: the batch, or what lies between two marks
-    bool crowded = false;        // kernels wait for the model (contention.hpp)
+    bool crowded = false;        // a model has the multiprocessors (contention.hpp)
 };
 
 struct Choice {
     Path path = Path::kLoop;
-    bool shared = false;  // with the copy engine
+    bool shared = false;      // with the copy engine
+    bool needs_room = false;  // kernels are the fastest: whether there is room for them decides
 };
 
 class PathTable {

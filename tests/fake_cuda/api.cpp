@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // api.cpp - a libcuda for machines without a GPU: the functions that the cuda back end calls, over host memory. Streams are
 // threads and run beside the caller, so that missing waits show. PEGAFLOW_FAKE_GPUS says how many GPUs there are (2),
-// PEGAFLOW_FAKE_PEERS=off keeps them from each other's memory.
+// PEGAFLOW_FAKE_PEERS=off keeps them from each other's memory, PEGAFLOW_FAKE_BUSY=MICROSECONDS makes a kernel that asks for
+// room wait so long, as fake_cuda_set_busy does later on.
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "kernels.hpp"
@@ -36,6 +39,12 @@ int devices() {
 bool peers_allowed() {
     const char* text = std::getenv("PEGAFLOW_FAKE_PEERS");
     return text == nullptr || std::strcmp(text, "off") != 0;
+}
+
+std::atomic<int>& busy_us() {
+    static const char* const text = std::getenv("PEGAFLOW_FAKE_BUSY");
+    static std::atomic<int> value{text != nullptr ? std::atoi(text) : 0};
+    return value;
 }
 
 struct EventHandle {
@@ -186,6 +195,11 @@ Result cuEventRecord(void* event, void* stream) {
 }
 Result cuEventQuery(void* event) { return static_cast<EventHandle*>(event)->event->complete() ? kSuccess : kNotReady; }
 
+Result cuEventElapsedTime(float* out, void* from, void* to) {
+    const auto when = [](void* event) { return static_cast<EventHandle*>(event)->event->when(); };
+    return *out = std::chrono::duration<float, std::milli>(when(to) - when(from)).count(), kSuccess;
+}
+
 Result cuMemcpyAsync(DevicePointer target, DevicePointer source, std::size_t length, void* stream) {
     stream_of(stream).push([=] { copy(target, source, length); });
     return kSuccess;
@@ -213,8 +227,8 @@ Result cuModuleUnload(void*) { return kSuccess; }
 Result cuModuleGetFunction(void** out, void*, const char* name) {
     const char* names[] = {"pega_copy_bulk_4",        "pega_copy_bulk_8",        "pega_copy_vector",
                            "pega_copy_bulk_4_digest", "pega_copy_bulk_8_digest", "pega_copy_vector_digest",
-                           "pega_copy_bulk_4_inline", "pega_copy_bulk_8_inline"};
-    for (std::intptr_t i = 0; i < 8; ++i) {
+                           "pega_copy_bulk_4_inline", "pega_copy_bulk_8_inline", "pega_room"};
+    for (std::intptr_t i = 0; i < 9; ++i) {
         if (std::strcmp(names[i], name) == 0) return *out = reinterpret_cast<void*>(i + 1), kSuccess;
     }
     return 500;
@@ -225,6 +239,10 @@ Result cuLaunchKernel(void* function, unsigned grid, unsigned, unsigned, unsigne
                       void* stream, void** parameters, void**) {
     if (grid == 0 || block == 0 || block > 1024 || block % 32 != 0 || shared > (227U << 10)) return kInvalidValue;
     const auto number = reinterpret_cast<std::intptr_t>(function) - 1;
+    if (number == 8) {
+        stream_of(stream).push([] { std::this_thread::sleep_for(std::chrono::microseconds(busy_us().load())); });
+        return kSuccess;
+    }
     const auto kernel = static_cast<Kernel>(number % 3);
     const auto job = *static_cast<const cuda_backend::Job*>(parameters[0]);
     const bool inlined = number >= 6;
@@ -244,6 +262,8 @@ Result cuLaunchKernel(void* function, unsigned grid, unsigned, unsigned, unsigne
     stream_of(stream).push([=] { run_job(kernel, job, device); });
     return kSuccess;
 }
+void fake_cuda_set_busy(int microseconds) { busy_us().store(microseconds); }
+
 Result cuGetErrorString(Result, const char** out) { return *out = "an error of the fake driver", kSuccess; }
 
 }  // extern "C"

@@ -13,12 +13,18 @@ std::uint64_t Event::record() {
 void Event::reach(std::uint64_t number) {
     const std::lock_guard lock(mutex_);
     reached_ = std::max(reached_, number);
+    when_ = std::chrono::steady_clock::now();
     changed_.notify_all();
 }
 
 std::uint64_t Event::recorded() {
     const std::lock_guard lock(mutex_);
     return recorded_;
+}
+
+std::chrono::steady_clock::time_point Event::when() {
+    const std::lock_guard lock(mutex_);
+    return when_;
 }
 
 bool Event::complete() {

@@ -2,6 +2,7 @@
 // stream.hpp - streams and events of the fake driver: a thread a stream, work in order, events between them.
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -19,6 +20,7 @@ public:
     std::uint64_t record();
     void reach(std::uint64_t number);
     std::uint64_t recorded();
+    std::chrono::steady_clock::time_point when();  // the last record was reached
     bool complete();
     void wait(std::uint64_t number);
 
@@ -26,6 +28,7 @@ private:
     std::mutex mutex_;
     std::condition_variable changed_;
     std::uint64_t recorded_ = 0, reached_ = 0;
+    std::chrono::steady_clock::time_point when_;
 };
 
 class Stream {

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random batches by every path of the cuda back end: each byte lands where it should and no other changes. Runs over the fake
 // driver where that was built, and elsewhere on a GPU.
+#include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
@@ -226,6 +228,52 @@ TEST_P(CudaCopies, ManyAtOnce) {
     expect_shadows();
 }
 
+// A model that has the multiprocessors, or not: the fake driver is told how long kernels wait for them.
+class CudaBesideAModel : public CudaCopies {
+protected:
+    void SetUp() override {
+        CudaCopies::SetUp();
+        void* driver = ::dlopen(FAKE_DRIVER, RTLD_NOW | RTLD_NOLOAD);
+        if (driver == nullptr) GTEST_SKIP() << "only the fake driver can look busy";
+        set_busy_ = reinterpret_cast<void (*)(int)>(::dlsym(driver, "fake_cuda_set_busy"));
+        ASSERT_NE(set_busy_, nullptr);
+    }
+    void TearDown() override {
+        if (set_busy_ != nullptr) set_busy_(0);
+        CudaCopies::TearDown();
+    }
+    // Copies scattered pages, each batch checked, until kernels do it or do not any more: the digests are theirs.
+    bool until_kernels(bool wanted) {
+        constexpr std::uint64_t kFragment = 2048, kPages = 512;
+        const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+        while (std::chrono::steady_clock::now() < end) {
+            const auto local = choose(kPages, kBytes / kFragment);
+            const auto remote = choose(kPages, kBytes / kFragment);
+            Transfer transfer;
+            transfer.digests()
+                .indices(local, remote)
+                .span({gpu_.handle(), host_.handle(), 0, kFragment, 0, 0, kFragment, 0, kFragment, 1, 0});
+            for (std::uint64_t i = 0; i < kPages; ++i) move(local[i] * kFragment, remote[i] * kFragment, kFragment, false);
+            run(transfer);
+            if (!transfer.digest_sums().empty() == wanted) return true;
+        }
+        return false;
+    }
+
+    void (*set_busy_)(int microseconds) = nullptr;
+};
+
+TEST_P(CudaBesideAModel, KernelsThatWouldHoldItUpGiveWayAndComeBack) {
+    start();
+    EXPECT_TRUE(until_kernels(true));
+    set_busy_(1000);
+    EXPECT_TRUE(until_kernels(false));
+    set_busy_(0);
+    EXPECT_TRUE(until_kernels(true));
+    expect_shadows();
+}
+
+INSTANTIATE_TEST_SUITE_P(Auto, CudaBesideAModel, ::testing::Values("auto"));
 INSTANTIATE_TEST_SUITE_P(Paths, CudaCopies, ::testing::Values("auto", "loop", "batch", "bulk", "vector", "staged", "shared"),
                          [](const auto& path) { return std::string(path.param); });
 

@@ -17,7 +17,7 @@ struct Loaded {
 template <class Function>
 bool resolve(void* library, const char* name, Function& out, std::string& why) {
     out = reinterpret_cast<Function>(::dlsym(library, name));
-    if (out == nullptr && why.empty()) why = std::string("libnccl lacks ") + name + "; 2.18 or later is needed";
+    if (out == nullptr && why.empty()) why.append("libnccl lacks ").append(name).append("; 2.18 or later is needed");
     return out != nullptr;
 }
 

@@ -29,8 +29,9 @@ using namespace ssd;
 struct Point {
     Load load;
     std::vector<Run> ours, reference;
-    std::vector<Run> durable;  // the reference again, flushing as often as the tier does
-    std::vector<std::string> reference_command, durable_command;
+    std::vector<Run>
+        equal;  // the reference again, doing the same work as the tier: it flushes as often, it checks what it reads
+    std::vector<std::string> reference_command, equal_command;
     double percent = 0;  // of the reference when there is one, else of the peak
 };
 
@@ -127,10 +128,11 @@ boost::json::object to_json(const Point& p, const Arguments& a, double peak) {
     out["pct_of_reference"] = p.percent;
     out["cpu_pct_of_reference"] = 100 * cpu / theirs;
     if (a.tier) out["cpu_without_digest_pct_of_reference"] = 100 * (cpu - digest) / theirs;
-    if (p.durable.empty()) return out;
-    out["durable_reference"] = fio_json(p.durable, p.durable_command);
-    out["pct_of_durable_reference"] =
-        100 * median(pick(p.ours, &Run::bytes_per_s)) / median(pick(p.durable, &Run::bytes_per_s));
+    if (p.equal.empty()) return out;
+    const std::string name = p.load.mode == Mode::kRead ? "verifying_reference" : "durable_reference";
+    out[name] = fio_json(p.equal, p.equal_command);
+    out["pct_of_" + name] = 100 * median(pick(p.ours, &Run::bytes_per_s)) / median(pick(p.equal, &Run::bytes_per_s));
+    out["cpu_pct_of_" + name] = 100 * cpu / median(pick(p.equal, &Run::cpu_us_per_op));
     return out;
 }
 
@@ -176,7 +178,7 @@ void print_header(const Arguments& a, const Bench& bench, double peak, const std
     if (a.tier) out << fmt::format(" {:>7}", "dig us");
     if (!fio.empty()) {
         out << fmt::format(" {:>9} {:>6} {:>9} {:>6}", "fio GB/s", "%fio", "fio us/op", "%cpu");
-        if (a.tier) out << fmt::format(" {:>7} {:>9} {:>9}", "%cpu-dg", "fio+flush", "%fio+fl.");
+        if (a.tier) out << fmt::format(" {:>7} {:>9} {:>6} {:>6}", "%cpu-dg", "same work", "%fio", "%cpu");
     }
     out << "  check\n";
 }
@@ -198,10 +200,11 @@ void print_row(const Point& p, const Arguments& a, double peak, std::ostream& ou
                            p.percent, theirs, 100 * cpu / theirs);
         if (a.tier) out << fmt::format(" {:>7.1f}", 100 * (cpu - digest) / theirs);
     }
-    const double flushed = median(pick(p.durable, &Run::bytes_per_s));
+    const double equal = median(pick(p.equal, &Run::bytes_per_s));
     if (a.tier && !p.reference.empty())
-        out << (p.durable.empty() ? fmt::format(" {:>9} {:>9}", "-", "-")
-                                  : fmt::format(" {:>9.3f} {:>9.1f}", flushed / 1e9, 100 * rate / flushed));
+        out << (p.equal.empty() ? fmt::format(" {:>9} {:>6} {:>6}", "-", "-", "-")
+                                : fmt::format(" {:>9.3f} {:>6.1f} {:>6.1f}", equal / 1e9, 100 * rate / equal,
+                                              100 * cpu / median(pick(p.equal, &Run::cpu_us_per_op))));
     out << (!a.verify ? "      -" : wrong_bytes(p) == 0 ? "     ok" : "  WRONG") << "\n" << std::flush;
 }
 
@@ -230,15 +233,18 @@ Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vec
                     p.ours.push_back(std::move(run));
                 } else if (!a.compare.empty()) {
                     PEGA_TRY(bench.fill());
-                    PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, 0, &p.reference_command));
+                    PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, {}, &p.reference_command));
                     if (p.load.mode != Mode::kRead) bench.note_foreign_writes();
                     p.reference.push_back(std::move(run));
                 }
             }
             const double flush_bytes = p.ours.back().bytes_per_flush;
-            if (a.compare.empty() || p.load.mode == Mode::kRead || flush_bytes == 0) continue;
-            PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, flush_bytes, &p.durable_command));
-            p.durable.push_back(std::move(run));
+            const bool reads = p.load.mode == Mode::kRead;
+            if (a.compare.empty() || tier == nullptr || (!reads && flush_bytes == 0)) continue;
+            bench.note_foreign_writes();
+            if (reads) PEGA_TRY(prepare_verification(p.load, bench, a));
+            PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, {flush_bytes, reads}, &p.equal_command));
+            p.equal.push_back(std::move(run));
         }
     }
     if (::isatty(2) != 0) err << "\r" << std::flush;

@@ -105,10 +105,17 @@ private:
     std::unique_ptr<State> state_;
 };
 
-// The same load by fio, with a flush after every `flush_bytes` that it writes when that is not 0. kNotFound when there is no
-// fio, kInternal with what it said otherwise.
-Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, double flush_bytes,
+// What fio does besides moving blocks, so that it does the same work as the tier.
+struct FioExtra {
+    double flush_bytes = 0;  // a flush after so much that it writes; 0 = none
+    bool verify = false;     // a CRC32C of each block that it reads: prepare_verification wrote them
+};
+
+// The same load by fio. kNotFound when there is no fio, kInternal with what it said otherwise.
+Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, const FioExtra& extra,
                     std::vector<std::string>* command);
+// Writes blocks that fio can verify all over the file. As run_fio.
+Result<void> prepare_verification(const Load& load, const Bench& bench, const Arguments& arguments);
 Result<std::string> fio_version();
 
 // What is under test: file system, disk, queue, and what is odd about them.

@@ -60,9 +60,14 @@ std::string escaped(const std::vector<std::string>& paths) {
     return out;
 }
 
-std::vector<std::string> command_for(const Load& load, const Bench& bench, const Arguments& a, double flush_bytes) {
+constexpr const char* kVerify = "--verify=crc32c";
+
+std::uint64_t file_bytes(const Load& load, const Bench& bench) {
+    return bench.bytes() / bench.paths().size() / load.block * load.block;
+}
+
+std::vector<std::string> command_for(const Load& load, const Bench& bench, const Arguments& a, const FioExtra& extra) {
     const char* random = load.sequential ? "" : "rand";
-    const std::uint64_t share = bench.bytes() / bench.paths().size() / load.block * load.block;
     std::vector<std::string> out = {"fio",
                                     "--name=reference",
                                     "--output-format=json",
@@ -77,15 +82,16 @@ std::vector<std::string> command_for(const Load& load, const Bench& bench, const
                                                                             : "rw"),
                                     fmt::format("--rwmixread={}", a.read_percent),
                                     fmt::format("--bs={}", load.block),
-                                    fmt::format("--filesize={}", share),
+                                    fmt::format("--filesize={}", file_bytes(load, bench)),
                                     fmt::format("--iodepth={}", load.depth),
                                     fmt::format("--numjobs={}", load.threads),
                                     fmt::format("--runtime={}ms", static_cast<int>(a.seconds * 1000)),
                                     fmt::format("--ramp_time={}ms", static_cast<int>(a.warmup_seconds * 1000)),
                                     fmt::format("--randseed={}", a.seed)};
     if (!load.sequential) out.emplace_back("--norandommap");
-    if (flush_bytes > 0) {
-        const auto blocks = static_cast<std::uint64_t>(flush_bytes / static_cast<double>(load.block));
+    if (extra.verify) out.emplace_back(kVerify);
+    if (extra.flush_bytes > 0) {
+        const auto blocks = static_cast<std::uint64_t>(extra.flush_bytes / static_cast<double>(load.block));
         out.push_back(fmt::format("--fdatasync={}", std::max<std::uint64_t>(1, blocks)));
     }
     if (a.backend == "passthru") {
@@ -134,9 +140,27 @@ Result<std::string> fio_version() {
     return text;
 }
 
-Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, double flush_bytes,
+Result<void> prepare_verification(const Load& load, const Bench& bench, const Arguments& arguments) {
+    const std::vector<std::string> command = {"fio",
+                                              "--name=contents",
+                                              "--thread",
+                                              "--direct=1",
+                                              fmt::format("--filename={}", escaped(bench.paths())),
+                                              "--rw=write",
+                                              fmt::format("--bs={}", load.block),
+                                              fmt::format("--filesize={}", file_bytes(load, bench)),
+                                              fmt::format("--randseed={}", arguments.seed),
+                                              "--ioengine=io_uring",
+                                              "--iodepth=32",
+                                              kVerify,
+                                              "--do_verify=0"};
+    PEGA_TRY(output_of(command));
+    return {};
+}
+
+Result<Run> run_fio(const Load& load, const Bench& bench, const Arguments& arguments, const FioExtra& extra,
                     std::vector<std::string>* command) {
-    *command = command_for(load, bench, arguments, flush_bytes);
+    *command = command_for(load, bench, arguments, extra);
     const double workers_before = block_worker_seconds();
     PEGA_ASSIGN(const std::string text, output_of(*command));
     const double workers = std::max(0.0, block_worker_seconds() - workers_before);

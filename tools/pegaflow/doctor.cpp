@@ -55,6 +55,14 @@ void check_memory(std::vector<Finding>& out) {
         out.push_back(
             {"ok", "huge pages", fmt::format("{} of {} free, {} KiB each", free_pages, total, meminfo("Hugepagesize")), ""});
     }
+    std::string mode;
+    std::getline(std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled"), mode);
+    if (mode.empty() || mode.find("[never]") != std::string::npos) {
+        out.push_back({"warn", "transparent huge pages", "none for programs that ask",
+                       "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled: the index and the pool ask for them"});
+    } else {
+        out.push_back({"ok", "transparent huge pages", mode, ""});
+    }
     const auto nodes = base::numa_nodes();
     out.push_back({"ok", "NUMA", fmt::format("{} node{}", nodes.size(), nodes.size() == 1 ? "" : "s"), ""});
     std::error_code error;

@@ -10,8 +10,9 @@ constexpr double kLongNs = 200e3;  // a full link holds the question itself up b
 constexpr double kWeight = 0.125;  // of one answer
 // Beside copies that hold multiprocessors all the time, a model that waits for them leaves the others idle every other time.
 constexpr double kCrowded = 0.3, kRoomAgain = 0.1;
-constexpr std::uint64_t kBetweenNs = 500000;   // two questions,
-constexpr std::uint64_t kPatienceNs = 100000;  // two looks for an answer
+constexpr std::uint64_t kBetweenNs = 500000;          // two questions,
+constexpr std::uint64_t kBetweenCrowdedNs = 2000000;  // which hold the model up a little as well,
+constexpr std::uint64_t kPatienceNs = 100000;         // and two looks for an answer
 
 }  // namespace
 
@@ -45,7 +46,7 @@ void Contention::look(const Driver& driver, std::uint64_t now_ns) noexcept {
     if (!asking_) return ask(driver);
     if (driver.cuEventQuery(answered_) == kNotReady) return;
     asking_ = false;
-    look_at_ns_ = now_ns + kBetweenNs;
+    look_at_ns_ = now_ns + (crowded() ? kBetweenCrowdedNs : kBetweenNs);
     float milliseconds = 0;
     if (driver.cuEventElapsedTime(&milliseconds, asked_, answered_) == kSuccess) hear(milliseconds * 1e6);
 }

@@ -116,7 +116,7 @@ TEST_F(ContentionTest, WhenTheModelHasGoneThereIsRoomAgain) {
     copy_for(100);
     ASSERT_TRUE(contention_.crowded());
     gpu.wait_ms = 0.005F;
-    copy_for(30);
+    copy_for(50);
     EXPECT_FALSE(contention_.crowded());
 }
 

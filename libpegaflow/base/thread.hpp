@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <ctime>
-#include <mutex>
 
 namespace pegaflow::base {
 
@@ -26,22 +25,35 @@ private:
     std::atomic<std::int64_t> last_ms_{now_ms()};
 };
 
-// For sections of some hundred nanoseconds that many threads enter: a sleep and a wake-up would cost more than a short wait.
+// For sections of some hundred nanoseconds that many threads enter: a sleep and a wake-up would cost more than a short wait,
+// and a call of the library more than taking a mutex that is free.
 class AdaptiveMutex {
 public:
-    void lock() {
-        for (int turn = 0; turn < kTurns; ++turn) {
-            if (mutex_.try_lock()) return;
-            for (int i = 0; i <= turn; ++i) __builtin_ia32_pause();
-        }
-        mutex_.lock();
+    void lock() noexcept {
+        if (!try_lock()) lock_late();
     }
-    bool try_lock() { return mutex_.try_lock(); }
-    void unlock() { mutex_.unlock(); }
+    bool try_lock() noexcept {
+        std::uint32_t free = kFree;
+        return state_.compare_exchange_strong(free, kHeld, std::memory_order_acquire, std::memory_order_relaxed);
+    }
+    void unlock() noexcept {
+        if (state_.exchange(kFree, std::memory_order_release) == kAwaited) state_.notify_one();
+    }
 
 private:
+    static constexpr std::uint32_t kFree = 0, kHeld = 1, kAwaited = 2;
     static constexpr int kTurns = 16;  // a few microseconds in all
-    std::mutex mutex_;
+
+    [[gnu::noinline]] void lock_late() noexcept {
+        for (int turn = 0; turn < kTurns; ++turn) {
+            for (int i = 0; i <= turn; ++i) __builtin_ia32_pause();
+            if (state_.load(std::memory_order_relaxed) == kFree && try_lock()) return;
+        }
+        // Who has slept cannot know whether others do, and takes it as awaited: a wake-up too many, and none too few.
+        while (state_.exchange(kAwaited, std::memory_order_acquire) != kFree) state_.wait(kAwaited, std::memory_order_relaxed);
+    }
+
+    std::atomic<std::uint32_t> state_{kFree};
 };
 
 }  // namespace pegaflow::base

@@ -49,6 +49,8 @@ function(pega_module name)
   cmake_parse_arguments(M "PCH" "" "SOURCES;DEPS" ${ARGN})
   add_library(pega_${name} OBJECT ${M_SOURCES})
   target_link_libraries(pega_${name} PUBLIC pega_flags ${M_DEPS})
+  # Nobody replaces single functions of the library: calls within it are direct, or inlined.
+  target_compile_options(pega_${name} PRIVATE -fno-semantic-interposition)
   if(M_PCH)
     target_precompile_headers(pega_${name} PRIVATE ${PROJECT_SOURCE_DIR}/libpegaflow/base/pch.hpp)
   elseif(TARGET pega_base AND NOT name STREQUAL base)

@@ -111,11 +111,13 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
         // Nor one that waits to be written to the tier: the pool comes first.
         if (victims.empty() && tier && tier->shed()) continue;
         if (victims.empty()) return got;
+        std::uint64_t evicted_bytes = 0;
         for (BlockRef& victim : victims) {
-            ++counters.evictions;
-            counters.evicted_bytes += victim->footprint();
+            evicted_bytes += victim->footprint();
             got += take_pages(*victim, bytes, count - got, slices, out);
         }
+        counters.evictions += victims.size();
+        counters.evicted_bytes += evicted_bytes;
         victims.clear();
         if (got == count) break;
         const std::uint64_t more = allocate(count - got);

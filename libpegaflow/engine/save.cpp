@@ -218,22 +218,24 @@ Result<void> claim_some(SaveOperation& op, const Instance& instance, const SaveL
     const GroupShape::Shard& shard = shape.shards[list.shard];
     const LayerSet wanted(list.numbers);
     const std::int64_t now = op.started.time_since_epoch().count();
-    const auto needs_page = [&](std::size_t i) {
-        return state.index->needs_page(instance.scope, list.group, list.hashes[i], list.shard);
-    };
-    for (std::size_t i = first; i < end; ++i) state.index->expect_claim(instance.scope, list.group, list.hashes[i]);
+    std::vector<KeyView> keys;
+    keys.reserve(end - first);
+    for (std::size_t i = first; i < end; ++i) {
+        keys.emplace_back(instance.scope, list.group, list.hashes[i]);
+        state.index->expect_claim(keys.back());
+    }
     std::uint64_t missing = 0;
-    for (std::size_t i = first; i < end; ++i) missing += needs_page(i) ? 1 : 0;
+    for (const KeyView& key : keys) missing += state.index->needs_page(key, list.shard) ? 1 : 0;
     std::vector<std::uint64_t> pages;
     pages.reserve(missing);
     const std::uint64_t got = state.allocate_pages(shard.page_bytes, missing, op.worker, pages);
     bool short_of_pages = got < missing;
     for (std::size_t i = first; i < end && !short_of_pages; ++i) {
-        if (pages.empty() && needs_page(i)) {
+        const KeyView& key = keys[i - first];
+        if (pages.empty() && state.index->needs_page(key, list.shard)) {
             short_of_pages = state.allocate_pages(shard.page_bytes, 1, op.worker, pages) == 0;  // evicted since it was counted
             if (short_of_pages) break;
         }
-        const BlockKey key(instance.scope, list.group, list.hashes[i]);
         FillClaim claim = state.index->claim(key, shape, list.shard, wanted, pages.empty() ? kNoPage : pages.back(), now);
         if (claim.used_page) pages.pop_back();
         if (claim.layers.empty()) {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Memory of blocks: they come and go by the million, on different threads, and are aligned to a cache line, for which malloc
-// keeps no stock.
+// Memory of blocks: they come and go by the million, on different threads, and a lookup goes to any of them.
 #include "engine/block/block.hpp"
 
 #include <mutex>
 #include <new>
+
+#include "base/arena.hpp"
+#include "base/thread.hpp"
 
 namespace pegaflow::engine {
 
@@ -17,14 +19,14 @@ void Block::operator delete(void* memory) noexcept { ::operator delete(memory, s
 
 namespace {
 
-constexpr std::size_t kBlocksAtOnce = 64;
+static_assert(alignof(Block) <= base::Arena::kAlignment);
 
 // Blocks that were freed, for the next ones. What it has it keeps: a pool is as full again soon.
 class Stock {
 public:
     void* take() {
         const std::lock_guard lock(mutex_);
-        if (free_ == nullptr) refill();
+        if (free_ == nullptr) return arena_.allocate(sizeof(Block));
         Link* link = free_;
         free_ = link->next;
         return link;
@@ -40,16 +42,9 @@ private:
     struct Link {
         Link* next;
     };
-    void refill() {
-        auto* memory = static_cast<std::byte*>(::operator new(kBlocksAtOnce * sizeof(Block), std::align_val_t(alignof(Block))));
-        for (std::size_t i = kBlocksAtOnce; i-- > 0;) {
-            auto* link = reinterpret_cast<Link*>(memory + i * sizeof(Block));
-            link->next = free_;
-            free_ = link;
-        }
-    }
 
-    std::mutex mutex_;
+    base::AdaptiveMutex mutex_;
+    base::Arena arena_;     // guarded by mutex_
     Link* free_ = nullptr;  // guarded by mutex_
 };
 

@@ -80,15 +80,15 @@ struct alignas(64) Block {
     const BlockKey key;
     const std::uint64_t hash;
     PageOwner& owner;
+    std::uint64_t came = 0;  // tick when it became resident; until then the time when it was made, in nanoseconds
+    std::uint64_t tag = 0;   // a policy plug-in's own word
     std::uint32_t shards_missing = 0;
     std::atomic<bool> digested{false};  // every page has its digest; they do not change any more
+    std::atomic<bool> offered{false};   // a slower tier has it, or is about to
     SmallArray<Page> pages;             // by shard of the storage group
     SmallArray<ShardFill> fill;         // one a page, until sealed
-    std::int64_t birth_ns = 0;
-    std::uint64_t came = 0;            // tick when it became resident
-    std::uint64_t tag = 0;             // a policy plug-in's own word
-    std::atomic<bool> offered{false};  // a slower tier has it, or is about to
 };
+static_assert(sizeof(Block) == 256, "every line more is one more to fetch when a block is saved");
 
 // A counted reference: while one exists, the block's pages stay. Cheap to move.
 class BlockRef {

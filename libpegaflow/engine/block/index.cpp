@@ -2,6 +2,7 @@
 #include "engine/block/index.hpp"
 
 #include <algorithm>
+#include <new>
 
 namespace pegaflow::engine {
 namespace {
@@ -19,7 +20,7 @@ BlockIndex::BlockIndex(const EvictionFactory& policy, AdmissionPolicy& admission
     : admission_(admission), pages_(pages) {
     for (Shard& shard : shards_) {
         shard.order.set_policy(policy());
-        shard.tables.push_back(std::make_unique<Table>(kFirstSlots));
+        shard.tables.push_back(make_table(kFirstSlots));
         shard.table.store(shard.tables.back().get(), std::memory_order_release);
     }
     for (auto& lowest : lowest_) lowest.store(UINT64_MAX, std::memory_order_relaxed);
@@ -52,6 +53,12 @@ void BlockIndex::prefetch_slot(const Shard& shard, std::uint64_t hash) noexcept 
     __builtin_prefetch(&table->slots[home_of(hash, table->mask)], 1);
 }
 
+std::unique_ptr<BlockIndex::Table> BlockIndex::make_table(std::size_t count) {
+    const std::lock_guard lock(slots_mutex_);
+    void* const memory = slots_.allocate(count * sizeof(Slot));
+    return std::make_unique<Table>(Table{count - 1, new (memory) Slot[count]});
+}
+
 void BlockIndex::put(Table& table, Block* block) {
     std::size_t at = home_of(block->hash, table.mask);
     while (table.slots[at].hash.load(std::memory_order_relaxed) != 0) at = (at + 1) & table.mask;
@@ -62,7 +69,7 @@ void BlockIndex::put(Table& table, Block* block) {
 void BlockIndex::insert(Shard& shard, Block* block) {
     const std::size_t count = shard.table.load(std::memory_order_relaxed)->mask + 1;
     if ((shard.used + 1) * 2 > count) {
-        auto larger = std::make_unique<Table>(count * 2);
+        auto larger = make_table(count * 2);
         each_block(shard, [&](Block* old) { put(*larger, old); });
         shard.table.store(larger.get(), std::memory_order_release);
         shard.tables.push_back(std::move(larger));
@@ -93,6 +100,7 @@ void BlockIndex::erase_slot(Shard& shard, const Block* block) {
 void BlockIndex::pin_chunk(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, Found& found) {
     std::uint64_t table_hashes[kChunk];
     std::uint8_t in_order[kChunk];  // positions, sorted by shard
+    std::uint32_t slots[kChunk];    // where they seem to be
     std::uint16_t starts[kShards + 1] = {};
     for (std::size_t i = 0; i < hashes.size(); ++i) {
         const std::uint64_t hash = table_hashes[i] = table_hash(scope, group, hashes[i]);
@@ -113,6 +121,7 @@ void BlockIndex::pin_chunk(std::uint64_t scope, std::uint32_t group, std::span<c
              ++probe)
             at = (at + 1) & table->mask;
         __builtin_prefetch(table->slots[at].block.load(std::memory_order_relaxed), 1);
+        slots[i] = static_cast<std::uint32_t>(at);
     }
     // Where to begin differs, so that queries that come at once do not follow each other from lock to lock.
     const std::size_t first = table_hashes[0] % kShards;
@@ -121,9 +130,16 @@ void BlockIndex::pin_chunk(std::uint64_t scope, std::uint32_t group, std::span<c
         if (starts[number] == starts[number + 1]) continue;
         const Shard& shard = shards_[number];
         const std::lock_guard lock(shard.mutex);
+        const Table& table = *shard.table.load(std::memory_order_relaxed);
         for (std::size_t at = starts[number]; at < starts[number + 1]; ++at) {
             const std::size_t i = in_order[at];
-            Block* block = find(shard, table_hashes[i], scope, group, hashes[i]);
+            // A table only grows: what was a slot of it still is one, perhaps another's by now.
+            const Slot& slot = table.slots[slots[i]];
+            Block* block = slot.hash.load(std::memory_order_relaxed) == marked(table_hashes[i])
+                               ? slot.block.load(std::memory_order_relaxed)
+                               : nullptr;
+            if (block == nullptr || !same_key(block->key, scope, group, hashes[i]))
+                block = find(shard, table_hashes[i], scope, group, hashes[i]);
             if (block != nullptr && block->state == BlockState::kResident) found[i] = BlockRef(block);
         }
     }
@@ -134,7 +150,8 @@ void BlockIndex::lookup(std::uint64_t scope, std::uint32_t group, std::span<cons
     // The first block of a prefix is the newest and its last one the oldest: a block goes before those it continues.
     const std::uint64_t tick = clock_.fetch_add(hashes.size(), std::memory_order_relaxed) + hashes.size();
     Found found;
-    for (std::size_t first = 0, count = kFirstChunk; first < hashes.size(); first += count, count = kChunk) {
+    for (std::size_t first = 0, count = kFirstChunk; first < hashes.size();
+         first += count, count = std::min(count * kChunkGrowth, kChunk)) {
         count = std::min(count, hashes.size() - first);
         pin_chunk(scope, group, hashes.subspan(first, count), found);
         for (std::size_t i = 0; i < count; ++i) {
@@ -181,24 +198,18 @@ BlockRef BlockIndex::peek(std::uint64_t scope, std::uint32_t group, std::string_
     return block != nullptr && block->state == BlockState::kResident ? BlockRef(block) : BlockRef();
 }
 
-void BlockIndex::expect_claim(std::uint64_t scope, std::uint32_t group, std::string_view hash) const noexcept {
-    const std::uint64_t table = table_hash(scope, group, hash);
-    prefetch_slot(shard_of(table), table);
-}
-
-bool BlockIndex::needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard_number) const {
-    const std::uint64_t table = table_hash(scope, group, hash);
-    const Shard& shard = shard_of(table);
+bool BlockIndex::needs_page(const KeyView& key, std::uint32_t shard_number) const {
+    const Shard& shard = shard_of(key.hash);
     // Most blocks of a save are new, which shows without the mutex. A race may make it true for one that is there: the page
     // comes back unused.
     const Table& slots = *shard.table.load(std::memory_order_acquire);
-    for (std::size_t at = home_of(table, slots.mask);; at = (at + 1) & slots.mask) {
+    for (std::size_t at = home_of(key.hash, slots.mask);; at = (at + 1) & slots.mask) {
         const std::uint64_t here = slots.slots[at].hash.load(std::memory_order_relaxed);
         if (here == 0) return true;
-        if (here == marked(table)) break;
+        if (here == marked(key.hash)) break;
     }
     const std::lock_guard lock(shard.mutex);
-    const Block* block = find(shard, table, scope, group, hash);
+    const Block* block = find(shard, key.hash, key.scope, key.group, key.text);
     return block == nullptr || block->pages[shard_number].offset == kNoPage;
 }
 

@@ -10,11 +10,13 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "base/arena.hpp"
 #include "base/thread.hpp"
 #include "engine/block/block.hpp"
 #include "engine/policy/admission_policy.hpp"
@@ -58,14 +60,14 @@ public:
     bool contains(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
     // The resident block, pinned; no effect on recency. [any]
     BlockRef peek(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
-    // `needs_page` of this hash comes soon: fetches what it will look at. [any]
-    void expect_claim(std::uint64_t scope, std::uint32_t group, std::string_view hash) const noexcept;
+    // `needs_page` of this key comes soon: fetches what it will look at. [any]
+    void expect_claim(const KeyView& key) const noexcept { prefetch_slot(shard_of(key.hash), key.hash); }
     // True when a saver of this shard would have to bring a page. [any]
-    bool needs_page(std::uint64_t scope, std::uint32_t group, std::string_view hash, std::uint32_t shard) const;
+    bool needs_page(const KeyView& key, std::uint32_t shard) const;
 
     // Claims the layers of `wanted` that nobody has or copies. A block that is new is made with `shape`. When the block has no
     // page for the shard yet, `page` becomes it. [any]
-    FillClaim claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard, const LayerSet& wanted,
+    FillClaim claim(const KeyView& key, const GroupShape& shape, std::uint32_t shard, const LayerSet& wanted,
                     std::uint64_t page, std::int64_t now_ns);
     // `filled` of this block comes soon: fetches what it will touch. [any]
     void expect_filled(const Block& block) const noexcept {
@@ -108,8 +110,10 @@ public:
 
 private:
     static constexpr unsigned kShardShift = 58;
-    static constexpr std::size_t kChunk = 256;      // hashes looked up at once
-    static constexpr std::size_t kFirstChunk = 32;  // fewer: many a prefix ends soon
+    // Hashes looked up at once: few at first, many a prefix ends soon.
+    static constexpr std::size_t kFirstChunk = 32;
+    static constexpr std::size_t kChunkGrowth = 8;
+    static constexpr std::size_t kChunk = 256;  // their slots and blocks fit the first-level cache
 
     struct Slot {
         std::atomic<std::uint64_t> hash{0};  // with the lowest bit set; 0 = free
@@ -118,9 +122,8 @@ private:
     // Open addressing with linear probing and backward-shift deletion, at most half full. Tables that were outgrown stay, as
     // long as the index, for readers that look ahead without the mutex: all together they are no larger than the current one.
     struct Table {
-        explicit Table(std::size_t count) : mask(count - 1), slots(std::make_unique<Slot[]>(count)) {}
         const std::size_t mask;
-        std::unique_ptr<Slot[]> slots;
+        Slot* const slots;
     };
     struct alignas(64) Shard {
         mutable base::AdaptiveMutex mutex;
@@ -135,7 +138,8 @@ private:
     Shard& shard_of(std::uint64_t hash) const noexcept { return shards_[hash >> kShardShift]; }
     static Block* find(const Shard& shard, std::uint64_t hash, std::uint64_t scope, std::uint32_t group, std::string_view text);
     static void prefetch_slot(const Shard& shard, std::uint64_t hash) noexcept;
-    static void insert(Shard& shard, Block* block);
+    void insert(Shard& shard, Block* block);
+    std::unique_ptr<Table> make_table(std::size_t count);
     static void put(Table& table, Block* block);
     static void erase_slot(Shard& shard, const Block* block);
     template <class Visit>
@@ -161,6 +165,8 @@ private:
     template <class Visit>
     void lookup(std::uint64_t scope, std::uint32_t group, std::span<const std::string_view> hashes, Visit visit);
 
+    std::mutex slots_mutex_;  // may be locked under a shard's
+    base::Arena slots_;       // guarded by slots_mutex_; outlives the tables
     mutable std::array<Shard, kShards> shards_;
     alignas(64) std::array<std::atomic<std::uint64_t>, kShards> lowest_;  // rank in each shard's order, readable without mutex
     AdmissionPolicy& admission_;

@@ -55,25 +55,24 @@ void BlockIndex::take_out(Shard& shard, Block& block, Leaves why) {
     block.refs.fetch_sub(1, std::memory_order_acq_rel);  // the index's own; the caller holds another
 }
 
-FillClaim BlockIndex::claim(const BlockKey& key, const GroupShape& shape, std::uint32_t shard_number, const LayerSet& wanted,
+FillClaim BlockIndex::claim(const KeyView& key, const GroupShape& shape, std::uint32_t shard_number, const LayerSet& wanted,
                             std::uint64_t page, std::int64_t now_ns) {
-    const std::uint64_t table = table_hash(key.scope, key.group, key.hash());
-    Shard& shard = shard_of(table);
+    Shard& shard = shard_of(key.hash);
     FillClaim claim;
     const std::lock_guard lock(shard.mutex);
-    Block* block = find(shard, table, key.scope, key.group, key.hash());
+    Block* block = find(shard, key.hash, key.scope, key.group, key.text);
     if (block != nullptr && block->state == BlockState::kResident) {
         claim.block = BlockRef(block);
         return claim;
     }
     if (block == nullptr) {
         if (page == kNoPage) return claim;
-        block = new Block(key, table, pages_);
+        block = new Block(BlockKey(key.scope, key.group, key.text), key.hash, pages_);
         block->pages.resize(shape.shards.size());
         block->fill.resize(shape.shards.size());
         for (std::size_t i = 0; i < shape.shards.size(); ++i) block->fill[i].missing = shape.shards[i].layers;
         block->shards_missing = static_cast<std::uint32_t>(shape.shards.size());
-        block->birth_ns = now_ns;
+        block->came = static_cast<std::uint64_t>(now_ns);
         block->refs.store(1, std::memory_order_relaxed);
         insert(shard, block);
         incomplete_.fetch_add(1, std::memory_order_relaxed);
@@ -252,7 +251,8 @@ std::uint64_t BlockIndex::drop_incomplete(std::int64_t before_ns, std::uint64_t 
         const std::lock_guard lock(shard.mutex);
         each_block(shard, [&](Block* block) {
             if (block->state != BlockState::kFilling) return;
-            if ((block->birth_ns < before_ns || block->key.scope == scope) && !being_copied(*block)) out.emplace_back(block);
+            if ((static_cast<std::int64_t>(block->came) < before_ns || block->key.scope == scope) && !being_copied(*block))
+                out.emplace_back(block);
         });
         for (const BlockRef& block : out) take_out(shard, *block, Leaves::kAlone);
         dropped += out.size();

@@ -32,9 +32,23 @@ inline std::uint64_t table_hash(std::uint64_t scope, std::uint32_t group, std::s
     return base::hash_bytes(hash.data(), hash.size(), scope * 0x9e3779b97f4a7c15ULL + group);
 }
 
+// A key by its parts, which it borrows, and its table hash, which is computed once.
+struct KeyView {
+    KeyView(std::uint64_t scope_number, std::uint32_t storage_group, std::string_view content) noexcept
+        : scope(scope_number), group(storage_group), text(content), hash(table_hash(scope_number, storage_group, content)) {}
+    KeyView(const BlockKey& key) noexcept : KeyView(key.scope, key.group, key.hash()) {}
+
+    std::uint64_t scope;
+    std::uint32_t group;
+    std::string_view text;  // the content hash
+    std::uint64_t hash;
+};
+
 inline bool same_key(const BlockKey& key, std::uint64_t scope, std::uint32_t group, std::string_view hash) noexcept {
-    return key.length == hash.size() && key.scope == scope && key.group == group &&
-           std::memcmp(key.bytes.data(), hash.data(), hash.size()) == 0;
+    if (key.length != hash.size() || key.scope != scope || key.group != group) return false;
+    // Most hashes have 32 bytes: a length that the compiler knows costs no call.
+    if (hash.size() == 32) return std::memcmp(key.bytes.data(), hash.data(), 32) == 0;
+    return std::memcmp(key.bytes.data(), hash.data(), hash.size()) == 0;
 }
 
 }  // namespace pegaflow::engine

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <new>
 
 #include "base/hash.hpp"
 
@@ -22,7 +23,7 @@ std::uint64_t spread(std::uint64_t hash) noexcept { return base::mix(hash, kSeed
 
 FrequencySketch::FrequencySketch(std::uint64_t expected_blocks)
     : mask_(std::bit_ceil(std::clamp(expected_blocks / kBlocksPerLine, kMinLines, kMaxLines)) - 1),
-      lines_(std::make_unique<Line[]>(mask_ + 1)) {}
+      lines_(new(memory_.allocate((mask_ + 1) * sizeof(Line))) Line[mask_ + 1]) {}
 
 std::uint32_t FrequencySketch::frequency(std::uint64_t hash) const noexcept {
     const std::uint64_t bits = spread(hash);

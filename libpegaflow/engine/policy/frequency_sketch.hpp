@@ -8,7 +8,8 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
-#include <memory>
+
+#include "base/arena.hpp"
 
 namespace pegaflow::engine {
 
@@ -43,7 +44,8 @@ private:
     Line& line(std::uint64_t hash) const noexcept { return lines_[hash >> 32 & mask_]; }
 
     std::uint64_t mask_;
-    std::unique_ptr<Line[]> lines_;
+    base::Arena memory_;
+    Line* lines_;
 };
 
 }  // namespace pegaflow::engine

@@ -54,31 +54,26 @@ Slab::Chunk* Slab::new_chunk(std::uint64_t bytes) {
     return nullptr;
 }
 
-std::uint64_t Slab::take(std::uint64_t bytes) {
-    assert(bytes != 0 && bytes % kGranule == 0);
-    Class& size_class = classes_[bytes];
-    Chunk* chunk = size_class.partial.empty() ? new_chunk(bytes) : &chunks_[*size_class.partial.begin()];
-    if (chunk == nullptr) return kNone;
-    const std::uint32_t page = chunk->free.back();
-    chunk->free.pop_back();
-    if (chunk->free.empty()) size_class.partial.erase(chunk->offset);
-    used_ += bytes;
-    return chunk->offset + page * bytes;
-}
-
 std::uint64_t Slab::allocate(std::uint64_t bytes) {
-    const std::lock_guard lock(mutex_);
-    return take(bytes);
+    std::vector<std::uint64_t> one;
+    return allocate_many(bytes, 1, one) == 1 ? one.front() : kNone;
 }
 
 std::uint64_t Slab::allocate_many(std::uint64_t bytes, std::uint64_t count, std::vector<std::uint64_t>& out) {
+    assert(bytes != 0 && bytes % kGranule == 0);
     const std::lock_guard lock(mutex_);
+    Class& size_class = classes_[bytes];
     std::uint64_t done = 0;
-    for (; done < count; ++done) {
-        const std::uint64_t offset = take(bytes);
-        if (offset == kNone) break;
-        out.push_back(offset);
+    while (done < count) {
+        Chunk* chunk = size_class.partial.empty() ? new_chunk(bytes) : &chunks_[*size_class.partial.begin()];
+        if (chunk == nullptr) break;
+        for (; done < count && !chunk->free.empty(); ++done) {
+            out.push_back(chunk->offset + chunk->free.back() * bytes);
+            chunk->free.pop_back();
+        }
+        if (chunk->free.empty()) size_class.partial.erase(chunk->offset);
     }
+    used_ += done * bytes;
     return done;
 }
 

@@ -47,7 +47,6 @@ private:
         std::set<std::uint64_t> partial;  // offsets of chunks with a free page, lowest first, so that high ones drain
     };
 
-    std::uint64_t take(std::uint64_t bytes);
     Chunk* new_chunk(std::uint64_t bytes);
     void release_range(std::uint64_t offset, std::uint64_t length);
 

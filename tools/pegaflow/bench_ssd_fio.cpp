@@ -61,6 +61,7 @@ std::string escaped(const std::vector<std::string>& paths) {
 }
 
 constexpr const char* kVerify = "--verify=crc32c";
+constexpr const char* kNoState = "--verify_state_save=0";  // else a file in the working directory
 
 std::uint64_t file_bytes(const Load& load, const Bench& bench) {
     return bench.bytes() / bench.paths().size() / load.block * load.block;
@@ -89,7 +90,7 @@ std::vector<std::string> command_for(const Load& load, const Bench& bench, const
                                     fmt::format("--ramp_time={}ms", static_cast<int>(a.warmup_seconds * 1000)),
                                     fmt::format("--randseed={}", a.seed)};
     if (!load.sequential) out.emplace_back("--norandommap");
-    if (extra.verify) out.emplace_back(kVerify);
+    if (extra.verify) out.insert(out.end(), {kVerify, kNoState});
     if (extra.flush_bytes > 0) {
         const auto blocks = static_cast<std::uint64_t>(extra.flush_bytes / static_cast<double>(load.block));
         out.push_back(fmt::format("--fdatasync={}", std::max<std::uint64_t>(1, blocks)));
@@ -153,6 +154,7 @@ Result<void> prepare_verification(const Load& load, const Bench& bench, const Ar
                                               "--ioengine=io_uring",
                                               "--iodepth=32",
                                               kVerify,
+                                              kNoState,
                                               "--do_verify=0"};
     PEGA_TRY(output_of(command));
     return {};

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // arena.hpp - memory for what is small, comes by the million and is looked up at random.
 //
-// It lies in huge pages where the system gives them: with small ones most of the time of a lookup would go into finding out
-// where its pages are.
+// It lies in huge pages where the system gives them, so that addresses are translated from few entries.
 #pragma once
 
 #include <cstddef>
@@ -21,7 +20,7 @@ public:
     Arena(const Arena&) = delete;
     Arena& operator=(const Arena&) = delete;
 
-    // Aligned to kAlignment, uninitialized; std::bad_alloc. [any]
+    // Aligned to kAlignment, uninitialized; throws std::bad_alloc.
     void* allocate(std::size_t bytes);
 
 private:

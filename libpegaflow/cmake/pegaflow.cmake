@@ -120,12 +120,19 @@ function(pega_tool name)
   set_property(GLOBAL APPEND PROPERTY PEGA_TOOLS ${target})
 endfunction()
 
-# pega_test(name SOURCES ... [DEPS ...] [LABELS ...] [ENVIRONMENT ...]) - a GoogleTest executable, one ctest entry a test.
+# How many times its usual limit a test may take: machines differ by that much, and a sanitizer comes on top.
+set(PEGA_PATIENCE 2)
+if(PEGAFLOW_SANITIZE)
+  set(PEGA_PATIENCE 6)
+endif()
+
+# pega_test(name SOURCES ... [DEPS ...] [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...]) - a GoogleTest executable, one ctest entry a test.
 function(pega_test name)
   cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;DEPS;LABELS;ENVIRONMENT" ${ARGN})
   if(NOT T_TIMEOUT)
     set(T_TIMEOUT 120)
   endif()
+  math(EXPR T_TIMEOUT "${T_TIMEOUT} * ${PEGA_PATIENCE}")
   add_executable(${name} ${T_SOURCES})
   target_link_libraries(${name} PRIVATE pega_flags ${T_DEPS} GTest::gmock GTest::gtest_main)
   target_precompile_headers(${name} REUSE_FROM pega_test_headers)

@@ -76,7 +76,7 @@ TEST(WriterTest, WhatIsReadOftenIsWrittenAgainInsteadOfGoing) {
 // Cuts the power at many moments of a load. With `any_order` the device does what it is given in any order.
 void cut_power(bool any_order) {
 #if defined(__SANITIZE_THREAD__)
-    constexpr std::uint64_t kStep = 9;  // the order of threads is the same at every moment
+    constexpr std::uint64_t kStep = 9;  // fewer moments: the threads meet in the same ways at each
 #else
     constexpr std::uint64_t kStep = 1;
 #endif

@@ -109,7 +109,7 @@ public:
     pega_completion run(pega_channel* channel, pega_batch& batch, std::vector<std::uint64_t>* marks = nullptr);
     // Polls until `count` batches have ended; each user_data at most once. Fails after `seconds`.
     std::map<std::uint64_t, pega_completion> wait(std::size_t count, std::vector<std::uint64_t>* marks = nullptr,
-                                                  double seconds = 20);
+                                                  double seconds = 120);
     // Polls for a while and fails if anything comes.
     void expect_silence(double seconds = 0.02);
     std::uint64_t next_user_data() { return ++user_data_; }

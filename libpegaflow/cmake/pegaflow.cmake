@@ -49,7 +49,7 @@ endif()
 
 # Sources of a target compiled together, several to a translation unit, where whole builds matter more than small changes: headers and
 # templates are then compiled once for all of them. Files whose local names meet stay by themselves: pega_apart(files).
-option(PEGAFLOW_UNITY "Compile several sources together: whole builds take half the time, changes longer" OFF)
+option(PEGAFLOW_UNITY "Compile several sources together: whole builds take less time, changes more" OFF)
 function(pega_together target)
   set_target_properties(${target} PROPERTIES UNITY_BUILD ${PEGAFLOW_UNITY} UNITY_BUILD_BATCH_SIZE 10)
 endfunction()

@@ -7,14 +7,6 @@
 namespace pegaflow::engine {
 namespace {
 
-// Reads that landed are looked at several at once, when others are still on their way: waking a thread costs more than
-// checking a small block.
-constexpr std::size_t kLandedAtOnce = 8;
-constexpr std::uint64_t kLandedBytesAtOnce = std::uint64_t{512} << 10;
-constexpr auto kLandedPatience = std::chrono::microseconds(500);
-constexpr auto kIdlePatience = std::chrono::milliseconds(1);   // while nothing has landed
-constexpr auto kSparePatience = std::chrono::milliseconds(5);  // of a thread beside the one that looks by itself
-
 bool same(const Prefetcher::Name& a, const Prefetcher::Name& b) {
     return a.request == b.request && a.group == b.group && a.instance == b.instance;
 }
@@ -22,7 +14,7 @@ bool same(const Prefetcher::Name& a, const Prefetcher::Name& b) {
 }  // namespace
 
 Prefetcher::Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert)
-    : tier_(tier), host_(host), options_(options), insert_(std::move(insert)) {
+    : tier_(tier), host_(host), options_(options), insert_(std::move(insert)), pace_(options.groups_ahead) {
     for (std::uint32_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { run(); });
 }
 
@@ -194,17 +186,17 @@ void Prefetcher::tick(Clock::time_point now) {
 }
 
 bool Prefetcher::has_room(std::uint64_t bytes) const {
-    return under_way_ == 0 || bytes_in_flight_ + bytes <= options_.bytes_in_flight;
+    return pace_.under_way() == 0 || bytes_in_flight_ + bytes <= options_.bytes_in_flight;
 }
 
 bool Prefetcher::can_prepare() const {
     if (waiting_.empty()) return false;
-    if (prepared_.size() < options_.groups_ahead) return true;
+    if (pace_.room_ahead()) return true;
     return prepared_.empty() && has_room(std::get<Fetch*>(*waiting_.begin())->bytes);
 }
 
 // Worth waking a thread: a device that could have a read has none waiting, or soon will.
-bool Prefetcher::should_prepare() const { return can_prepare() && prepared_.size() * 2 <= options_.groups_ahead; }
+bool Prefetcher::should_prepare() const { return can_prepare() && pace_.short_ahead(); }
 
 // The most urgent block, and as many of the next ones as are worth one transfer. Blocks that came while their requests waited
 // end here.
@@ -244,6 +236,7 @@ void Prefetcher::prepare(std::unique_lock<std::mutex>& lock) {
     group->outcomes.assign(group->fetches.size(), Outcome::kGone);
     if (!group->read) return end_group(*group);
     prepared_.push_back(group);
+    pace_.prepared(group->bytes);
     while (const auto next = take_prepared()) {
         lock.unlock();
         start_read(next);
@@ -256,12 +249,15 @@ std::shared_ptr<Prefetcher::Group> Prefetcher::take_prepared() {
     while (!prepared_.empty() && std::none_of(prepared_.front()->fetches.begin(), prepared_.front()->fetches.end(), wanted)) {
         const auto group = std::move(prepared_.front());
         prepared_.pop_front();
+        pace_.unprepared(group->bytes);
         end_group(*group);
     }
     if (prepared_.empty() || !has_room(prepared_.front()->bytes)) return nullptr;
     auto group = std::move(prepared_.front());
     prepared_.pop_front();
-    ++under_way_;
+    pace_.unprepared(group->bytes);
+    pace_.started();
+    group->begun = Clock::now();
     bytes_in_flight_ += group->bytes;
     return group;
 }
@@ -272,38 +268,56 @@ void Prefetcher::start_read(const std::shared_ptr<Group>& group) {
 
 // Runs on a thread of the back end, which must not wait: what was prepared takes the place of what landed at once.
 void Prefetcher::landed(const std::shared_ptr<Group>& group) {
-    std::shared_ptr<Group> next;
-    {
-        const std::lock_guard lock(mutex_);
-        --under_way_;
-        bytes_in_flight_ -= group->bytes;
+    std::unique_lock lock(mutex_);
+    bytes_in_flight_ -= group->bytes;
+    pace_.landed(group->bytes, group->begun, Clock::now());
+    const std::shared_ptr<Group> next = take_prepared();
+    const bool here = pace_.here(group->bytes);
+    if (here) {
+        pace_.taken(group->bytes);
+    } else {
         landed_.push_back(group);
-        landed_bytes_ += group->bytes;
-        next = take_prepared();
-        tell();
     }
+    const bool wake = should_wake();
+    // A thread that wakes wants the lock. Without a group of ours the prefetcher may be gone when the lock is.
+    if (next || here) lock.unlock();
+    if (wake) changed_.notify_one();
     if (next) start_read(next);
+    if (!here) return;
+    const auto begun = Clock::now();
+    check(*group);
+    lock.lock();
+    pace_.checked_here(Clock::now() - begun);
+    end_check(*group);
 }
 
 void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
     const std::shared_ptr<Group> group = std::move(landed_.front());
     landed_.pop_front();
-    landed_bytes_ -= group->bytes;
-    finishing_bytes_ += group->bytes;
-    tell();
+    pace_.taken(group->bytes);
+    const bool wake = should_wake();
     lock.unlock();
-    for (std::size_t i = 0; i < group->blocks.size(); ++i) {
-        if (!group->blocks[i]) continue;
-        const auto finished = group->read->finish(i);
-        group->outcomes[i] = finished                                  ? Outcome::kGood
-                             : finished.error().code == Code::kCorrupt ? Outcome::kGone
-                                                                       : Outcome::kFailed;
-        if (finished) insert_(group->blocks[i]);
-    }
-    group->read.reset();
+    if (wake) changed_.notify_one();
+    check(*group);
     lock.lock();
-    finishing_bytes_ -= group->bytes;
-    end_group(*group);
+    end_check(*group);
+}
+
+void Prefetcher::check(Group& group) {
+    for (std::size_t i = 0; i < group.blocks.size(); ++i) {
+        if (!group.blocks[i]) continue;
+        const auto finished = group.read->finish(i);
+        group.outcomes[i] = finished                                  ? Outcome::kGood
+                            : finished.error().code == Code::kCorrupt ? Outcome::kGone
+                                                                      : Outcome::kFailed;
+        if (finished) insert_(group.blocks[i]);
+    }
+    group.read.reset();
+}
+
+void Prefetcher::end_check(Group& group) {
+    pace_.ended(group.bytes);
+    end_group(group);
 }
 
 void Prefetcher::end_group(Group& group) {
@@ -323,33 +337,29 @@ void Prefetcher::end_group(Group& group) {
     }
 }
 
-bool Prefetcher::enough_landed() const {
-    return landed_.size() >= kLandedAtOnce || landed_bytes_ >= kLandedBytesAtOnce || (!landed_.empty() && under_way_ == 0);
-}
-
-// Wakes a thread for what those that are awake would not come to soon.
-void Prefetcher::tell() {
-    if (told_ || !(enough_landed() || should_prepare())) return;
-    if (awake_ != 0 && landed_bytes_ + finishing_bytes_ < kLandedBytesAtOnce) return;
+// There is something that the threads that are awake would not come to soon. The caller wakes one more, best without the lock.
+bool Prefetcher::should_wake() {
+    if (told_ || !(pace_.due() || should_prepare())) return false;
+    if (awake_ != 0 && !pace_.piles_up()) return false;
     told_ = true;
-    changed_.notify_one();
+    return true;
 }
 
 // False when there will be none any more.
 bool Prefetcher::wait_for_work(std::unique_lock<std::mutex>& lock) {
     const auto work = [this] {
         told_ = false;
-        return enough_landed() || should_prepare() || (stop_ && groups_ == 0);
+        return pace_.due() || should_prepare() || (stop_ && groups_ == 0);
     };
     --awake_;
     for (;;) {
         if (groups_ == 0) {
             changed_.wait(lock, [&] { return work() || groups_ != 0; });
         } else if (patient_) {
-            changed_.wait_for(lock, kSparePatience, work);
+            changed_.wait(lock, work);
         } else {
             patient_ = true;
-            changed_.wait_for(lock, landed_.empty() ? std::chrono::microseconds(kIdlePatience) : kLandedPatience, work);
+            changed_.wait_for(lock, pace_.nap(), work);
             patient_ = false;
         }
         const bool something = !landed_.empty() || can_prepare();
@@ -364,7 +374,7 @@ void Prefetcher::run() {
     ++awake_;
     while (wait_for_work(lock)) {
         // The device goes first, as long as what landed does not pile up.
-        while (can_prepare() && !enough_landed()) prepare(lock);
+        while (can_prepare() && !pace_.due()) prepare(lock);
         for (bool first = true; !landed_.empty() && (first || !should_prepare()); first = false) finish_read(lock);
     }
     changed_.notify_all();

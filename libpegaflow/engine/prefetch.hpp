@@ -23,6 +23,7 @@
 #include <tuple>
 #include <vector>
 
+#include "engine/read_pace.hpp"
 #include "engine/tier/tier.hpp"
 
 namespace pegaflow::engine {
@@ -91,6 +92,7 @@ private:
         std::vector<Outcome> outcomes;
         std::uint64_t bytes = 0;
         std::unique_ptr<TierRead> read;
+        Clock::time_point begun;
     };
     struct Request {
         Name name;
@@ -115,12 +117,13 @@ private:
     void start_read(const std::shared_ptr<Group>& group);
     void landed(const std::shared_ptr<Group>& group);
     void finish_read(std::unique_lock<std::mutex>& lock);
+    void check(Group& group);
+    void end_check(Group& group);
     void end_group(Group& group);
     bool has_room(std::uint64_t bytes) const;
     bool can_prepare() const;
     bool should_prepare() const;
-    bool enough_landed() const;
-    void tell();
+    bool should_wake();
     bool wait_for_work(std::unique_lock<std::mutex>& lock);
     void let_in();
     void join(Request& request, std::size_t position);
@@ -140,13 +143,12 @@ private:
     std::map<Key, std::unique_ptr<Fetch>> fetches_;
     std::set<Place> waiting_;
     std::deque<std::shared_ptr<Group>> prepared_, landed_;
-    std::uint64_t groups_ = 0;     // that have not ended: being prepared, prepared, under way, landed, being finished
-    std::uint64_t under_way_ = 0;  // of them
-    std::uint32_t awake_ = 0;      // threads
-    bool told_ = false;            // a thread that sleeps was, and has not looked yet
-    bool patient_ = false;         // a thread sleeps that looks by itself at what is not worth waking one
-    std::uint64_t finishing_bytes_ = 0;
-    std::uint64_t landed_bytes_ = 0, reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0;
+    std::uint64_t groups_ = 0;  // that have not ended: being prepared, prepared, under way, landed, being finished
+    ReadPace pace_;             // of the groups
+    std::uint32_t awake_ = 0;   // threads
+    bool told_ = false;         // a thread that sleeps was, and has not looked yet
+    bool patient_ = false;      // a thread sleeps that looks by itself at what is not worth waking one
+    std::uint64_t reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0;
     bool stop_ = false;
     std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;
     std::vector<std::thread> threads_;

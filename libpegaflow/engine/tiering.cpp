@@ -13,7 +13,6 @@ namespace {
 
 constexpr std::size_t kOffersAgain = 16;           // of one query
 constexpr std::uint64_t kReadTogether = 64 << 10;  // what keeps a device busy longer than a thread takes to wake
-constexpr std::size_t kReadsAhead = 4;
 
 }  // namespace
 
@@ -44,7 +43,7 @@ Result<void> Engine::State::open_tier() {
     p.max_bytes = o.prefetch_bytes != 0 ? o.prefetch_bytes : pool->capacity() / 4;
     p.bytes_in_flight = o.read_bytes_in_flight;
     p.bytes_together = engine::kReadTogether;
-    p.groups_ahead = engine::kReadsAhead;
+    p.groups_ahead = engine::ReadPace::kMostAhead;
     p.time = o.prefetch_time;
     p.idle = o.idle_time;
     p.threads = o.threads;

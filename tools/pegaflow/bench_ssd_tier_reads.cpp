@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/pegaflow/bench_ssd_tier_reads.hpp"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <thread>
 #include <utility>
@@ -15,18 +13,16 @@ namespace {
 
 constexpr std::uint64_t kScope = 1;
 constexpr unsigned kCheckers = 2;
-constexpr std::size_t kAtOnce = 8, kAhead = 4;  // reads
+constexpr std::size_t kSpareSlots = 16;  // for reads that landed
 constexpr std::uint64_t kBytesTogether = std::uint64_t{64} << 10;
 constexpr std::uint64_t kMinReads = 4;  // under way, so that the device is busy when one lands
-constexpr std::uint64_t kBytesAtOnce = std::uint64_t{512} << 10;
-constexpr auto kPatience = std::chrono::microseconds(500), kIdlePatience = std::chrono::microseconds(1000),
-               kSparePatience = std::chrono::microseconds(5000);
-constexpr auto kStopStep = std::chrono::milliseconds(10);
+constexpr auto kStopStep = std::chrono::milliseconds(50);
 
 }  // namespace
 
 BlockKey key_of(std::uint64_t block_bytes, std::uint64_t number) {
-    return BlockKey(kScope, 0, fmt::format("bench-{:010}-{:015}", block_bytes, number));
+    const std::uint64_t words[] = {block_bytes, number, ~number, 0};  // 32 bytes, as hashes have
+    return BlockKey(kScope, 0, std::string_view(reinterpret_cast<const char*>(words), sizeof words));
 }
 
 ReadLoop::ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t first, std::uint64_t blocks, std::uint64_t seed,
@@ -35,7 +31,7 @@ ReadLoop::ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t first,
     const std::uint64_t depth = std::uint64_t{load.depth} * load.threads;
     together_ = std::clamp<std::uint64_t>(kBytesTogether / load.block, 1, std::max<std::uint64_t>(1, depth / kMinReads));
     most_ = depth / together_;
-    for (std::uint64_t i = 0; i < most_ + kAhead + 2 * kAtOnce; ++i) {
+    for (std::uint64_t i = 0; i < most_ + ReadPace::kMostAhead + kSpareSlots; ++i) {
         slots_.push_back(std::make_unique<Slot>());
         idle_.push_back(slots_.back().get());
     }
@@ -62,40 +58,46 @@ void ReadLoop::work(std::uint64_t seed) {
     ++awake_;
     const auto work = [this] {
         told_ = false;
-        return enough() || should_prepare() || over();
+        return pace_.due() || should_prepare() || over();
     };
     for (;;) {
         // Several at once, as the engine does: waking a thread costs more than checking a small block.
-        const bool first = !std::exchange(patient_, true);
         --awake_;
-        changed_.wait_for(lock, !first ? kSparePatience : landed_.empty() ? kIdlePatience : kPatience, work);
-        ++awake_;
-        if (first) patient_ = false;
-        if (over()) break;
-        while (prepared_.size() < kAhead && may_prepare() && prepare(random, lock)) {
+        if (std::exchange(patient_, true)) {
+            changed_.wait(lock, work);
+        } else {
+            changed_.wait_for(lock, pace_.nap(), work);
+            patient_ = false;
         }
-        for (bool checked = false; !landed_.empty() && !(checked && should_prepare()); checked = true) check(lock);
+        ++awake_;
+        if (over()) break;
+        while (pace_.room_ahead() && may_prepare() && prepare(random, lock)) {
+        }
+        for (bool checked = false; !landed_.empty() && !(checked && should_prepare()); checked = true) check_landed(lock);
     }
     changed_.notify_all();
 }
 
-// Wakes a thread for what those that are awake would not come to soon.
-void ReadLoop::tell() {
-    if (told_ || !(enough() || should_prepare())) return;
-    if (awake_ != 0 && landed_bytes_ + checking_bytes_ < kBytesAtOnce) return;
+bool ReadLoop::should_wake() {
+    if (told_ || !(pace_.due() || should_prepare())) return false;
+    if (awake_ != 0 && !pace_.piles_up()) return false;
     told_ = true;
-    changed_.notify_one();
+    return true;
 }
 
-void ReadLoop::check(std::unique_lock<std::mutex>& lock) {
+void ReadLoop::check_landed(std::unique_lock<std::mutex>& lock) {
     Slot& slot = *landed_.front();
     landed_.pop_front();
+    pace_.taken(together_ * load_.block);
     ++checking_;
-    const std::uint64_t bytes = together_ * load_.block;
-    landed_bytes_ -= bytes;
-    checking_bytes_ += bytes;
-    tell();
+    const bool wake = should_wake();
     lock.unlock();
+    if (wake) changed_.notify_one();
+    check(slot, lock);
+}
+
+// Returns with the lock, which it does not have before.
+void ReadLoop::check(Slot& slot, std::unique_lock<std::mutex>& lock) {
     std::uint64_t good = 0, wrong = 0;
     Result<void> failed;
     for (std::size_t i = 0; i < slot.blocks.size(); ++i) {
@@ -109,13 +111,14 @@ void ReadLoop::check(std::unique_lock<std::mutex>& lock) {
     const auto took = static_cast<std::uint64_t>((Clock::now() - slot.begun).count());
     lock.lock();
     --checking_;
-    checking_bytes_ -= bytes;
+    pace_.ended(together_ * load_.block);
     idle_.push_back(&slot);
     checked_ += (good + wrong) * load_.block;
     if (!failed) error_ = failed.error();
     if (!failed && failed.error().code == Code::kCorrupt) wrong_ += wrong * load_.block;
     phase_.read_bytes += good * load_.block;
     for (std::uint64_t i = 0; i < good && phase_.measuring.load(); ++i) latency_.add(took);
+    if (over()) changed_.notify_all();
 }
 
 // The device has `most_` reads; what comes next is ready when one of them lands. False when the blocks were given up since, or
@@ -133,6 +136,7 @@ bool ReadLoop::prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lo
     lock.lock();
     --preparing_;
     (good ? prepared_ : idle_).push_back(&slot);
+    if (good) pace_.prepared(together_ * load_.block);
     while (Slot* next = take_prepared()) {
         lock.unlock();
         start(*next);
@@ -142,36 +146,46 @@ bool ReadLoop::prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lo
 }
 
 ReadLoop::Slot* ReadLoop::take_prepared() {
-    if (prepared_.empty() || under_way_ == most_) return nullptr;
+    if (prepared_.empty() || pace_.under_way() == most_) return nullptr;
     Slot* slot = prepared_.front();
     prepared_.pop_front();
-    ++under_way_;
+    pace_.unprepared(together_ * load_.block);
+    pace_.started();
     return slot;
 }
 
 void ReadLoop::start(Slot& slot) {
     slot.begun = Clock::now();
-    slot.read->start([this, &slot] {
-        Slot* next = nullptr;
-        {
-            const std::lock_guard lock(mutex_);
-            --under_way_;
-            landed_.push_back(&slot);
-            landed_bytes_ += together_ * load_.block;
-            next = take_prepared();
-            tell();
-        }
-        if (next != nullptr) start(*next);
-    });
+    slot.read->start([this, &slot] { landed(slot); });
 }
 
-bool ReadLoop::should_prepare() const { return prepared_.size() * 2 <= kAhead && may_prepare(); }
+void ReadLoop::landed(Slot& slot) {
+    const auto now = Clock::now();
+    const std::uint64_t bytes = together_ * load_.block;
+    std::unique_lock lock(mutex_);
+    pace_.landed(bytes, slot.begun, now);
+    Slot* const next = take_prepared();
+    const bool here = pace_.here(bytes);
+    if (here) {
+        ++checking_;
+        pace_.taken(bytes);
+    } else {
+        landed_.push_back(&slot);
+    }
+    const bool wake = should_wake();
+    if (next != nullptr || here) lock.unlock();  // else the loop may be gone when the lock is
+    if (wake) changed_.notify_one();
+    if (next != nullptr) start(*next);
+    if (!here) return;
+    const auto begun = Clock::now();
+    check(slot, lock);
+    pace_.checked_here(Clock::now() - begun);
+}
+
+bool ReadLoop::should_prepare() const { return may_prepare() && pace_.short_ahead(); }
 bool ReadLoop::over() const {
-    return phase_.stop.load() && under_way_ == 0 && checking_ == 0 && preparing_ == 0 && landed_.empty() && prepared_.empty();
-}
-
-bool ReadLoop::enough() const {
-    return landed_.size() >= kAtOnce || landed_bytes_ >= kBytesAtOnce || (!landed_.empty() && under_way_ == 0);
+    return phase_.stop.load() && pace_.under_way() == 0 && checking_ == 0 && preparing_ == 0 && landed_.empty() &&
+           prepared_.empty();
 }
 
 }  // namespace pegaflow::cli::ssd

@@ -11,6 +11,7 @@
 #include <random>
 #include <vector>
 
+#include "engine/read_pace.hpp"
 #include "engine/tier/file_tier.hpp"
 #include "tools/pegaflow/bench_ssd.hpp"
 
@@ -45,15 +46,16 @@ private:
     };
 
     void work(std::uint64_t seed);
-    void check(std::unique_lock<std::mutex>& lock);
+    void check_landed(std::unique_lock<std::mutex>& lock);
+    void check(Slot& slot, std::unique_lock<std::mutex>& lock);
+    void landed(Slot& slot);
     bool prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock);
     Slot* take_prepared();
     void start(Slot& slot);
-    void tell();
+    bool should_wake();
     bool may_prepare() const { return !phase_.stop.load() && !idle_.empty(); }
     bool should_prepare() const;
     bool over() const;
-    bool enough() const;
 
     engine::tier::FileTier& files_;
     const Load load_;
@@ -65,8 +67,8 @@ private:
     // All guarded by mutex_; a slot belongs to whoever took it from one of the queues.
     std::deque<Slot*> idle_, prepared_, landed_;
     std::vector<std::unique_ptr<Slot>> slots_;
-    std::uint64_t preparing_ = 0, under_way_ = 0, checking_ = 0;  // reads
-    std::uint64_t landed_bytes_ = 0, checking_bytes_ = 0;
+    std::uint64_t preparing_ = 0, checking_ = 0;  // reads
+    engine::ReadPace pace_;
     unsigned awake_ = 0;                   // threads
     bool told_ = false, patient_ = false;  // as of the prefetcher
     std::uint64_t checked_ = 0, wrong_ = 0;

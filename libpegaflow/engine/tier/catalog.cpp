@@ -66,6 +66,7 @@ std::vector<std::optional<Location>> Catalog::pin(std::span<const BlockKey> keys
     std::vector<std::optional<Location>> out;
     out.reserve(keys.size());
     const std::unique_lock lock(mutex_);
+    if (keys.size() > 1) index_.prefetch(keys);
     for (const BlockKey& key : keys) out.push_back(pin_one(key));
     return out;
 }

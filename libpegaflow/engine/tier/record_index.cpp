@@ -2,12 +2,14 @@
 #include "engine/tier/record_index.hpp"
 
 #include <algorithm>
+#include <array>
 
 namespace pegaflow::engine::tier {
 namespace {
 
 constexpr std::size_t kNotThere = SIZE_MAX;
 constexpr std::uint8_t kMaxHeat = 7;
+constexpr std::size_t kPrefetchedTogether = 16;
 
 // The mark takes the lowest bit, so a slot's home follows from the others.
 constexpr std::uint64_t marked(std::uint64_t hash) noexcept { return hash | 1; }
@@ -68,6 +70,26 @@ std::size_t RecordIndex::slot_of(std::uint64_t scope, std::uint32_t group, std::
         if (entry.scope == scope && entry.group == group && records.hash(slots_[at].id.record) == hash) return at;
     }
     return kNotThere;
+}
+
+void RecordIndex::prefetch(std::span<const BlockKey> keys) const {
+    const std::size_t mask = slots_.size() - 1;
+    std::array<std::size_t, kPrefetchedTogether> homes;
+    for (; !keys.empty(); keys = keys.subspan(std::min(keys.size(), homes.size()))) {
+        const std::size_t count = std::min(keys.size(), homes.size());
+        for (std::size_t i = 0; i < count; ++i) {
+            homes[i] = home_of(marked(table_hash(keys[i].scope, keys[i].group, keys[i].hash())), mask);
+            __builtin_prefetch(&slots_[homes[i]]);
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+            const Slot& slot = slots_[homes[i]];
+            if (slot.hash != 0) __builtin_prefetch(&segments_[slot.id.segment].entry(slot.id.record));
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+            const Slot& slot = slots_[homes[i]];
+            if (slot.hash != 0) segments_[slot.id.segment].prefetch(slot.id.record);
+        }
+    }
 }
 
 std::size_t RecordIndex::slot_of(RecordId id) const {

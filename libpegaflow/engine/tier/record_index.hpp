@@ -46,6 +46,11 @@ public:
     std::string_view hash(std::uint32_t record) const;
     BlockKey key(std::uint32_t record) const;
     std::span<const StoredPage> pages(std::uint32_t record) const;
+    // Fetches into the cache what belongs to a record, whose entry is there.
+    void prefetch(std::uint32_t record) const noexcept {
+        __builtin_prefetch(hashes_.data() + entries_[record].hash_at);
+        __builtin_prefetch(pages_.data() + entries_[record].first_page);
+    }
     std::uint64_t bytes(std::uint32_t record) const;
     std::uint64_t live_bytes = 0, live_blocks = 0;
 
@@ -66,6 +71,8 @@ public:
     // Adds a record. When the key is there already, the newer one takes its place and the older one is dead.
     RecordId insert(const BlockKey& key, std::uint32_t segment, std::uint64_t offset, std::span<const StoredPage> pages);
     std::optional<RecordId> find(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
+    // Fetches into the cache what looking these keys up will touch: several wait for memory no longer than one. [data]
+    void prefetch(std::span<const BlockKey> keys) const;
     // Forgets one record; nothing when it is dead already.
     void erase(RecordId id);
     // Forgets a segment with all its records.

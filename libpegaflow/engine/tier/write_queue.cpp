@@ -4,6 +4,11 @@
 #include <utility>
 
 namespace pegaflow::engine::tier {
+namespace {
+
+constexpr auto kIdleTime = std::chrono::milliseconds(100);
+
+}  // namespace
 
 bool WriteQueue::has_room(std::uint64_t bytes) const {
     const std::lock_guard lock(mutex_);
@@ -37,7 +42,7 @@ std::vector<BlockRef> WriteQueue::take(std::uint64_t most, std::uint64_t enough,
     };
     while (patient && !stop_ && !ripe()) {
         if (waiting_.empty()) {
-            changed_.wait_for(lock, linger);
+            changed_.wait_for(lock, kIdleTime);
             if (waiting_.empty()) return out;  // the caller has other things to look after
         } else {
             changed_.wait_until(lock, waiting_.front().since + linger);

@@ -50,7 +50,7 @@ public:
         return std::make_unique<Read>(*this, std::move(results));
     }
     double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override {
-        return static_cast<double>(bytes + ahead) / 1000;
+        return static_cast<double>(bytes + ahead) / bytes_per_second;
     }
     void tick(std::chrono::steady_clock::time_point) override {}
     Result<void> flush(std::chrono::steady_clock::time_point) override { return {}; }
@@ -84,6 +84,7 @@ public:
         return order.size();
     }
 
+    double bytes_per_second = 1;
     std::mutex mutex;
     std::vector<std::string> order;
     std::deque<std::function<void()>> landing;
@@ -92,16 +93,18 @@ public:
     std::set<std::string> missing, corrupt, unreadable;
 };
 
-class PrefetchTest : public ::testing::Test {
+// Small blocks are checked where they land, large ones by a thread of the prefetcher.
+class PrefetchTest : public ::testing::TestWithParam<std::uint64_t> {
 protected:
-    static constexpr std::uint64_t kBytes = 100;
+    const std::uint64_t bytes_ = GetParam();
 
     void start(Prefetcher::Options options = {}) {
-        if (options.max_bytes == 0) options.max_bytes = 100 * kBytes;
-        if (options.bytes_in_flight == 0) options.bytes_in_flight = kBytes;  // one at a time: the order can be seen
+        if (options.max_bytes == 0) options.max_bytes = 100 * bytes_;
+        if (options.bytes_in_flight == 0) options.bytes_in_flight = bytes_;  // one at a time: the order can be seen
         if (options.time == 0ns) options.time = 10s;
         if (options.idle == 0ns) options.idle = 10s;
         options.threads = threads_;
+        tier_.bytes_per_second = 10.0 * static_cast<double>(bytes_);
         prefetcher_ = std::make_unique<Prefetcher>(tier_, tier_, options, [this](BlockRef block) {
             const std::lock_guard lock(tier_.mutex);
             inserted_.emplace_back(block->key.hash());
@@ -122,7 +125,7 @@ protected:
     bool ask(const std::string& request, const std::string& blocks) {
         Prefetcher::Wish wish;
         for (const char c : blocks) wish.keys.emplace_back(1, 0, std::string(1, c));
-        wish.page_bytes = {kBytes};
+        wish.page_bytes = {bytes_};
         return prefetcher_->start(name(request), std::move(wish));
     }
     Progress poll(const std::string& request) {
@@ -168,7 +171,7 @@ protected:
     Progress last_ = Progress::kUnknown;
 };
 
-TEST_F(PrefetchTest, ReadsInTheOrderOfThePrefixAndHoldsWhatCame) {
+TEST_P(PrefetchTest, ReadsInTheOrderOfThePrefixAndHoldsWhatCame) {
     start();
     EXPECT_EQ(poll("r"), Progress::kUnknown);
     ASSERT_TRUE(ask("r", "abc"));
@@ -183,7 +186,7 @@ TEST_F(PrefetchTest, ReadsInTheOrderOfThePrefixAndHoldsWhatCame) {
     EXPECT_EQ(poll("r"), Progress::kUnknown) << "told once";
 }
 
-TEST_F(PrefetchTest, TheNextReadsStartWhenOneLandsAndNotWhenItIsChecked) {
+TEST_P(PrefetchTest, TheNextReadsStartWhenOneLandsAndNotWhenItIsChecked) {
     start({.groups_ahead = 2});
     ask("r", "abcde");
     wait_begun(3);  // a is being read, b and c are prepared
@@ -202,9 +205,9 @@ TEST_F(PrefetchTest, TheNextReadsStartWhenOneLandsAndNotWhenItIsChecked) {
     EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "b", "c", "d", "e"}));
 }
 
-TEST_F(PrefetchTest, WhatLandedIsInsertedWhileAnotherReadHangs) {
+TEST_P(PrefetchTest, WhatLandedIsInsertedWhileAnotherReadHangs) {
     threads_ = 3;
-    start({.bytes_in_flight = 2 * kBytes});
+    start({.bytes_in_flight = 2 * bytes_});
     ask("r", "ab");
     wait_begun(2);
     land_all(1);
@@ -216,7 +219,7 @@ TEST_F(PrefetchTest, WhatLandedIsInsertedWhileAnotherReadHangs) {
     EXPECT_EQ(fetched_, 2U);
 }
 
-TEST_F(PrefetchTest, WhatWasPreparedForARequestThatWentAwayIsNotRead) {
+TEST_P(PrefetchTest, WhatWasPreparedForARequestThatWentAwayIsNotRead) {
     start({.groups_ahead = 2});
     ask("r", "abcde");
     wait_begun(3);
@@ -230,8 +233,8 @@ TEST_F(PrefetchTest, WhatWasPreparedForARequestThatWentAwayIsNotRead) {
     EXPECT_EQ(tier_.started, 3U) << "not b";
 }
 
-TEST_F(PrefetchTest, SmallBlocksAreReadTogether) {
-    start({.bytes_in_flight = 100 * kBytes, .bytes_together = 3 * kBytes});
+TEST_P(PrefetchTest, SmallBlocksAreReadTogether) {
+    start({.bytes_in_flight = 100 * bytes_, .bytes_together = 3 * bytes_});
     tier_.missing = {"e"};
     ask("r", "abcdefgh");
     land_all(3);
@@ -242,8 +245,8 @@ TEST_F(PrefetchTest, SmallBlocksAreReadTogether) {
     EXPECT_EQ(fetched_, 4U) << "the prefix ends where a block is gone";
 }
 
-TEST_F(PrefetchTest, ABlockThatCannotBeReadDoesNotTakeItsNeighboursAlong) {
-    start({.bytes_in_flight = 100 * kBytes, .bytes_together = 3 * kBytes});
+TEST_P(PrefetchTest, ABlockThatCannotBeReadDoesNotTakeItsNeighboursAlong) {
+    start({.bytes_in_flight = 100 * bytes_, .bytes_together = 3 * bytes_});
     tier_.unreadable = {"c"};
     ask("r", "abcd");
     land_all(5);  // abc, d, then a, b, c each alone
@@ -253,8 +256,8 @@ TEST_F(PrefetchTest, ABlockThatCannotBeReadDoesNotTakeItsNeighboursAlong) {
     EXPECT_EQ(tier_.groups, (std::vector<std::size_t>{3, 1, 1, 1, 1}));
 }
 
-TEST_F(PrefetchTest, AWrongBlockAmongGoodOnesIsTheOnlyMiss) {
-    start({.bytes_in_flight = 100 * kBytes, .bytes_together = 3 * kBytes});
+TEST_P(PrefetchTest, AWrongBlockAmongGoodOnesIsTheOnlyMiss) {
+    start({.bytes_in_flight = 100 * bytes_, .bytes_together = 3 * bytes_});
     tier_.corrupt = {"c"};
     ask("r", "abc");
     land_all(1);
@@ -263,7 +266,7 @@ TEST_F(PrefetchTest, AWrongBlockAmongGoodOnesIsTheOnlyMiss) {
     EXPECT_EQ(inserted_, (std::vector<std::string>{"a", "b"}));
 }
 
-TEST_F(PrefetchTest, TheFrontOfEveryPrefixComesBeforeTheTailOfAny) {
+TEST_P(PrefetchTest, TheFrontOfEveryPrefixComesBeforeTheTailOfAny) {
     start();
     ask("first", "abcd");
     wait_begun(1);  // a is being read
@@ -273,7 +276,7 @@ TEST_F(PrefetchTest, TheFrontOfEveryPrefixComesBeforeTheTailOfAny) {
     EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "w", "b", "x", "c", "y", "d", "z"}));
 }
 
-TEST_F(PrefetchTest, ABlockThatTwoWantIsReadOnceAndAtTheEarlierPlace) {
+TEST_P(PrefetchTest, ABlockThatTwoWantIsReadOnceAndAtTheEarlierPlace) {
     start();
     ask("first", "abcd");
     wait_begun(1);
@@ -285,7 +288,7 @@ TEST_F(PrefetchTest, ABlockThatTwoWantIsReadOnceAndAtTheEarlierPlace) {
     EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "d", "b", "c"})) << "d is the front of the second prefix";
 }
 
-TEST_F(PrefetchTest, APrefixEndsAtItsFirstGap) {
+TEST_P(PrefetchTest, APrefixEndsAtItsFirstGap) {
     start();
     tier_.corrupt = {"b"};
     ask("r", "abcd");
@@ -300,7 +303,7 @@ TEST_F(PrefetchTest, APrefixEndsAtItsFirstGap) {
     EXPECT_EQ(fetched_, 1U);
 }
 
-TEST_F(PrefetchTest, AHashThatIsNamedTwiceIsOneBlock) {
+TEST_P(PrefetchTest, AHashThatIsNamedTwiceIsOneBlock) {
     start();
     ask("dropped", "abab");
     wait_begun(1);
@@ -314,8 +317,8 @@ TEST_F(PrefetchTest, AHashThatIsNamedTwiceIsOneBlock) {
     EXPECT_EQ(fetched_, 1U);
 }
 
-TEST_F(PrefetchTest, RequestsBeyondTheBoundWaitTheirTurn) {
-    start({.max_bytes = 3 * kBytes});
+TEST_P(PrefetchTest, RequestsBeyondTheBoundWaitTheirTurn) {
+    start({.max_bytes = 3 * bytes_});
     ask("first", "abc");
     ask("second", "xyz");
     land_all(3);
@@ -330,15 +333,15 @@ TEST_F(PrefetchTest, RequestsBeyondTheBoundWaitTheirTurn) {
     EXPECT_EQ(fetched_, 3U);
 }
 
-TEST_F(PrefetchTest, ARequestLargerThanTheBoundGetsItsFront) {
-    start({.max_bytes = 2 * kBytes});
+TEST_P(PrefetchTest, ARequestLargerThanTheBoundGetsItsFront) {
+    start({.max_bytes = 2 * bytes_});
     ask("r", "abcdef");
     land_all(2);
     wait_over("r");
     EXPECT_EQ(fetched_, 2U);
 }
 
-TEST_F(PrefetchTest, OtherHashesUnderTheSameNameAreAnotherRequest) {
+TEST_P(PrefetchTest, OtherHashesUnderTheSameNameAreAnotherRequest) {
     start();
     ask("r", "abc");
     wait_begun(1);
@@ -351,7 +354,7 @@ TEST_F(PrefetchTest, OtherHashesUnderTheSameNameAreAnotherRequest) {
     EXPECT_EQ(tier_.begun(), 1U) << "b and c were not wanted any more";
 }
 
-TEST_F(PrefetchTest, AForgottenRequestIsDroppedAndALateOneGetsWhatIsThere) {
+TEST_P(PrefetchTest, AForgottenRequestIsDroppedAndALateOneGetsWhatIsThere) {
     start();
     ask("gone", "abc");
     wait_begun(1);
@@ -372,7 +375,7 @@ TEST_F(PrefetchTest, AForgottenRequestIsDroppedAndALateOneGetsWhatIsThere) {
     EXPECT_EQ(fetched_, 1U);
 }
 
-TEST_F(PrefetchTest, WhatIsSlowerThanComputingIsNotBegun) {
+TEST_P(PrefetchTest, WhatIsSlowerThanComputingIsNotBegun) {
     start({.prefill_tokens_per_second = 1000, .tokens_per_block = 50});  // a block anew in 0.05 s, fetched in 0.1 s
     EXPECT_FALSE(ask("r", "ab"));
     EXPECT_EQ(poll("r"), Progress::kUnknown);
@@ -381,7 +384,7 @@ TEST_F(PrefetchTest, WhatIsSlowerThanComputingIsNotBegun) {
     EXPECT_EQ(stats.prefetch_too_slow, 1U);
 }
 
-TEST_F(PrefetchTest, RequestsOfAnInstanceGoWithIt) {
+TEST_P(PrefetchTest, RequestsOfAnInstanceGoWithIt) {
     start();
     ask("r", "abc");
     wait_begun(1);
@@ -391,6 +394,10 @@ TEST_F(PrefetchTest, RequestsOfAnInstanceGoWithIt) {
     EXPECT_EQ(poll("r"), Progress::kUnknown);
     land_all(1);
 }
+
+INSTANTIATE_TEST_SUITE_P(Checked, PrefetchTest, ::testing::Values(100, 100 << 10), [](const auto& parameter) {
+    return std::string(parameter.param == 100 ? "WhereTheyLand" : "ByAThread");
+});
 
 }  // namespace
 }  // namespace pegaflow::engine

@@ -24,6 +24,20 @@ TEST(RecordIndexTest, FindsByTheWholeIdentity) {
     EXPECT_EQ(index.live_bytes(), 2 * kBlockBytes);
 }
 
+TEST(RecordIndexTest, FetchingAheadNeedsNoRecord) {
+    RecordIndex index;
+    index.resize(1);
+    std::vector<BlockKey> keys;
+    for (int i = 0; i < 40; ++i) keys.emplace_back(1, 0, fmt::format("hash {}", i));
+    index.prefetch({});
+    index.prefetch(keys);
+    for (int i = 0; i < 40; i += 2) index.insert(keys[i], 0, 4096, kOnePage);
+    index.prefetch(keys);
+    index.clear(0);
+    index.prefetch(keys);
+    for (const BlockKey& key : keys) EXPECT_FALSE(index.find(key.scope, key.group, key.hash()));
+}
+
 TEST(RecordIndexTest, TheNewerRecordOfAKeyCounts) {
     RecordIndex index;
     index.resize(2);

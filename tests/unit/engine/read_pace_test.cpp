@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "engine/read_pace.hpp"
+
+namespace pegaflow::engine {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr std::uint64_t kSmall = 64 << 10, kLarge = 1 << 20;
+
+class ReadPaceTest : public ::testing::Test {
+protected:
+    // Reads that take `took` land, one every `between`, and are taken at once.
+    void land(int count, std::chrono::nanoseconds took, std::chrono::nanoseconds between) {
+        for (int i = 0; i < count; ++i) {
+            now_ += between;
+            land_one(took);
+            pace_.taken(kSmall);
+            pace_.ended(kSmall);
+        }
+    }
+    void land_one(std::chrono::nanoseconds took, std::uint64_t bytes = kSmall) {
+        pace_.started();
+        pace_.landed(bytes, now_ - took, now_);
+    }
+
+    ReadPace pace_;
+    ReadPace::Clock::time_point now_{1h};
+};
+
+TEST_F(ReadPaceTest, PreparesManySmallReadsAndFewLargeOnes) {
+    EXPECT_TRUE(pace_.short_ahead());
+    std::size_t small = 0;
+    for (; pace_.room_ahead(); ++small) pace_.prepared(kSmall);
+    EXPECT_EQ(small, 16U);
+    EXPECT_FALSE(pace_.short_ahead());
+    for (int i = 0; i < 8; ++i) pace_.unprepared(kSmall);
+    EXPECT_TRUE(pace_.short_ahead()) << "half of them are gone";
+    ReadPace large;
+    std::size_t count = 0;
+    for (; large.room_ahead(); ++count) large.prepared(kLarge);
+    EXPECT_EQ(count, 4U);
+    large.unprepared(kLarge);
+    EXPECT_FALSE(large.short_ahead());
+    large.unprepared(kLarge);
+    EXPECT_TRUE(large.short_ahead());
+}
+
+TEST_F(ReadPaceTest, WithoutReadsAheadTheDeviceWantsForOneWhenThereIsNone) {
+    ReadPace pace(0);
+    EXPECT_FALSE(pace.room_ahead());
+    EXPECT_TRUE(pace.short_ahead());
+}
+
+TEST_F(ReadPaceTest, TheLastReadUnderWayIsDueAtOnce) {
+    pace_.started();
+    land_one(100us);
+    EXPECT_FALSE(pace_.due());
+    pace_.landed(kSmall, now_ - 100us, now_);
+    EXPECT_TRUE(pace_.due());
+}
+
+TEST_F(ReadPaceTest, ManyOrLargeReadsAreDueAtOnce) {
+    pace_.started();
+    for (int i = 0; i < 7; ++i) land_one(100us, 4096);
+    EXPECT_FALSE(pace_.due());
+    land_one(100us, 4096);
+    EXPECT_TRUE(pace_.due());
+    ReadPace large;
+    large.started();
+    large.started();
+    large.landed(kLarge, now_ - 100us, now_);
+    EXPECT_TRUE(large.due());
+    EXPECT_FALSE(large.piles_up());
+    large.taken(kLarge);
+    large.started();
+    large.landed(kLarge, now_ - 100us, now_);
+    EXPECT_TRUE(large.piles_up()) << "one is being checked, one waits";
+}
+
+TEST_F(ReadPaceTest, ReadsWaitForOthersAsLongAsTheDeviceIsSlow) {
+    pace_.started();  // and lags
+    land(64, 100us, 100us);
+    EXPECT_EQ(pace_.patience(), 500us);
+    land_one(100us);
+    now_ += 600us;
+    EXPECT_FALSE(pace_.due()) << "seen when the next one lands";
+    land_one(100us);
+    EXPECT_TRUE(pace_.due());
+    pace_.taken(kSmall);
+    pace_.taken(kSmall);
+    EXPECT_FALSE(pace_.due());
+    land(64, 6ms, 100us);
+    EXPECT_GT(pace_.patience(), 2ms);
+    EXPECT_LE(pace_.patience(), 3ms);
+    land_one(6ms);
+    now_ += 600us;
+    land_one(6ms);
+    EXPECT_FALSE(pace_.due());
+    EXPECT_EQ(pace_.nap(), 5ms);
+}
+
+TEST_F(ReadPaceTest, SmallReadsAreCheckedWhereTheyLandUnlessTheyLandTooFast) {
+    land(64, 1ms, 200us);
+    EXPECT_TRUE(pace_.here(kSmall));
+    EXPECT_FALSE(pace_.here(kSmall + 1));
+    for (int i = 0; i < 64; ++i) pace_.checked_here(20us);
+    EXPECT_TRUE(pace_.here(kSmall)) << "a check every 200 us takes 20";
+    land(64, 1ms, 40us);
+    EXPECT_FALSE(pace_.here(kSmall)) << "half of the thread's time";
+    land(64, 1ms, 200us);
+    EXPECT_TRUE(pace_.here(kSmall));
+}
+
+}  // namespace
+}  // namespace pegaflow::engine

@@ -28,7 +28,7 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::uint64_t kSegmentBytes = std::uint64_t{64} << 20;
 constexpr std::uint64_t kDigestBytes = std::uint64_t{256} << 20;
-constexpr auto kRoomStep = std::chrono::microseconds(500);
+constexpr auto kRoomStep = std::chrono::microseconds(500), kShareStep = std::chrono::microseconds(2000);
 constexpr auto kLookAtDevices = std::chrono::milliseconds(100);
 
 volatile std::uint64_t digest_sink = 0;  // keeps the digests that nobody needs
@@ -218,7 +218,7 @@ Result<void> TierBench::State::write_share(const Load& load, const Phase& phase)
     return produce(load.block, [&](std::uint64_t so_far) {
         while (load.mode == Mode::kMixed && !phase.stop.load() &&
                static_cast<double>(so_far) > share * static_cast<double>(phase.read_bytes.load()))
-            std::this_thread::sleep_for(std::chrono::microseconds(100));
+            std::this_thread::sleep_for(kShareStep);
         return !phase.stop.load();
     });
 }

@@ -25,8 +25,8 @@ public:
     // Drops the block that waits longest; false when none waits. [any]
     bool drop_one(BlockRef* dropped);
     // Up to `most` bytes, at least one block when any is there. With `patient` it waits until `enough` bytes are there, or the
-    // first one has waited for `linger`, or there is no point in waiting (flush, stop); when nothing comes it returns nothing now
-    // and then. What it returns counts as taken until `done`. [any]
+    // first one has waited for `linger`, or there is no point in waiting (flush, stop); when nothing comes, it returns nothing
+    // now and then. What it returns counts as taken until `done`. [any]
     std::vector<BlockRef> take(std::uint64_t most, std::uint64_t enough, Clock::duration linger, bool patient);
     // `count` blocks that were taken are stored or given up. [any]
     void done(std::size_t count);

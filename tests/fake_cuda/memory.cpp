@@ -2,12 +2,15 @@
 #include "memory.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 
 namespace fake_cuda {
 namespace {
@@ -31,11 +34,24 @@ void* map(const std::string& name, std::size_t size, bool create) {
     return address == MAP_FAILED ? nullptr : address;
 }
 
+// Killed processes leave objects behind, whose names a later process with the same number would want.
+void remove_objects_of_the_dead() {
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator("/dev/shm", ignored)) {
+        const std::string name = entry.path().filename().string();
+        int process = 0;
+        if (std::sscanf(name.c_str(), "pega_fake_cuda_%d_", &process) != 1) continue;
+        const bool dead = ::kill(process, 0) != 0 && errno == ESRCH;
+        if (dead || process == ::getpid()) ::shm_unlink(("/" + name).c_str());
+    }
+}
+
 }  // namespace
 
 Memory& Memory::instance() {
     // Unlinks what a process leaves behind, so that tests leave nothing in /dev/shm.
     struct Owner : Memory {
+        Owner() { remove_objects_of_the_dead(); }
         ~Owner() {
             for (const auto& [base, allocation] : allocations_) {
                 if (allocation.owned) ::shm_unlink(allocation.name.c_str());

@@ -156,6 +156,7 @@ TEST_F(DiskTest, WhenTheBackEndLosesItsDeviceItServesWithoutTheCache) {
     save_until_degraded(0);
     expect_degraded("writing: ");
     EXPECT_GT(server_->metric("pegaflow_ssd_stored_blocks_total"), 0) << "it worked for a while";
+    for (std::uint64_t i = 0; i < 300; ++i) save(*client_, worker_, 50'000 + i);  // more than memory holds
     EXPECT_EQ(hits(0, 20), 0U) << "what cannot be read is a miss";
     expect_serving(100'000);
     EXPECT_EQ(server_->stop(SIGTERM), 0);

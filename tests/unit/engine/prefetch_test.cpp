@@ -146,13 +146,16 @@ protected:
         return inserted_.size();
     }
     void land_all(std::size_t count) {
-        for (std::size_t landed = 0; landed < count;) {
+        std::size_t landed = 0;
+        for (int waits = 0; landed < count && waits < 5000;) {
             if (tier_.land()) {
                 ++landed;
             } else {
                 std::this_thread::sleep_for(1ms);
+                ++waits;
             }
         }
+        ASSERT_EQ(landed, count) << "reads that were begun";
     }
     void wait_over(const std::string& request) {
         for (int i = 0; i < 5000; ++i) {
@@ -237,6 +240,7 @@ TEST_P(PrefetchTest, SmallBlocksAreReadTogether) {
     start({.bytes_in_flight = 100 * bytes_, .bytes_together = 3 * bytes_});
     tier_.missing = {"e"};
     ask("r", "abcdefgh");
+    wait_begun(8);  // before it is known that e is missing
     land_all(3);
     wait_over("r");
     EXPECT_EQ(last_, Progress::kOver);
@@ -249,6 +253,7 @@ TEST_P(PrefetchTest, ABlockThatCannotBeReadDoesNotTakeItsNeighboursAlong) {
     start({.bytes_in_flight = 100 * bytes_, .bytes_together = 3 * bytes_});
     tier_.unreadable = {"c"};
     ask("r", "abcd");
+    wait_begun(4);
     land_all(5);  // abc, d, then a, b, c each alone
     wait_over("r");
     EXPECT_EQ(last_, Progress::kOver);

@@ -72,9 +72,15 @@ std::unique_ptr<PeerSide> PeerSide::open(const std::string& device, const std::s
     const auto found = side->fabric_->device(device);
     if (!found) return *why = found.error().message, nullptr;
     side->device_ = *found;
-    side->memory_ = *side->device_->allocate(PEGA_MEMORY_GPU, kPeerBytes, PEGA_REGION_SHARED);
-    side->staging_ = *side->device_->allocate(PEGA_MEMORY_HOST, kPeerBytes);
-    side->own_ = *side->device_->open_channel();
+    auto memory = side->device_->allocate(PEGA_MEMORY_GPU, kPeerBytes, PEGA_REGION_SHARED);
+    if (!memory) return *why = memory.error().message, nullptr;
+    auto staging = side->device_->allocate(PEGA_MEMORY_HOST, kPeerBytes);
+    if (!staging) return *why = staging.error().message, nullptr;
+    auto own = side->device_->open_channel();
+    if (!own) return *why = own.error().message, nullptr;
+    side->memory_ = std::move(*memory);
+    side->staging_ = std::move(*staging);
+    side->own_ = std::move(*own);
     return side;
 }
 

@@ -180,7 +180,7 @@ protected:
         OtherProcess other("write " + path, GetParam().second);
         invite(other);
         const auto came = side_->device().wait_notify(kWritten, std::size(kPages), kPatience);
-        ASSERT_TRUE(came) << came.error().message;
+        ASSERT_TRUE(came) << came.error().message << "; the other process ended with " << other.kill() << ", by " << path;
         ASSERT_EQ(other.wait(), 0);
         Script script;
         for (const std::uint64_t page : kPages) {

@@ -221,7 +221,7 @@ void random_batches_match_the_model(Fixture& f) {
 }
 
 void large_batches(Fixture& f) {
-    constexpr std::uint64_t kLarge = 48 << 20;
+    constexpr std::uint64_t kLarge = Fixture::kLongBytes / 2 * 3;
     Memory local = f.local(kLarge);
     Memory remote = f.remote(kLarge);
     pega_channel* channel = f.open_channel();

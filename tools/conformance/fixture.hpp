@@ -94,6 +94,11 @@ public:
     std::uint32_t remote_kind = PEGA_MEMORY_HOST;
 
     static constexpr std::uint64_t kBytes = 1 << 20;
+#if defined(__SANITIZE_THREAD__)
+    static constexpr std::uint64_t kLongBytes = 4 << 20;  // each word is looked at
+#else
+    static constexpr std::uint64_t kLongBytes = 32 << 20;  // take a while
+#endif
 
     // A region of the device's own memory, and one of the kind it moves to, both with seeded bytes.
     Memory local(std::uint64_t bytes = kBytes);

@@ -157,6 +157,13 @@ protected:
         }
         ASSERT_EQ(landed, count) << "reads that were begun";
     }
+    void land_until_over(const std::string& request) {
+        for (int waits = 0; waits < 5000; ++waits) {
+            last_ = poll(request);
+            if (last_ != Progress::kLoading) return;
+            if (!tier_.land()) std::this_thread::sleep_for(1ms);
+        }
+    }
     void wait_over(const std::string& request) {
         for (int i = 0; i < 5000; ++i) {
             last_ = poll(request);
@@ -296,15 +303,13 @@ TEST_P(PrefetchTest, ABlockThatTwoWantIsReadOnceAndAtTheEarlierPlace) {
 TEST_P(PrefetchTest, APrefixEndsAtItsFirstGap) {
     start();
     tier_.corrupt = {"b"};
-    ask("r", "abcd");
-    land_all(2);
-    wait_over("r");
+    ask("r", "abcdef");
+    land_until_over("r");
     EXPECT_EQ(fetched_, 1U);
-    EXPECT_EQ(tier_.begun(), 2U) << "what lies behind the gap is not read";
+    EXPECT_LE(tier_.begun(), 3U) << "what lies behind the gap is not read, but for what began before it was found";
     tier_.missing = {"y"};
     ask("s", "xyz");
-    land_all(1);
-    wait_over("s");
+    land_until_over("s");
     EXPECT_EQ(fetched_, 1U);
 }
 

@@ -224,7 +224,9 @@ inline Superblock small_superblock(std::uint64_t segments) {
 
 // A writer over the device, with a catalog filled from what lies there.
 struct Bench {
-    Bench(FakeDevice& d, FakeHost& h, WriterOptions options = {}) : device(d), host(h) {
+    Bench(FakeDevice& d, FakeHost& h, WriterOptions options = {},
+          std::chrono::milliseconds pause = std::chrono::milliseconds(5))
+        : device(d), host(h) {
         container = catalog.add_container(device.superblock);
         std::optional<FoundSegment> open;
         scan_container(device.reader(), device.superblock, 2, {}, [&](FoundSegment found) {
@@ -236,7 +238,7 @@ struct Bench {
         if (open && open->header.sequence != catalog.last_sequence(container)) open.reset();
         if (open) catalog.resume(container, open->slot);
         options.linger = std::chrono::milliseconds(1);
-        options.first_pause = options.longest_pause = std::chrono::milliseconds(5);
+        options.first_pause = options.longest_pause = pause;
         writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr},
                                           device.superblock, container, options, open ? &*open : nullptr, 0);
     }

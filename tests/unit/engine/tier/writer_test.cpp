@@ -123,14 +123,14 @@ TEST(WriterTest, AfterAPowerCutOfADeviceThatWorksInAnyOrderEveryStoredBlockIsThe
 TEST(WriterTest, AFailedWriteGivesTheSegmentUpAndThePauseEnds) {
     FakeHost host(8 << 20);
     FakeDevice device(small_superblock(6), host);
-    Bench bench(device, host);
+    Bench bench(device, host, {}, std::chrono::seconds(2));
     bench.write(0, 10);
     device.fail_writes(device.operations + 1, 1);
     bench.write(10, 10);
     EXPECT_EQ(bench.counters.write_failures, 1U);
     EXPECT_EQ(bench.counters.failed_blocks + bench.shed, 10U);
     EXPECT_NE(bench.writer->problem(), "");
-    while (bench.writer->paused()) std::this_thread::yield();
+    while (bench.writer->paused()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     bench.write(20, 10);
     EXPECT_EQ(bench.writer->problem(), "");
     for (std::uint64_t i = 0; i < 30; ++i) EXPECT_EQ(bench.right(i), i < 10 || i >= 20) << i;

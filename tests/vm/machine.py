@@ -144,6 +144,7 @@ class Machine:
         tree = folder / "tree"
         tree.mkdir()
         (tree / "job").write_text(job)
+        (tree / "tests-folder").write_text(str(ROOT))
         archive(tree, folder / "job.cpio")
         with open(folder / "initramfs", "wb") as out:
             for part in (base_initramfs(kernel, version), folder / "job.cpio"):

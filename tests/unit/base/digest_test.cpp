@@ -54,6 +54,22 @@ TEST(Digest, IsTheSumOfItsPartsWhereverTheyLieInMemory) {
     }
 }
 
+#if defined(__x86_64__)
+TEST(Digest, EveryInstructionSetGivesTheSame) {
+    const bool avx2 = __builtin_cpu_supports("avx2"), avx512 = __builtin_cpu_supports("avx512f");
+    if (!avx2) GTEST_SKIP() << "the processor has neither AVX2 nor AVX-512";
+    const auto bytes = random_bytes(20'000, 6);
+    std::mt19937_64 random(7);
+    for (std::size_t words = 0; words < 2400; words += words < 600 ? 1 : 37) {
+        const unsigned char* const from = bytes.data() + random() % 64;
+        const std::uint64_t key = random();
+        const std::uint64_t expected = pegaflow::detail::digest_words(from, words, key);
+        ASSERT_EQ(pegaflow::detail::digest_avx2(from, words, key), expected) << words;
+        if (avx512) ASSERT_EQ(pegaflow::detail::digest_avx512(from, words, key), expected) << words;
+    }
+}
+#endif
+
 // What a change of one word adds; other words do not matter.
 std::uint64_t change(const unsigned char* word, std::uint64_t place, unsigned bit) {
     unsigned char changed[8];

@@ -49,6 +49,7 @@ struct Batch {
     std::int32_t status = PEGA_OK;
     std::int32_t native_code = 0;
 
+    std::uint32_t priority() const noexcept { return batch.priority < 2 ? batch.priority : 2; }
     std::uint64_t span_count() const noexcept { return batch.format == PEGA_FORMAT_FLAT ? 1 : batch.span_count; }
     // Takes the caller's batch when it is sound. INVALID or UNSUPPORTED otherwise, with nothing changed. [data]
     pega_status accept(pega_channel* owner, const pega_batch& from);

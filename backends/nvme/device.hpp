@@ -109,7 +109,7 @@ struct pega_device {
     std::vector<nvme_backend::Batch*> runnable[3];  // by priority, urgent last
     std::vector<nvme_backend::Batch*> active;       // all that were taken and have not ended
     std::vector<nvme_backend::Batch*> ended;        // reported, not yet given back
-    std::vector<nvme_backend::Batch*> unsynced;     // landed, and no operation was free to flush its files
+    std::vector<nvme_backend::Batch*> unsynced;     // landed, and no operation was free to flush its files: they get the next
     backend_common::RecordQueue records;
     std::unique_ptr<nvme_backend::Operation[]> operations;
     std::vector<nvme_backend::Operation*> free_operations;
@@ -117,6 +117,7 @@ struct pega_device {
     std::unique_ptr<nvme_backend::Bounce[]> bounces;
     std::vector<nvme_backend::Bounce*> free_bounces;
     std::set<std::pair<const nvme_backend::File*, std::uint64_t>> held_blocks;
+    std::uint32_t taken_by[3] = {};  // operations that are not free, by the priority of their batch
     std::uint64_t in_kernel = 0;     // operations
     std::uint64_t bytes_moving = 0;  // of all operations
     bool stalled = false;            // something waits for an operation to end
@@ -151,6 +152,8 @@ bool must_poll(const pega_device& device) noexcept;
 // Requests (feed.cpp).
 // Cuts runnable batches into operations while there is room.
 void feed(pega_device& device);
+// The next free operation, for this batch. There must be one.
+Operation& take_operation(pega_device& device, Batch& batch) noexcept;
 // Frees what an operation holds.
 void release(pega_device& device, Operation& operation);
 

@@ -59,9 +59,7 @@ bool begin_sync(pega_device& device, Batch& batch) {
             return true;
         }
         batch.written.pop_back();
-        Operation& op = *device.free_operations.back();
-        device.free_operations.pop_back();
-        op.batch = &batch;
+        Operation& op = take_operation(device, batch);
         op.file = file;
         op.bounce = nullptr;
         op.offset = op.length = op.first_element = 0;
@@ -88,7 +86,7 @@ void settle(pega_device& device, Batch& batch) {
 void give_up(pega_device& device, Batch& batch, std::int32_t status, std::int32_t native) {
     batch.fail(status, native, PEGA_NO_BAD);
     batch.fed = true;
-    std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
+    std::erase(device.runnable[batch.priority()], &batch);
     std::erase(device.unsynced, &batch);
     for (std::uint32_t i = 0; i < device.options.depth; ++i) {
         if (device.operations[i].batch == &batch) cancel(device, device.operations[i]);

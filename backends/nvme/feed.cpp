@@ -8,6 +8,9 @@
 namespace nvme_backend {
 namespace {
 
+constexpr std::uint32_t kPriorities = 3;
+constexpr std::uint32_t kSharesOfAll = 8;  // one of them is for what is less urgent
+
 enum class Built { kOperation, kEnd, kStalled };
 
 std::uint64_t down(std::uint64_t value, std::uint64_t unit) noexcept { return value & ~(unit - 1); }
@@ -141,7 +144,7 @@ Built build(pega_device& device, Batch& batch, Operation& op) {
         batch.fed = false;
         return Built::kStalled;
     }
-    device.free_operations.pop_back();  // op was the last of them
+    take_operation(device, batch);  // it is the one that was built
     device.bytes_moving += op.length;
     ++batch.outstanding;
     for (std::uint64_t span = op.first_span; span <= op.last_span; ++span) ++batch.span_outstanding[span];
@@ -157,13 +160,25 @@ void note_written(const pega_device& device, Batch& batch, Operation& op) {
     if (std::find(batch.written.begin(), batch.written.end(), op.file) == batch.written.end()) batch.written.push_back(op.file);
 }
 
-bool has_room(const pega_device& device) noexcept {
-    return !device.free_operations.empty() && (device.bytes_moving < device.options.depth_bytes || device.bytes_moving == 0);
+// Room for a request of this priority. Less urgent batches that wait have a share of the operations and bytes to themselves:
+// however many are urgent, the others go on.
+bool has_room(const pega_device& device, std::uint32_t priority) noexcept {
+    std::size_t spared = device.options.depth / kSharesOfAll;
+    std::uint64_t bytes = device.options.depth_bytes;
+    std::size_t taken = 0;
+    bool waits = false;
+    for (std::uint32_t lower = 0; lower < priority; ++lower) {
+        taken += device.taken_by[lower];
+        waits = waits || !device.runnable[lower].empty();
+    }
+    spared = waits && taken < spared ? spared - taken : 0;
+    if (spared != 0) bytes -= bytes / kSharesOfAll;
+    return device.free_operations.size() > spared && (device.bytes_moving < bytes || device.bytes_moving == 0);
 }
 
 // True when the batch needs no more feeding.
 bool feed_batch(pega_device& device, Batch& batch) {
-    while (has_room(device)) {
+    while (has_room(device, batch.priority())) {
         Operation& op = *device.free_operations.back();
         switch (build(device, batch, op)) {
             case Built::kOperation:
@@ -185,9 +200,12 @@ bool feed_batch(pega_device& device, Batch& batch) {
 
 void feed(pega_device& device) {
     device.stalled = false;
-    for (int priority = 2; priority >= 0; --priority) {
+    std::vector<Batch*> unsynced;
+    unsynced.swap(device.unsynced);
+    for (Batch* batch : unsynced) settle(device, *batch);
+    for (std::uint32_t priority = kPriorities; priority-- > 0;) {
         auto& queue = device.runnable[priority];
-        for (std::size_t i = 0; i < queue.size() && has_room(device);) {
+        for (std::size_t i = 0; i < queue.size() && has_room(device, priority);) {
             Batch& batch = *queue[i];
             const bool late = batch.batch.deadline_ns != 0 && device.now() >= batch.batch.deadline_ns;
             if (!late && !feed_batch(device, batch)) {
@@ -204,7 +222,16 @@ void feed(pega_device& device) {
     }
 }
 
+Operation& take_operation(pega_device& device, Batch& batch) noexcept {
+    Operation& op = *device.free_operations.back();
+    device.free_operations.pop_back();
+    op.batch = &batch;
+    ++device.taken_by[batch.priority()];
+    return op;
+}
+
 void release(pega_device& device, Operation& op) {
+    --device.taken_by[op.batch->priority()];
     if (op.bounce != nullptr) device.free_bounces.push_back(op.bounce);
     op.bounce = nullptr;
     if (op.holds_blocks) {

@@ -66,7 +66,7 @@ void take_incoming(pega_device& device) {
     for (Batch* batch : device.taken) {
         batch->active_index = device.active.size();
         device.active.push_back(batch);
-        device.runnable[std::min<std::uint32_t>(batch->batch.priority, 2)].push_back(batch);
+        device.runnable[batch->priority()].push_back(batch);
     }
     device.taken.clear();
 }
@@ -101,9 +101,6 @@ void work(pega_device& device) {
     std::vector<Operation*> again;
     again.swap(device.again);
     for (Operation* op : again) retry(device, *op);
-    std::vector<Batch*> unsynced;
-    unsynced.swap(device.unsynced);
-    for (Batch* batch : unsynced) settle(device, *batch);
     feed(device);
 }
 
@@ -157,7 +154,7 @@ void woken(pega_device& device) noexcept {
 
 // False when there is something to do instead.
 bool may_sleep(pega_device& device) {
-    if (!device.again.empty() || !device.unsynced.empty()) return false;
+    if (!device.again.empty()) return false;
     const std::lock_guard lock(device.mutex);
     if (!device.incoming.empty() || device.look_at_cancels.load() || device.look_at_tables.load() || device.interrupted.load())
         return false;
@@ -168,7 +165,7 @@ bool may_sleep(pega_device& device) {
 }  // namespace
 
 bool must_poll(const pega_device& device) noexcept {
-    return (device.ring.polled() && device.in_kernel != 0) || !device.again.empty() || !device.unsynced.empty();
+    return (device.ring.polled() && device.in_kernel != 0) || !device.again.empty();
 }
 
 bool pump(pega_device& device, std::uint64_t sleep_ns) {

@@ -317,6 +317,34 @@ TEST_F(NvmeTest, WhatIsGivenBackReadsAsZeros) {
     EXPECT_TRUE(region->flush());
 }
 
+// Else a write, or the flush that makes it last, would wait as long as somebody reads.
+TEST_F(NvmeTest, UrgentReadsLeaveOperationsForBulkWrites) {
+    PEGA_START({{"depth", "16"}});
+    constexpr std::uint64_t kPage = 4096, kPages = 1024, kReads = 60'000, kWrites = 3;
+    const TestFile target(noise(kPages * kPage, 13));
+    auto region = file({target.path}, kPages * kPage);
+    auto memory = device->allocate(PEGA_MEMORY_HOST, kPages * kPage);
+    auto other = device->open_channel();
+    ASSERT_TRUE(region && memory && other);
+    Transfer reads, write;
+    reads.read().flat(*memory, *region).priority(2);
+    for (std::uint64_t i = 0; i < kReads; ++i) {
+        const std::uint64_t page = 2 * (i * 7919 % (kPages / 2));  // no neighbours, and none of those that are written
+        reads.range(page * kPage, page * kPage, kPage);
+    }
+    const auto reading = channel.submit_wait(reads);
+    ASSERT_TRUE(reading);
+    for (std::uint64_t i = 0; i < kWrites; ++i) {
+        write.clear().flat(*memory, *region).range((2 * i + 1) * kPage, (2 * i + 1) * kPage, kPage);
+        if (i % 2 == 0) write.durable();
+        const auto writing = other->submit_wait(write);
+        ASSERT_TRUE(writing);
+        EXPECT_EQ(writing->wait().value_or(0), kPage);
+    }
+    EXPECT_FALSE(reading->done()) << "the writes came after all reads";
+    EXPECT_EQ(reading->wait().value_or(0), kReads * kPage);
+}
+
 // Vectors longer than one request takes, and a region that is larger than what fits between two completions.
 TEST_F(NvmeTest, ManyMemoryPiecesOfOneFileRange) {
     PEGA_START({{"depth", "4"}});

@@ -24,6 +24,8 @@ public:
     virtual ~DataIo() = default;
     // Starts one batch. The memory belongs to it until `ended`. [any]
     virtual void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) = 0;
+    // True when somebody read a moment ago, and may soon again. [any]
+    virtual bool reading() const { return false; }
     // Memory for tables and headers; the caller divides it up.
     virtual std::span<std::byte> staging() = 0;
     // Everything whose end was reported when the call began is on the device when `ended` runs with no error. [any]

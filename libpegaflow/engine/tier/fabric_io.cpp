@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::uint32_t kMaxBatches = 1 << 20;  // whoever submits keeps far below
 constexpr std::size_t kSpareBatches = 64;
+constexpr auto kMoment = std::chrono::milliseconds(50);
 
 }  // namespace
 
@@ -113,6 +114,10 @@ void FabricIo::start(Op op, const Part& part, Ended ended) {
     launch(std::move(batch));
 }
 
+bool FabricIo::reading() const {
+    return std::chrono::steady_clock::now() - kMoment < last_read_.load(std::memory_order_relaxed);
+}
+
 void FabricIo::flush(Ended ended) {
     if (!flushes_) return ended(container_.sync());
     auto batch = new_batch(*writes_, std::move(ended));
@@ -144,8 +149,10 @@ void FabricIo::recycle(std::shared_ptr<Batch> batch) {
 }
 
 void FabricIo::launch(std::shared_ptr<Batch> batch) {
-    batch->deadline = std::chrono::steady_clock::now() + limit_;
+    const auto now = std::chrono::steady_clock::now();
+    batch->deadline = now + limit_;
     Lane& lane = *batch->lane;
+    if (&lane == reads_.get()) last_read_.store(now, std::memory_order_relaxed);
     Transfer& transfer = batch->transfer;
     std::list<std::shared_ptr<Batch>>::iterator place;
     {

@@ -2,6 +2,7 @@
 // fabric_io.hpp - DataIo over whatever back end moves bytes between host memory and files.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <list>
@@ -35,6 +36,7 @@ public:
     ~FabricIo() override;
 
     void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) override;
+    bool reading() const override;
     std::span<std::byte> staging() override { return {staging_.get(), staging_bytes_}; }
     // By the back end when it can, beside the transfers that are under way; else by a call that blocks.
     void flush(Ended ended) override;
@@ -85,6 +87,7 @@ private:
     Region staging_region_, file_;
     bool flushes_ = false;  // the back end does
     std::unique_ptr<Lane> reads_, writes_;
+    std::atomic<std::chrono::steady_clock::time_point> last_read_{std::chrono::steady_clock::time_point::min()};
     std::mutex mutex_;
     std::list<std::shared_ptr<Batch>> batches_;  // guarded by mutex_; shared with whoever cancels
     std::deque<std::shared_ptr<Batch>> spare_;   // over, their memory kept for the next ones; guarded by mutex_

@@ -152,7 +152,7 @@ bool Writer::advance() {
         if (!next_->begun) return false;
         open_ = std::move(next_);
     }
-    if (free_staging_.empty() || being_written() >= options_.writing) return false;
+    if (free_staging_.empty() || being_written() >= most_written()) return false;
     return start_extent();
 }
 

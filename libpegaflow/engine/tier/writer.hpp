@@ -29,8 +29,9 @@ namespace pegaflow::engine::tier {
 
 struct WriterOptions {
     std::uint64_t extent_bytes = std::uint64_t{4} << 20;  // of payload
-    std::uint32_t writing = 3;                            // extents being written: reads wait behind them
-    std::uint32_t window = 8;                             // extents that are not stored yet
+    std::uint32_t writing = 8;                            // extents being written
+    std::uint32_t writing_beside_reads = 3;               // which wait behind them
+    std::uint32_t window = 12;                            // extents that are not stored yet
     std::uint64_t flush_bytes = std::uint64_t{8} << 20;   // that are worth a flush while more is being written
     double rewrite_share = 0.08;                          // of a segment: hot blocks that are kept when it is given up
     bool discard = true;
@@ -123,6 +124,7 @@ private:
     void store(Flight& flight);
     void give_up(const Error& error);
     std::size_t being_written() const;
+    std::size_t most_written() const;
 
     // writer_segment.cpp
     void prepare_ahead();

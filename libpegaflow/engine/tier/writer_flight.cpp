@@ -49,6 +49,8 @@ std::size_t Writer::being_written() const {
         std::count_if(flights_.begin(), flights_.end(), [](const auto& f) { return f->kind == Kind::kExtent && !f->written; }));
 }
 
+std::size_t Writer::most_written() const { return p_.io.reading() ? options_.writing_beside_reads : options_.writing; }
+
 // Takes in what has ended, and begins what follows from it.
 Result<void> Writer::settle() {
     PEGA_TRY(take_ended());

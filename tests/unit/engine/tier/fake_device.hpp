@@ -4,6 +4,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <atomic>
 #include <condition_variable>
 #include <cstring>
 #include <functional>
@@ -87,10 +89,16 @@ public:
     }
 
     void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) override {
-        run_or_queue([this, op, memory, all = std::vector<Piece>(pieces.begin(), pieces.end()), ended = std::move(ended)] {
-            ended(move(op, memory, all));
-        });
+        const bool extent = op == Op::kWrite && memory == Memory::kPool;
+        if (extent) most_extents = std::max(most_extents, ++extents_);
+        run_or_queue(
+            [this, op, memory, extent, all = std::vector<Piece>(pieces.begin(), pieces.end()), ended = std::move(ended)] {
+                auto result = move(op, memory, all);
+                if (extent) --extents_;
+                ended(std::move(result));
+            });
     }
+    bool reading() const override { return reads_go_on; }
     std::span<std::byte> staging() override { return staging_; }
     // Makes durable what had ended when the flush began, and nothing else.
     void flush(Ended ended) override {
@@ -140,6 +148,8 @@ public:
     std::vector<std::byte> durable;
     std::uint64_t space_left = UINT64_MAX;
     std::uint64_t operations = 0, written_bytes = 0;
+    bool reads_go_on = false;
+    std::uint64_t most_extents = 0;  // that were being written at once; for whoever submits
 
 private:
     using Blocks = std::map<std::uint64_t, std::vector<std::byte>>;  // by place, kBlockBytes each
@@ -205,6 +215,7 @@ private:
     std::vector<std::byte> staging_;
     std::mutex mutex_;
     Blocks unsynced_;  // written, and lost or not when the power goes
+    std::atomic<std::uint64_t> extents_{0};
     std::mutex tasks_mutex_;
     std::condition_variable tasks_changed_;
     std::vector<std::function<void()>> tasks_;  // guarded by tasks_mutex_

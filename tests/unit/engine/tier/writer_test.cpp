@@ -120,6 +120,29 @@ TEST(WriterTest, AfterAPowerCutAtAnyMomentEveryStoredBlockIsThereAndNoWrongOne) 
 
 TEST(WriterTest, AfterAPowerCutOfADeviceThatWorksInAnyOrderEveryStoredBlockIsThere) { cut_power(true); }
 
+TEST(WriterTest, FewerExtentsAreWrittenAtOnceBesideReads) {
+    for (const bool reads : {false, true}) {
+        FakeHost host(8 << 20);
+        FakeDevice device(small_superblock(6), host);
+        device.work_in_any_order(1);
+        device.reads_go_on = reads;
+        WriterOptions options;
+        options.extent_bytes = 16 << 10;
+        options.flush_bytes = 1 << 20;
+        Bench bench(device, host, options);
+        bench.write(0, 400);
+        for (std::uint64_t i = 0; i < 400; ++i) EXPECT_TRUE(bench.right(i)) << i;
+        bench.stop();
+        device.stop_worker();
+        if (reads) {
+            EXPECT_LE(device.most_extents, options.writing_beside_reads);
+        } else {
+            EXPECT_GT(device.most_extents, options.writing_beside_reads);
+            EXPECT_LE(device.most_extents, options.writing);
+        }
+    }
+}
+
 TEST(WriterTest, AFailedWriteGivesTheSegmentUpAndThePauseEnds) {
     FakeHost host(8 << 20);
     FakeDevice device(small_superblock(6), host);

@@ -29,6 +29,8 @@ public:
         if (free_ == nullptr) return arena_.allocate(sizeof(Block));
         Link* link = free_;
         free_ = link->next;
+        // Another thread's cache may have it, and whoever makes a block often makes more.
+        if (free_ != nullptr) Block::prefetch(free_);
         return link;
     }
     void give(void* memory) noexcept {

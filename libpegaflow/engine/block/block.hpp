@@ -65,8 +65,9 @@ struct alignas(64) Block {
         if (count < kMaxUses) uses.store(count + 1, std::memory_order_relaxed);
     }
     // Fetches all of it into the cache, to be written. [any]
-    void prefetch() const noexcept {
-        const auto* bytes = reinterpret_cast<const char*>(this);
+    void prefetch() const noexcept { prefetch(this); }
+    static void prefetch(const void* block) noexcept {
+        const auto* bytes = static_cast<const char*>(block);
         for (std::size_t at = 0; at < sizeof(Block); at += alignof(Block)) __builtin_prefetch(bytes + at, 1);
     }
     static constexpr std::uint8_t kMaxUses = 15;

@@ -44,11 +44,15 @@ struct KeyView {
     std::uint64_t hash;
 };
 
-inline bool same_key(const BlockKey& key, std::uint64_t scope, std::uint32_t group, std::string_view hash) noexcept {
-    if (key.length != hash.size() || key.scope != scope || key.group != group) return false;
+inline bool same_hash(std::string_view a, std::string_view b) noexcept {
+    if (a.size() != b.size()) return false;
     // Most hashes have 32 bytes: a length that the compiler knows costs no call.
-    if (hash.size() == 32) return std::memcmp(key.bytes.data(), hash.data(), 32) == 0;
-    return std::memcmp(key.bytes.data(), hash.data(), hash.size()) == 0;
+    if (b.size() == 32) return std::memcmp(a.data(), b.data(), 32) == 0;
+    return std::memcmp(a.data(), b.data(), b.size()) == 0;
+}
+
+inline bool same_key(const BlockKey& key, std::uint64_t scope, std::uint32_t group, std::string_view hash) noexcept {
+    return key.scope == scope && key.group == group && same_hash(key.hash(), hash);
 }
 
 }  // namespace pegaflow::engine

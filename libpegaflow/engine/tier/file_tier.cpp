@@ -94,6 +94,7 @@ Result<void> FileTier::Read::finish(std::size_t number) {
     const Share& share = share_of(place.container);
     PEGA_TRY(share.result);
     Block& block = *blocks[number];
+    if (number + 1 < blocks.size() && blocks[number + 1]) blocks[number + 1]->prefetch();
     for (std::size_t i = 0; i < place.pages.size(); ++i) {
         Page& page = block.pages[i];
         page.content = place.pages[i].content;

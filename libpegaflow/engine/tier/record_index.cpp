@@ -67,7 +67,7 @@ std::size_t RecordIndex::slot_of(std::uint64_t scope, std::uint32_t group, std::
         if (slots_[at].hash != wanted) continue;
         const SegmentRecords& records = segments_[slots_[at].id.segment];
         const SegmentRecords::Entry& entry = records.entry(slots_[at].id.record);
-        if (entry.scope == scope && entry.group == group && records.hash(slots_[at].id.record) == hash) return at;
+        if (entry.scope == scope && entry.group == group && same_hash(records.hash(slots_[at].id.record), hash)) return at;
     }
     return kNotThere;
 }

@@ -67,12 +67,13 @@ TEST_F(BenchSsdTest, ReadsOfATierAreComparedWithAFioThatVerifies) {
     EXPECT_TRUE(std::filesystem::is_empty(dir_));
 }
 
-// What a tier calls written is durable: so is what the second fio wrote.
-TEST_F(BenchSsdTest, WritesOfATierAreComparedWithAFioThatFlushes) {
+// What a tier calls written is durable and has a digest: so is what the second fio wrote.
+TEST_F(BenchSsdTest, WritesOfATierAreComparedWithAFioThatFlushesAndMakesChecksums) {
     if (!has_fio()) GTEST_SKIP() << "fio is not installed";
     const boost::json::object result = measure("write");
     EXPECT_EQ(result.at("wrong_bytes").to_number<std::uint64_t>(), 0U);
     expect_reference(result, "durable_reference", "--fdatasync=");
+    expect_reference(result, "durable_reference", "--verify=crc32c");
     EXPECT_TRUE(std::filesystem::is_empty(dir_));
 }
 

@@ -30,7 +30,7 @@ struct Point {
     Load load;
     std::vector<Run> ours, reference;
     std::vector<Run>
-        equal;  // the reference again, doing the same work as the tier: it flushes as often, it checks what it reads
+        equal;  // the reference again, doing the same work as the tier: it flushes as often, it makes and checks digests
     std::vector<std::string> reference_command, equal_command;
     double percent = 0;  // of the reference when there is one, else of the peak
 };
@@ -243,7 +243,7 @@ Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vec
             if (a.compare.empty() || tier == nullptr || (!reads && flush_bytes == 0)) continue;
             bench.note_foreign_writes();
             if (reads) PEGA_TRY(prepare_verification(p.load, bench, a));
-            PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, {flush_bytes, reads}, &p.equal_command));
+            PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, {flush_bytes, true}, &p.equal_command));
             p.equal.push_back(std::move(run));
         }
     }

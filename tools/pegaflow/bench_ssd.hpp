@@ -108,7 +108,7 @@ private:
 // What fio does besides moving blocks, so that it does the same work as the tier.
 struct FioExtra {
     double flush_bytes = 0;  // a flush after so much that it writes; 0 = none
-    bool verify = false;     // a CRC32C of each block that it reads: prepare_verification wrote them
+    bool verify = false;     // a CRC32C of each block, made where it writes; checked where it only reads, written before
 };
 
 // The same load by fio. kNotFound when there is no fio, kInternal with what it said otherwise.

@@ -29,6 +29,7 @@ using Clock = std::chrono::steady_clock;
 constexpr std::uint64_t kSegmentBytes = std::uint64_t{64} << 20;
 constexpr std::uint64_t kDigestBytes = std::uint64_t{256} << 20;
 constexpr auto kRoomStep = std::chrono::microseconds(500), kShareStep = std::chrono::microseconds(2000);
+constexpr std::uint32_t kMostDepth = 4096;  // that the back end takes
 constexpr auto kLookAtDevices = std::chrono::milliseconds(100);
 
 volatile std::uint64_t digest_sink = 0;  // keeps the digests that nobody needs
@@ -193,7 +194,7 @@ Result<std::unique_ptr<TierBench>> TierBench::open(const Arguments& arguments) {
     }
     PEGA_ASSIGN(const std::uint64_t bytes, parse_size(arguments.file_size));
     FabricOptions fabric{.search_path = arguments.search_path, .backends = {"nvme"}};
-    fabric.options["nvme"]["depth"] = std::to_string(std::max<std::uint32_t>(arguments.depth, 32));
+    fabric.options["nvme"]["depth"] = std::to_string(std::min(arguments.depth * arguments.threads, kMostDepth));
     for (const std::string& option : arguments.options) {
         const std::size_t equals = std::min(option.find('='), option.size() - 1);
         fabric.options["nvme"][option.substr(0, equals)] = option.substr(equals + 1);

@@ -16,6 +16,9 @@ constexpr unsigned kCheckers = 2;
 constexpr std::size_t kSpareSlots = 16;  // for reads that landed
 constexpr std::uint64_t kBytesTogether = std::uint64_t{64} << 10;
 constexpr std::uint64_t kMinReads = 4;  // under way, so that the device is busy when one lands
+// Reads of several blocks beyond that. The back end has `depth` blocks under way and no more: these wait their turn in it, so
+// that it is not short of blocks when only the last ones of a read are left.
+constexpr std::uint64_t kWaiting = 2;
 constexpr auto kStopStep = std::chrono::milliseconds(50);
 
 }  // namespace
@@ -30,7 +33,7 @@ ReadLoop::ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t first,
     : files_(files), load_(load), first_(first), blocks_(blocks), seed_(seed), phase_(phase) {
     const std::uint64_t depth = std::uint64_t{load.depth} * load.threads;
     together_ = std::clamp<std::uint64_t>(kBytesTogether / load.block, 1, std::max<std::uint64_t>(1, depth / kMinReads));
-    most_ = depth / together_;
+    most_ = depth / together_ + (together_ == 1 ? 0 : kWaiting);
     for (std::uint64_t i = 0; i < most_ + ReadPace::kMostAhead + kSpareSlots; ++i) {
         slots_.push_back(std::make_unique<Slot>());
         idle_.push_back(slots_.back().get());

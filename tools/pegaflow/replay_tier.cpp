@@ -69,7 +69,7 @@ public:
         catalog_.add_container(super_);
         writer_ =
             std::make_unique<tier::Writer>(tier::Writer::Parts{device_, catalog_, scopes_, queue_, host_, counters_, nullptr},
-                                           super_, 0, tier::WriterOptions{}, nullptr, 0);
+                                           super_, 0, tier::WriterOptions{}, std::span<const tier::FoundSegment>(), 0);
     }
     ~Replay() {
         queue_.stop();

@@ -57,7 +57,7 @@ public:
     // the later segment counts. Segments that were not sealed count as sealed until `resume`.
     std::uint32_t add_container(const Superblock& superblock);
     void add_found(std::uint32_t container, const FoundSegment& found);
-    // The writer goes on with this segment, which must be the one that was begun last.
+    // The writer goes on with this segment, or is about to seal it: until then it cannot be given up.
     void resume(std::uint32_t container, std::uint64_t slot);
     std::uint64_t last_sequence(std::uint32_t container) const;
 

@@ -183,7 +183,7 @@ void FileTier::recover(Store& store) {
     const auto read = [&](std::uint64_t offset, std::span<std::byte> out) { return store.container->read(offset, out); };
     const Superblock& superblock = store.container->superblock();
     store.number = catalog_.add_container(superblock);
-    std::optional<FoundSegment> open;  // the newest that was not sealed
+    std::vector<FoundSegment> unsealed;
     std::uint64_t lifetime = 0;
     std::size_t problems = 0;
     scan_container(read, superblock, kScanThreads, {}, [&](FoundSegment found) {
@@ -193,11 +193,10 @@ void FileTier::recover(Store& store) {
             if (problems++ < kProblemLines) base::log_warning("tier", "{}: {}", store.info.path, problem);
         }
         catalog_.add_found(store.number, found);
-        if (found.kind != FoundSegment::Kind::kOpen) return;
-        if (!open || open->header.sequence < found.header.sequence) open = std::move(found);
+        if (found.kind == FoundSegment::Kind::kOpen) unsealed.push_back(std::move(found));
     });
-    if (open && open->header.sequence != catalog_.last_sequence(store.number)) open.reset();
-    if (open) catalog_.resume(store.number, open->slot);
+    std::ranges::sort(unsealed, {}, [](const FoundSegment& found) { return found.header.sequence; });
+    for (const FoundSegment& found : unsealed) catalog_.resume(store.number, found.slot);
     counters_.recovery_problems += problems;
     store.info.recovered_blocks = catalog_.usage(store.number).blocks;
     counters_.recovered_blocks += store.info.recovered_blocks;
@@ -205,7 +204,7 @@ void FileTier::recover(Store& store) {
     writing.discard = options_.discard == "all" || (options_.discard == "devices" && store.container->block_device());
     store.writer = std::make_unique<Writer>(
         Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_, [this] { offer_deferred(); }},
-        superblock, store.number, writing, open ? &*open : nullptr, lifetime);
+        superblock, store.number, writing, unsealed, lifetime);
     largest_block_ = std::max(largest_block_, store.writer->largest_block());
 }
 

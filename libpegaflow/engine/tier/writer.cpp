@@ -33,7 +33,7 @@ std::uint64_t Writer::staging_bytes(const WriterOptions& options) {
 }
 
 Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,
-               const FoundSegment* open, std::uint64_t lifetime_bytes)
+               std::span<const FoundSegment> unsealed, std::uint64_t lifetime_bytes)
     : p_(std::move(parts)),
       superblock_(superblock),
       container_(container),
@@ -42,10 +42,16 @@ Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t containe
       next_pause_(options.first_pause),
       lifetime_bytes_(lifetime_bytes) {
     for (std::uint32_t i = 0; i < options.window; ++i) free_staging_.push_back(i);
-    if (open != nullptr) {
-        open_ = std::make_unique<Segment>(open->slot, ExtentBuilder(limits_, open->header.sequence, open->chain));
-        open_->builder.resume(open->records, open->data_end, open->extents);
-        open_->begun = true;
+    for (const FoundSegment& found : unsealed) {
+        auto segment = std::make_unique<Segment>(found.slot, ExtentBuilder(limits_, found.header.sequence, found.chain));
+        segment->builder.resume(found.records, found.data_end, found.extents);
+        segment->begun = true;
+        const bool newest = found.header.sequence == p_.catalog.last_sequence(container_);
+        if (newest && found.dropped_records == 0) {
+            open_ = std::move(segment);
+        } else {
+            closing_.push_back(std::move(segment));
+        }
     }
     thread_ = std::thread([this] { run(); });
 }

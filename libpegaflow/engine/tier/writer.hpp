@@ -14,6 +14,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -29,8 +30,9 @@ namespace pegaflow::engine::tier {
 
 struct WriterOptions {
     std::uint64_t extent_bytes = std::uint64_t{4} << 20;  // of payload
-    std::uint32_t writing = 8;                            // extents being written
-    std::uint32_t writing_beside_reads = 3;               // which wait behind them
+    std::uint32_t writing = 8;                            // extents being written, at most
+    std::uint32_t writing_beside_reads = 3;               // which wait behind them; also what a slow device gets
+    double ahead_seconds = 0.01;                          // what the device writes in this time is under way: a read may come
     std::uint32_t window = 12;                            // extents that are not stored yet
     std::uint64_t flush_bytes = std::uint64_t{8} << 20;   // that are worth a flush while more is being written
     double rewrite_share = 0.08;                          // of a segment: hot blocks that are kept when it is given up
@@ -55,9 +57,10 @@ public:
         Counters& counters;
         std::function<void()> refill;  // called before the queue is taken from: more may have room now
     };
-    // All parts outlive it. `open` is the segment to go on with, or null.
+    // All parts outlive it. `unsealed` are the segments without a table, oldest first, which the catalog has as open. The
+    // newest of all segments goes on unless something in it is torn; the others get their tables, which leave out what is torn.
     Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,
-           const FoundSegment* open, std::uint64_t lifetime_bytes);
+           std::span<const FoundSegment> unsealed, std::uint64_t lifetime_bytes);
     ~Writer();
 
     // Asks the thread to end when the queue, which was stopped, is empty, or `deadline` has passed. [any]
@@ -95,6 +98,7 @@ private:
         std::vector<Item> items;
         std::vector<NewRecord> records;
         std::uint64_t payload_bytes = 0, other_bytes = 0;
+        Clock::time_point begun;
         bool written = false, covered = false, flushed = false;  // covered: by the flush under way
         std::uint32_t open_batches = 0;                          // guarded by mutex_
         Result<void> result;                                     // guarded by mutex_
@@ -125,6 +129,7 @@ private:
     void give_up(const Error& error);
     std::size_t being_written() const;
     std::size_t most_written() const;
+    void note_written(std::uint64_t bytes, Clock::time_point begun);
 
     // writer_segment.cpp
     void prepare_ahead();
@@ -157,7 +162,9 @@ private:
     bool flushing_ = false;
     std::vector<std::uint32_t> free_staging_;
     std::optional<std::uint64_t> retiring_;
-    std::size_t rewriting_ = 0;  // items of the retiring segment that are not stored yet
+    std::size_t rewriting_ = 0;    // items of the retiring segment that are not stored yet
+    double bytes_per_second_ = 0;  // that the device writes of late
+    Clock::time_point last_written_{};
     std::chrono::nanoseconds next_pause_;
     Clock::time_point retry_space_at_ = Clock::time_point::max();
 

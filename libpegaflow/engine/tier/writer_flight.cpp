@@ -2,12 +2,15 @@
 // What the writer has under way: extents, headers and tables on their way to the device, and the flush that makes them last.
 #include <algorithm>
 #include <future>
+#include <utility>
 
 #include "base/log.hpp"
 #include "engine/tier/writer.hpp"
 
 namespace pegaflow::engine::tier {
 namespace {
+
+constexpr double kSmoothing = 8;
 
 Result<void> flush_now(DataIo& io) {
     auto promise = std::make_shared<std::promise<Result<void>>>();  // shared with the callback
@@ -22,6 +25,7 @@ void Writer::launch(std::unique_ptr<Flight> flight, std::span<const DataIo::Piec
                     std::span<const DataIo::Piece> pages) {
     Flight* const raw = flight.get();
     raw->open_batches = pages.empty() ? 1 : 2;
+    raw->begun = Clock::now();
     flights_.push_back(std::move(flight));
     const auto ended = [this, raw](Result<void> result) {
         const std::lock_guard lock(mutex_);
@@ -49,7 +53,18 @@ std::size_t Writer::being_written() const {
         std::count_if(flights_.begin(), flights_.end(), [](const auto& f) { return f->kind == Kind::kExtent && !f->written; }));
 }
 
-std::size_t Writer::most_written() const { return p_.io.reading() ? options_.writing_beside_reads : options_.writing; }
+std::size_t Writer::most_written() const {
+    if (p_.io.reading()) return options_.writing_beside_reads;
+    const double worth = bytes_per_second_ * options_.ahead_seconds / static_cast<double>(options_.extent_bytes);
+    return static_cast<std::size_t>(std::clamp<double>(worth, options_.writing_beside_reads, options_.writing));
+}
+
+// So many bytes were on their way since `begun`, and are written now.
+void Writer::note_written(std::uint64_t bytes, Clock::time_point begun) {
+    const auto now = Clock::now();
+    const double seconds = std::chrono::duration<double>(now - std::max(begun, std::exchange(last_written_, now))).count();
+    if (seconds > 0) bytes_per_second_ += (static_cast<double>(bytes) / seconds - bytes_per_second_) / kSmoothing;
+}
 
 // Takes in what has ended, and begins what follows from it.
 Result<void> Writer::settle() {
@@ -62,15 +77,21 @@ Result<void> Writer::settle() {
 }
 
 Result<void> Writer::take_ended() {
+    std::uint64_t bytes = 0;
+    auto begun = Clock::time_point::max();
     const std::lock_guard lock(mutex_);
     for (const auto& flight : flights_) {
-        if (flight->open_batches != 0) continue;
+        if (flight->open_batches != 0 || flight->written) continue;
         if (!flight->result) {
             ++p_.counters.write_failures;
             return flight->result;
         }
         flight->written = true;
+        if (flight->kind != Kind::kExtent) continue;
+        bytes += flight->payload_bytes + flight->other_bytes;
+        begun = std::min(begun, flight->begun);
     }
+    if (bytes != 0) note_written(bytes, begun);
     if (!flush_ended_ || flush_result_) return {};
     ++p_.counters.sync_failures;
     return flush_result_;

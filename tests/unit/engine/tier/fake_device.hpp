@@ -239,19 +239,18 @@ struct Bench {
           std::chrono::milliseconds pause = std::chrono::milliseconds(5))
         : device(d), host(h) {
         container = catalog.add_container(device.superblock);
-        std::optional<FoundSegment> open;
+        std::vector<FoundSegment> unsealed;
         scan_container(device.reader(), device.superblock, 2, {}, [&](FoundSegment found) {
             catalog.add_found(container, found);
             dropped += found.dropped_records;
-            if (found.kind != FoundSegment::Kind::kOpen) return;
-            if (!open || open->header.sequence < found.header.sequence) open = std::move(found);
+            if (found.kind == FoundSegment::Kind::kOpen) unsealed.push_back(std::move(found));
         });
-        if (open && open->header.sequence != catalog.last_sequence(container)) open.reset();
-        if (open) catalog.resume(container, open->slot);
+        std::ranges::sort(unsealed, {}, [](const FoundSegment& found) { return found.header.sequence; });
+        for (const FoundSegment& found : unsealed) catalog.resume(container, found.slot);
         options.linger = std::chrono::milliseconds(1);
         options.first_pause = options.longest_pause = pause;
         writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr},
-                                          device.superblock, container, options, open ? &*open : nullptr, 0);
+                                          device.superblock, container, options, unsealed, 0);
     }
     ~Bench() { stop(); }
     void stop() {

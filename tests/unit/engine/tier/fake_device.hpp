@@ -88,6 +88,20 @@ public:
         if (worker_.joinable()) worker_.join();
     }
 
+    // Until it is let go, nothing of what that worker does ends.
+    void hold(bool held) {
+        const std::lock_guard lock(tasks_mutex_);
+        held_ = held;
+        tasks_changed_.notify_all();
+    }
+    // False if so many extents are not on their way at once within a minute.
+    bool wait_for_extents(std::uint64_t count) const {
+        const auto end = std::chrono::steady_clock::now() + std::chrono::minutes(1);
+        while (extents_ < count && std::chrono::steady_clock::now() < end)
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        return extents_ >= count;
+    }
+
     void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) override {
         const bool extent = op == Op::kWrite && memory == Memory::kPool;
         if (extent) most_extents = std::max(most_extents, ++extents_);
@@ -163,7 +177,7 @@ private:
     void work() {
         std::unique_lock lock(tasks_mutex_);
         for (;;) {
-            tasks_changed_.wait(lock, [this] { return stop_worker_ || !tasks_.empty(); });
+            tasks_changed_.wait(lock, [this] { return stop_worker_ || (!held_ && !tasks_.empty()); });
             if (tasks_.empty()) return;
             // Some time, so that there is something to choose from.
             tasks_changed_.wait_for(lock, std::chrono::microseconds(random_() % 200));
@@ -220,6 +234,7 @@ private:
     std::condition_variable tasks_changed_;
     std::vector<std::function<void()>> tasks_;  // guarded by tasks_mutex_
     bool stop_worker_ = false;                  // guarded by tasks_mutex_
+    bool held_ = false;                         // guarded by tasks_mutex_
     std::mt19937_64 random_;
     std::thread worker_;
     std::uint64_t power_ends_ = UINT64_MAX, fail_from_ = UINT64_MAX, fail_count_ = 0;

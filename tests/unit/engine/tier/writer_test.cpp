@@ -122,8 +122,17 @@ TEST(WriterTest, AfterAPowerCutAtAnyMomentEveryStoredBlockIsThereAndNoWrongOne) 
 
 TEST(WriterTest, AfterAPowerCutOfADeviceThatWorksInAnyOrderEveryStoredBlockIsThere) { cut_power(true); }
 
-TEST(WriterTest, FewerExtentsAreWrittenAtOnceBesideReads) {
-    for (const bool reads : {false, true}) {
+TEST(WriterTest, FewerExtentsAreWrittenAtOnceBesideReadsOrToASlowDevice) {
+    constexpr double kNothing = 0, kWhateverItsSpeed = 1e9;  // seconds
+    const WriterOptions usual;
+    const struct {
+        bool reads;
+        double ahead_seconds;
+        std::uint64_t most;
+    } cases[] = {{false, kWhateverItsSpeed, usual.writing},
+                 {false, kNothing, usual.writing_beside_reads},
+                 {true, kWhateverItsSpeed, usual.writing_beside_reads}};
+    for (const auto& [reads, ahead_seconds, most] : cases) {
         FakeHost host(8 << 20);
         FakeDevice device(small_superblock(16), host);
         device.work_in_any_order(1);
@@ -131,17 +140,18 @@ TEST(WriterTest, FewerExtentsAreWrittenAtOnceBesideReads) {
         WriterOptions options;
         options.extent_bytes = 16 << 10;
         options.flush_bytes = 1 << 20;
+        options.ahead_seconds = ahead_seconds;
         Bench bench(device, host, options);
-        bench.write(0, 400);
-        for (std::uint64_t i = 0; i < 400; ++i) EXPECT_TRUE(bench.right(i)) << i;
+        bench.write(0, 40);  // the device's speed is known now
+        device.hold(true);
+        for (std::uint64_t i = 40; i < 80; ++i) bench.queue.push(host.sealed_block(bench.scope, i));
+        EXPECT_TRUE(device.wait_for_extents(most));
+        device.hold(false);
+        EXPECT_TRUE(bench.flush());
+        for (std::uint64_t i = 0; i < 80; ++i) EXPECT_TRUE(bench.right(i)) << i;
         bench.stop();
         device.stop_worker();
-        if (reads) {
-            EXPECT_LE(device.most_extents, options.writing_beside_reads);
-        } else {
-            EXPECT_GT(device.most_extents, options.writing_beside_reads);
-            EXPECT_LE(device.most_extents, options.writing);
-        }
+        EXPECT_EQ(device.most_extents, most);
     }
 }
 

@@ -36,10 +36,10 @@ class DigestAhead {
 public:
     DigestAhead(const unsigned char* bytes, std::size_t length) noexcept
         : bytes_(bytes), length_(length), ahead_(length / 2 < kMost ? length / 2 : kMost) {
-        for (std::size_t at = 0; at < ahead_ && at < kAtOnce; at += kLine) _mm_prefetch(bytes + at, _MM_HINT_T0);
+        for (std::size_t at = 0; at < ahead_ && at < kAtOnce; at += kLine) __builtin_prefetch(bytes + at);
     }
     void passed(std::size_t at) const noexcept {
-        if (at + ahead_ < length_) _mm_prefetch(bytes_ + at + ahead_, _MM_HINT_T0);
+        if (at + ahead_ < length_) __builtin_prefetch(bytes_ + at + ahead_);
     }
 
     static constexpr std::size_t kLine = 64;  // bytes, as below

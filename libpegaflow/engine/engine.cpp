@@ -90,7 +90,7 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
 }
 
 std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
-                                            std::vector<std::uint64_t>& out) {
+                                            std::vector<std::uint64_t>& out, engine::Wait wait) {
     const auto usable = [&](std::size_t slice) { return slices->has(slice); };
     const auto allocate = [&](std::uint64_t wanted) {
         return pool->allocate_many(bytes, wanted, node, out, slices == nullptr ? engine::Pool::Usable() : usable);
@@ -106,7 +106,7 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
             continue;
         }
         // A block that waits for its digest cannot go yet, but soon.
-        if (victims.empty() && wait_for_digest()) continue;
+        if (victims.empty() && wait == engine::Wait::kYes && wait_for_digest()) continue;
         if (victims.empty()) index->evict(bytes, 1, victims);  // the last digest may have come in between
         // Nor one that waits to be written to the tier: the pool comes first.
         if (victims.empty() && tier && tier->shed()) continue;

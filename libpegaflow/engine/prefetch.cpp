@@ -192,7 +192,7 @@ bool Prefetcher::has_room(std::uint64_t bytes) const {
 bool Prefetcher::can_prepare() const {
     if (waiting_.empty()) return false;
     if (pace_.room_ahead()) return true;
-    return prepared_.empty() && has_room(std::get<Fetch*>(*waiting_.begin())->bytes);
+    return pace_.ahead() == 0 && has_room(std::get<Fetch*>(*waiting_.begin())->bytes);
 }
 
 // Worth waking a thread: a device that could have a read has none waiting, or soon will.
@@ -223,20 +223,25 @@ std::shared_ptr<Prefetcher::Group> Prefetcher::next_group() {
     return group;
 }
 
-void Prefetcher::prepare(std::unique_lock<std::mutex>& lock) {
+void Prefetcher::prepare(std::unique_lock<std::mutex>& lock, Wait wait) {
     const auto group = next_group();
     if (group->fetches.empty()) return;
     ++groups_;
+    pace_.prepare(group->bytes);
     lock.unlock();
     std::vector<BlockKey> keys;
     keys.reserve(group->fetches.size());
     for (const Fetch* fetch : group->fetches) keys.push_back(fetch->key);
-    group->read = tier_.prepare(keys, group->fetches.front()->page_bytes, group->blocks);
+    group->read = tier_.prepare(keys, group->fetches.front()->page_bytes, group->blocks, wait);
+    const bool whole = std::all_of(group->blocks.begin(), group->blocks.end(), [](const BlockRef& b) { return bool(b); });
+    if (!whole && wait == Wait::kNo) group->read.reset();
     lock.lock();
-    group->outcomes.assign(group->fetches.size(), Outcome::kGone);
-    if (!group->read) return end_group(*group);
+    group->outcomes.assign(group->fetches.size(), wait == Wait::kNo ? Outcome::kLater : Outcome::kGone);
+    if (!group->read) {
+        pace_.unprepare(group->bytes);
+        return end_group(*group);
+    }
     prepared_.push_back(group);
-    pace_.prepared(group->bytes);
     while (const auto next = take_prepared()) {
         lock.unlock();
         start_read(next);
@@ -249,13 +254,13 @@ std::shared_ptr<Prefetcher::Group> Prefetcher::take_prepared() {
     while (!prepared_.empty() && std::none_of(prepared_.front()->fetches.begin(), prepared_.front()->fetches.end(), wanted)) {
         const auto group = std::move(prepared_.front());
         prepared_.pop_front();
-        pace_.unprepared(group->bytes);
+        pace_.unprepare(group->bytes);
         end_group(*group);
     }
     if (prepared_.empty() || !has_room(prepared_.front()->bytes)) return nullptr;
     auto group = std::move(prepared_.front());
     prepared_.pop_front();
-    pace_.unprepared(group->bytes);
+    pace_.unprepare(group->bytes);
     pace_.started();
     group->begun = Clock::now();
     bytes_in_flight_ += group->bytes;
@@ -272,30 +277,36 @@ void Prefetcher::landed(const std::shared_ptr<Group>& group) {
     bytes_in_flight_ -= group->bytes;
     pace_.landed(group->bytes, group->begun, Clock::now());
     const std::shared_ptr<Group> next = take_prepared();
-    const bool here = pace_.here(group->bytes);
-    if (here) {
-        pace_.taken(group->bytes);
-    } else {
+    if (!pace_.here(group->bytes)) {
         landed_.push_back(group);
+        const bool wake = pace_.should_wake(should_prepare());
+        // A thread that wakes wants the lock. Without a group of ours the prefetcher may be gone when the lock is.
+        if (next) lock.unlock();
+        if (wake) changed_.notify_one();
+        if (next) start_read(next);
+        return;
     }
-    const bool wake = should_wake();
-    // A thread that wakes wants the lock. Without a group of ours the prefetcher may be gone when the lock is.
-    if (next || here) lock.unlock();
-    if (wake) changed_.notify_one();
+    pace_.taken(group->bytes);
+    lock.unlock();
     if (next) start_read(next);
-    if (!here) return;
     const auto begun = Clock::now();
     check(*group);
     lock.lock();
-    pace_.checked_here(Clock::now() - begun);
+    // A read may land while it is begun: then the first of us goes on.
+    if (can_prepare() && !std::exchange(replacing_, true)) {
+        prepare(lock, Wait::kNo);
+        replacing_ = false;
+    }
+    pace_.done_here(Clock::now() - begun);
     end_check(*group);
+    if (pace_.should_wake(should_prepare())) changed_.notify_one();
 }
 
 void Prefetcher::finish_read(std::unique_lock<std::mutex>& lock) {
     const std::shared_ptr<Group> group = std::move(landed_.front());
     landed_.pop_front();
     pace_.taken(group->bytes);
-    const bool wake = should_wake();
+    const bool wake = pace_.should_wake(should_prepare());
     lock.unlock();
     if (wake) changed_.notify_one();
     check(*group);
@@ -325,9 +336,9 @@ void Prefetcher::end_group(Group& group) {
     for (std::size_t i = 0; i < group.fetches.size(); ++i) {
         Fetch& fetch = *group.fetches[i];
         const Outcome outcome = group.outcomes[i];
-        if (outcome == Outcome::kFailed && group.fetches.size() > 1 && !fetch.waiters.empty()) {
-            // It may have been another block's fault.
-            fetch.alone = true;
+        const bool again = outcome == Outcome::kLater || (outcome == Outcome::kFailed && group.fetches.size() > 1);
+        if (again && !fetch.waiters.empty()) {
+            fetch.alone |= outcome == Outcome::kFailed;  // it may have been another block's fault
             fetch.reading = false;
             waiting_.insert(place_of(fetch));
             continue;
@@ -337,21 +348,13 @@ void Prefetcher::end_group(Group& group) {
     }
 }
 
-// There is something that the threads that are awake would not come to soon. The caller wakes one more, best without the lock.
-bool Prefetcher::should_wake() {
-    if (told_ || !(pace_.due() || should_prepare())) return false;
-    if (awake_ != 0 && !pace_.piles_up()) return false;
-    told_ = true;
-    return true;
-}
-
 // False when there will be none any more.
 bool Prefetcher::wait_for_work(std::unique_lock<std::mutex>& lock) {
     const auto work = [this] {
-        told_ = false;
+        pace_.looked();
         return pace_.due() || should_prepare() || (stop_ && groups_ == 0);
     };
-    --awake_;
+    pace_.asleep();
     for (;;) {
         if (groups_ == 0) {
             changed_.wait(lock, [&] { return work() || groups_ != 0; });
@@ -364,17 +367,17 @@ bool Prefetcher::wait_for_work(std::unique_lock<std::mutex>& lock) {
         }
         const bool something = !landed_.empty() || can_prepare();
         if (!something && !(stop_ && groups_ == 0)) continue;
-        ++awake_;
+        pace_.at_work();
         return something;
     }
 }
 
 void Prefetcher::run() {
     std::unique_lock lock(mutex_);
-    ++awake_;
+    pace_.at_work();
     while (wait_for_work(lock)) {
         // The device goes first, as long as what landed does not pile up.
-        while (can_prepare() && !pace_.due()) prepare(lock);
+        while (can_prepare() && !pace_.due()) prepare(lock, Wait::kYes);
         for (bool first = true; !landed_.empty() && (first || !should_prepare()); first = false) finish_read(lock);
     }
     changed_.notify_all();

@@ -85,8 +85,13 @@ private:
         BlockRef block;
         std::vector<Request*> waiters;
     };
-    enum class Outcome { kGone, kFailed, kGood };  // gone: not there, wrong, or without room in the pool
-    struct Group {                                 // that is read as one
+    enum class Outcome {
+        kGone,    // not there, wrong, or without room in the pool
+        kFailed,  // could not be read
+        kLater,   // whoever prepared it could not wait for room
+        kGood
+    };
+    struct Group {  // that is read as one
         std::vector<Fetch*> fetches;
         std::vector<BlockRef> blocks;  // by fetch; empty when the tier does not have it
         std::vector<Outcome> outcomes;
@@ -112,7 +117,7 @@ private:
     static Place place_of(Fetch& fetch) { return {fetch.position, fetch.order, &fetch}; }
     void run();
     std::shared_ptr<Group> next_group();
-    void prepare(std::unique_lock<std::mutex>& lock);
+    void prepare(std::unique_lock<std::mutex>& lock, Wait wait);
     std::shared_ptr<Group> take_prepared();
     void start_read(const std::shared_ptr<Group>& group);
     void landed(const std::shared_ptr<Group>& group);
@@ -123,7 +128,6 @@ private:
     bool has_room(std::uint64_t bytes) const;
     bool can_prepare() const;
     bool should_prepare() const;
-    bool should_wake();
     bool wait_for_work(std::unique_lock<std::mutex>& lock);
     void let_in();
     void join(Request& request, std::size_t position);
@@ -145,9 +149,8 @@ private:
     std::deque<std::shared_ptr<Group>> prepared_, landed_;
     std::uint64_t groups_ = 0;  // that have not ended: being prepared, prepared, under way, landed, being finished
     ReadPace pace_;             // of the groups
-    std::uint32_t awake_ = 0;   // threads
-    bool told_ = false;         // a thread that sleeps was, and has not looked yet
     bool patient_ = false;      // a thread sleeps that looks by itself at what is not worth waking one
+    bool replacing_ = false;    // a thread on which a group landed prepares another one
     std::uint64_t reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0;
     bool stop_ = false;
     std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;

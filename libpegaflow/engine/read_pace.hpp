@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// read_pace.hpp - how far ahead reads of a tier are prepared, and when a thread looks at those that have landed. Not
+// read_pace.hpp - how far ahead reads of a tier are prepared, which thread does what to them, and when one is woken for it. Not
 // synchronised.
 //
 // A read is prepared, started, lands, is taken to be checked, and ends. Waking a thread costs more than checking a small block:
-// - As long as reads land much more slowly than they can be checked, the thread on which a small one landed checks it.
+// - As long as reads land much more slowly than they can be checked, the thread on which a small one landed checks it, and
+//   prepares another one.
 // - Others wait until they are many or large, until nothing else is under way, or until the first of them has waited for a part
 //   of what a read takes of late. That is seen when the next one lands, because a timer costs as much as waking; a thread that
 //   looks by itself now and then is there for reads that lag.
@@ -24,12 +25,13 @@ public:
 
     explicit ReadPace(std::size_t most_ahead = kMostAhead) : most_ahead_(most_ahead) {}
 
-    void prepared(std::uint64_t bytes) noexcept {
+    // A read is being prepared, or is already.
+    void prepare(std::uint64_t bytes) noexcept {
         ++ahead_;
         ahead_bytes_ += bytes;
     }
-    // A prepared read is begun, or given up.
-    void unprepared(std::uint64_t bytes) noexcept {
+    // It is begun, or given up.
+    void unprepare(std::uint64_t bytes) noexcept {
         --ahead_;
         ahead_bytes_ -= bytes;
     }
@@ -49,16 +51,29 @@ public:
         checking_bytes_ += bytes;
     }
     void ended(std::uint64_t bytes) noexcept { checking_bytes_ -= bytes; }
-    // What landed last was checked where it landed, which took so long.
-    void checked_here(Clock::duration took) noexcept { check_ += (took - check_) / kSmoothing; }
+    // What landed last was checked where it landed, and another one prepared, which took so long.
+    void done_here(Clock::duration took) noexcept { here_ += (took - here_) / kSmoothing; }
+    // A thread of those that can be woken is at work; it sleeps.
+    void at_work() noexcept { ++at_work_; }
+    void asleep() noexcept { --at_work_; }
+    // Whether to wake one more thread for what those at work would not come to soon: what landed, or reads to `prepare`. Until
+    // it has `looked`, no other is.
+    bool should_wake(bool prepare) noexcept {
+        if (told_ || !(due() || prepare)) return false;
+        if (at_work_ != 0 && !piles_up()) return false;
+        told_ = true;
+        return true;
+    }
+    void looked() noexcept { told_ = false; }
 
     std::uint64_t under_way() const noexcept { return under_way_; }
+    std::size_t ahead() const noexcept { return ahead_; }
     // There may be more reads in preparation; few bytes of them, unless single reads are large.
     bool room_ahead() const noexcept { return fits(ahead_, ahead_bytes_); }
     // The device may soon want for reads that are prepared.
     bool short_ahead() const noexcept { return ahead_ == 0 || fits(ahead_ * 2 - 1, ahead_bytes_ * 2 - 1); }
-    // The thread on which this many bytes landed may check them: the reads behind them hardly wait for it.
-    bool here(std::uint64_t bytes) const noexcept { return bytes <= kMostBytesHere && check_ * 4 <= between_; }
+    // The thread on which this many bytes landed may do what follows: the reads behind them hardly wait for it.
+    bool here(std::uint64_t bytes) const noexcept { return bytes <= kMostBytesHere && here_ * 4 <= between_; }
     // What landed is worth waking a thread.
     bool due() const noexcept {
         return landed_ >= kAtOnce || landed_bytes_ >= kBytesAtOnce || (landed_ != 0 && (due_ || under_way_ == 0));
@@ -83,10 +98,12 @@ private:
     const std::size_t most_ahead_;
     std::size_t ahead_ = 0, landed_ = 0;
     std::uint64_t ahead_bytes_ = 0, under_way_ = 0, landed_bytes_ = 0, checking_bytes_ = 0;
-    Clock::duration took_{}, between_{}, check_{};  // of late: a read, from landing to landing, checking where it landed
-    Clock::time_point first_landed_{};              // of those that wait
+    Clock::duration took_{}, between_{}, here_{};  // of late: a read, from landing to landing, the work where it landed
+    Clock::time_point first_landed_{};             // of those that wait
     Clock::time_point last_landed_{};
+    std::size_t at_work_ = 0;  // threads
     bool due_ = false;
+    bool told_ = false;  // a thread that sleeps was, and has not looked yet
 };
 
 }  // namespace pegaflow::engine

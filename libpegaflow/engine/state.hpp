@@ -123,9 +123,9 @@ struct Engine::State final : engine::TierHost {
     // full of pinned blocks. [any]
     std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, engine::Worker& worker,
                                  std::vector<std::uint64_t>& out);
-    // The same on a node, in slices that a device has (null = in any).
+    // The same on a node, in slices that a device has (null = in any). Fewer are also what there is without waiting.
     std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
-                                 std::vector<std::uint64_t>& out);
+                                 std::vector<std::uint64_t>& out, engine::Wait wait = engine::Wait::kYes);
     // Takes up to `most` pages of `bytes` from a block that only the caller has, where the device reaches them; how many.
     std::uint64_t take_pages(engine::Block& evicted, std::uint64_t bytes, std::uint64_t most,
                              const engine::DeviceSlices* slices, std::vector<std::uint64_t>& out) const;
@@ -158,7 +158,8 @@ struct Engine::State final : engine::TierHost {
     // Blocks that the tier did not take before get another chance when they are used.
     void offer_again(const std::vector<engine::BlockRef>& blocks);
     engine::BlockRef resident(const engine::BlockKey& key) override;
-    engine::BlockRef make_block(const engine::BlockKey& key, std::span<const std::uint64_t> page_bytes) override;
+    engine::BlockRef make_block(const engine::BlockKey& key, std::span<const std::uint64_t> page_bytes,
+                                engine::Wait wait) override;
     const std::byte* pool_base() const override { return pool->base(); }
 };
 

@@ -58,13 +58,17 @@ Result<void> Engine::State::open_tier() {
 
 BlockRef Engine::State::resident(const BlockKey& key) { return index->peek(key.scope, key.group, key.hash()); }
 
-BlockRef Engine::State::make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes) {
+BlockRef Engine::State::make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes, engine::Wait wait) {
     BlockRef block(new Block(key, engine::table_hash(key.scope, key.group, key.hash()), *pool));
-    std::vector<std::uint64_t> page;
+    std::vector<std::uint64_t> evicted;  // empty as long as the pool is not full
     for (const std::uint64_t bytes : page_bytes) {
-        page.clear();
-        if (allocate_pages(bytes, 1, PEGA_NUMA_ANY, nullptr, page) == 0) return {};
-        block->pages.push_back({page.front(), bytes});
+        std::uint64_t offset = pool->allocate(bytes, PEGA_NUMA_ANY);
+        if (offset == engine::Slab::kNone) {
+            evicted.clear();
+            if (allocate_pages(bytes, 1, PEGA_NUMA_ANY, nullptr, evicted, wait) == 0) return {};
+            offset = evicted.front();
+        }
+        block->pages.push_back({offset, bytes});
     }
     return block;
 }

@@ -54,7 +54,7 @@ public:
         return {};
     }
     BlockRef resident(const BlockKey&) override { return {}; }
-    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes) override {
+    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes, Wait) override {
         BlockRef block(new Block(key, table_hash(key.scope, key.group, key.hash()), *this));
         for (const std::uint64_t bytes : page_bytes) {
             const std::uint64_t offset = pool->allocate(bytes, 0);
@@ -139,7 +139,8 @@ Result<void> TierBench::State::produce(std::uint64_t block_bytes, const std::fun
     std::uint64_t bytes = 0;
     for (Clock::time_point looked{}; go_on(bytes);) {
         BlockRef block;
-        if (host.outstanding.load() + block_bytes <= most) block = host.make_block(key_of(block_bytes, number), sizes);
+        if (host.outstanding.load() + block_bytes <= most)
+            block = host.make_block(key_of(block_bytes, number), sizes, Wait::kNo);
         if (!block) {
             const auto now = Clock::now();
             if (now - looked > kLookAtDevices) PEGA_TRY(check_devices());

@@ -30,7 +30,7 @@ BlockKey key_of(std::uint64_t block_bytes, std::uint64_t number) {
 
 ReadLoop::ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t first, std::uint64_t blocks, std::uint64_t seed,
                    Phase& phase)
-    : files_(files), load_(load), first_(first), blocks_(blocks), seed_(seed), phase_(phase) {
+    : files_(files), load_(load), first_(first), blocks_(blocks), phase_(phase), random_(seed) {
     const std::uint64_t depth = std::uint64_t{load.depth} * load.threads;
     together_ = std::clamp<std::uint64_t>(kBytesTogether / load.block, 1, std::max<std::uint64_t>(1, depth / kMinReads));
     most_ = depth / together_ + (together_ == 1 ? 0 : kWaiting);
@@ -42,7 +42,7 @@ ReadLoop::ReadLoop(tier::FileTier& files, const Load& load, std::uint64_t first,
 
 Result<void> ReadLoop::run(Run& out) {
     std::vector<std::thread> threads;
-    for (unsigned i = 0; i < kCheckers; ++i) threads.emplace_back([this, i] { work(seed_ + i); });
+    for (unsigned i = 0; i < kCheckers; ++i) threads.emplace_back([this] { work(); });
     while (!phase_.stop.load()) std::this_thread::sleep_for(kStopStep);
     {
         const std::lock_guard lock(mutex_);
@@ -55,37 +55,29 @@ Result<void> ReadLoop::run(Run& out) {
     return error_.message.empty() ? Result<void>() : fail(error_);
 }
 
-void ReadLoop::work(std::uint64_t seed) {
-    std::mt19937_64 random(seed);
+void ReadLoop::work() {
     std::unique_lock lock(mutex_);
-    ++awake_;
+    pace_.at_work();
     const auto work = [this] {
-        told_ = false;
+        pace_.looked();
         return pace_.due() || should_prepare() || over();
     };
     for (;;) {
         // Several at once, as the engine does: waking a thread costs more than checking a small block.
-        --awake_;
+        pace_.asleep();
         if (std::exchange(patient_, true)) {
             changed_.wait(lock, work);
         } else {
             changed_.wait_for(lock, pace_.nap(), work);
             patient_ = false;
         }
-        ++awake_;
+        pace_.at_work();
         if (over()) break;
-        while (pace_.room_ahead() && may_prepare() && prepare(random, lock)) {
+        while (may_prepare() && prepare(lock, Wait::kYes)) {
         }
         for (bool checked = false; !landed_.empty() && !(checked && should_prepare()); checked = true) check_landed(lock);
     }
     changed_.notify_all();
-}
-
-bool ReadLoop::should_wake() {
-    if (told_ || !(pace_.due() || should_prepare())) return false;
-    if (awake_ != 0 && !pace_.piles_up()) return false;
-    told_ = true;
-    return true;
 }
 
 void ReadLoop::check_landed(std::unique_lock<std::mutex>& lock) {
@@ -93,7 +85,7 @@ void ReadLoop::check_landed(std::unique_lock<std::mutex>& lock) {
     landed_.pop_front();
     pace_.taken(together_ * load_.block);
     ++checking_;
-    const bool wake = should_wake();
+    const bool wake = pace_.should_wake(should_prepare());
     lock.unlock();
     if (wake) changed_.notify_one();
     check(slot, lock);
@@ -126,25 +118,27 @@ void ReadLoop::check(Slot& slot, std::unique_lock<std::mutex>& lock) {
 
 // The device has `most_` reads; what comes next is ready when one of them lands. False when the blocks were given up since, or
 // the pool is full of others that are being read.
-bool ReadLoop::prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock) {
+bool ReadLoop::prepare(std::unique_lock<std::mutex>& lock, Wait wait) {
     Slot& slot = *idle_.back();
     idle_.pop_back();
     ++preparing_;
-    lock.unlock();
+    pace_.prepare(together_ * load_.block);
     slot.keys.clear();
-    for (std::uint64_t i = 0; i < together_; ++i) slot.keys.push_back(key_of(load_.block, first_ + random() % blocks_));
+    for (std::uint64_t i = 0; i < together_; ++i) slot.keys.push_back(key_of(load_.block, first_ + random_() % blocks_));
+    lock.unlock();
     const std::uint64_t sizes[] = {load_.block};
-    slot.read = files_.prepare(slot.keys, sizes, slot.blocks);
+    slot.read = files_.prepare(slot.keys, sizes, slot.blocks, wait);
     const bool good = slot.read != nullptr;
     lock.lock();
-    --preparing_;
     (good ? prepared_ : idle_).push_back(&slot);
-    if (good) pace_.prepared(together_ * load_.block);
+    if (!good) pace_.unprepare(together_ * load_.block);
     while (Slot* next = take_prepared()) {
         lock.unlock();
         start(*next);
         lock.lock();
     }
+    --preparing_;
+    if (over()) changed_.notify_all();
     return good;
 }
 
@@ -152,7 +146,7 @@ ReadLoop::Slot* ReadLoop::take_prepared() {
     if (prepared_.empty() || pace_.under_way() == most_) return nullptr;
     Slot* slot = prepared_.front();
     prepared_.pop_front();
-    pace_.unprepared(together_ * load_.block);
+    pace_.unprepare(together_ * load_.block);
     pace_.started();
     return slot;
 }
@@ -168,21 +162,29 @@ void ReadLoop::landed(Slot& slot) {
     std::unique_lock lock(mutex_);
     pace_.landed(bytes, slot.begun, now);
     Slot* const next = take_prepared();
-    const bool here = pace_.here(bytes);
-    if (here) {
-        ++checking_;
-        pace_.taken(bytes);
-    } else {
+    if (!pace_.here(bytes)) {
         landed_.push_back(&slot);
+        const bool wake = pace_.should_wake(should_prepare());
+        if (next != nullptr) lock.unlock();  // else the loop may be gone when the lock is
+        if (wake) changed_.notify_one();
+        if (next != nullptr) start(*next);
+        return;
     }
-    const bool wake = should_wake();
-    if (next != nullptr || here) lock.unlock();  // else the loop may be gone when the lock is
-    if (wake) changed_.notify_one();
+    ++checking_;
+    ++preparing_;  // nobody goes before this returns
+    pace_.taken(bytes);
+    lock.unlock();
     if (next != nullptr) start(*next);
-    if (!here) return;
     const auto begun = Clock::now();
     check(slot, lock);
-    pace_.checked_here(Clock::now() - begun);
+    if (may_prepare() && !std::exchange(replacing_, true)) {
+        prepare(lock, Wait::kNo);
+        replacing_ = false;
+    }
+    pace_.done_here(Clock::now() - begun);
+    --preparing_;
+    if (over()) changed_.notify_all();
+    if (pace_.should_wake(should_prepare())) changed_.notify_one();
 }
 
 bool ReadLoop::should_prepare() const { return may_prepare() && pace_.short_ahead(); }

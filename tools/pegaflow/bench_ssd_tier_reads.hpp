@@ -45,21 +45,20 @@ private:
         std::unique_ptr<engine::TierRead> read;
     };
 
-    void work(std::uint64_t seed);
+    void work();
     void check_landed(std::unique_lock<std::mutex>& lock);
     void check(Slot& slot, std::unique_lock<std::mutex>& lock);
     void landed(Slot& slot);
-    bool prepare(std::mt19937_64& random, std::unique_lock<std::mutex>& lock);
+    bool prepare(std::unique_lock<std::mutex>& lock, engine::Wait wait);
     Slot* take_prepared();
     void start(Slot& slot);
-    bool should_wake();
-    bool may_prepare() const { return !phase_.stop.load() && !idle_.empty(); }
+    bool may_prepare() const { return !phase_.stop.load() && !idle_.empty() && pace_.room_ahead(); }
     bool should_prepare() const;
     bool over() const;
 
     engine::tier::FileTier& files_;
     const Load load_;
-    const std::uint64_t first_, blocks_, seed_;
+    const std::uint64_t first_, blocks_;
     std::uint64_t together_ = 1, most_ = 1;  // blocks a read, and reads under way
     Phase& phase_;
     std::mutex mutex_;
@@ -69,8 +68,8 @@ private:
     std::vector<std::unique_ptr<Slot>> slots_;
     std::uint64_t preparing_ = 0, checking_ = 0;  // reads
     engine::ReadPace pace_;
-    unsigned awake_ = 0;                   // threads
-    bool told_ = false, patient_ = false;  // as of the prefetcher
+    bool patient_ = false, replacing_ = false;  // as of the prefetcher
+    std::mt19937_64 random_;
     std::uint64_t checked_ = 0, wrong_ = 0;
     Histogram latency_;
     Error error_;

@@ -27,7 +27,7 @@ public:
     Host(BlockIndex*& index, std::uint64_t block_bytes)
         : index_(index), zeros_(block_bytes), digest_(digest_part(zeros_.data(), zeros_.size())) {}
     BlockRef resident(const BlockKey& key) override { return index_->peek(key.scope, key.group, key.hash()); }
-    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t>) override {
+    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t>, Wait) override {
         BlockRef block(new Block(key, table_hash(key.scope, key.group, key.hash()), *this));
         block->pages.push_back({0, zeros_.size(), zeros_.size(), digest_, true});
         return block;
@@ -35,7 +35,7 @@ public:
     const std::byte* pool_base() const override { return zeros_.data(); }
     void free_page(std::uint64_t, std::uint64_t) noexcept override {}
     BlockRef sealed(const BlockKey& key) {
-        BlockRef block = make_block(key, {});
+        BlockRef block = make_block(key, {}, Wait::kNo);
         block->digested = true;
         return block;
     }
@@ -90,7 +90,7 @@ public:
             }
             const auto location = catalog_.pin(key);
             if (!location) break;
-            catalog_.unpin(*location);
+            catalog_.unpin(location);
             ++out_.ssd_hits;
             held.push_back(keep(key));
         }

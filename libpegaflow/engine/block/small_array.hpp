@@ -2,9 +2,11 @@
 // small_array.hpp - an array that grows, whose first element takes no memory of its own: most blocks have one page.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 
 namespace pegaflow::engine {
@@ -13,8 +15,19 @@ template <class T>
 class SmallArray {
 public:
     SmallArray() noexcept = default;
+    SmallArray(SmallArray&& other) noexcept
+        : one_(std::move(other.one_)),
+          many_(std::move(other.many_)),
+          size_(std::exchange(other.size_, 0)),
+          capacity_(std::exchange(other.capacity_, 0)) {}
+    SmallArray& operator=(SmallArray other) noexcept {
+        std::swap(one_, other.one_);
+        std::swap(many_, other.many_);
+        std::swap(size_, other.size_);
+        std::swap(capacity_, other.capacity_);
+        return *this;
+    }
     SmallArray(const SmallArray&) = delete;
-    SmallArray& operator=(const SmallArray&) = delete;
 
     std::size_t size() const noexcept { return size_; }
     bool empty() const noexcept { return size_ == 0; }
@@ -35,6 +48,10 @@ public:
         reserve(count);
         for (; size_ < count; ++size_) (*this)[size_] = T();
         size_ = static_cast<std::uint32_t>(count);
+    }
+    void assign(std::span<const T> values) {
+        resize(values.size());
+        std::copy(values.begin(), values.end(), begin());
     }
     void push_back(T value) {
         if (size_ > 0 && size_ >= capacity_) reserve(size_ * 2);

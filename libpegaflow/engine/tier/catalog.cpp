@@ -82,8 +82,7 @@ std::optional<Location> Catalog::pin_one(const BlockKey& key) {
     out.container = static_cast<std::uint32_t>(&store - stores_.data());
     out.slot = id->segment - store.first;
     out.offset = store.superblock.segment_at(out.slot) + std::uint64_t{records.entry(id->record).offset_blocks} * kBlockBytes;
-    const auto pages = records.pages(id->record);
-    out.pages.assign(pages.begin(), pages.end());
+    out.pages.assign(records.pages(id->record));
     store.segments.pin(out.slot);
     index_.touch(*id);
     return out;

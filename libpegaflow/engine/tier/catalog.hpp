@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "engine/block/scope_table.hpp"
+#include "engine/block/small_array.hpp"
 #include "engine/tier/record_index.hpp"
 #include "engine/tier/recovery.hpp"
 #include "engine/tier/segment_map.hpp"
@@ -24,7 +25,7 @@ struct Location {
     std::uint32_t container = 0;
     std::uint64_t slot = 0;
     std::uint64_t offset = 0;  // from the container's start
-    std::vector<StoredPage> pages;
+    SmallArray<StoredPage> pages;
 };
 
 struct NewRecord {

@@ -22,7 +22,7 @@ public:
     using Ended = std::function<void(Result<void>)>;
 
     virtual ~DataIo() = default;
-    // Starts one batch. The memory belongs to it until `ended`. [any]
+    // Starts one batch, of at least one piece. The memory belongs to it until `ended`. [any]
     virtual void submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) = 0;
     // True when somebody read a moment ago, and may soon again. [any]
     virtual bool reading() const { return false; }

@@ -63,24 +63,24 @@ FabricIo::~FabricIo() {
 }
 
 // The pool's memory is registered slice by slice: a transfer has one slice.
-Result<std::vector<FabricIo::Part>> FabricIo::divide(Memory memory, std::span<const Piece> pieces) {
+bool FabricIo::in_one_slice(std::span<const Piece> pieces) const {
+    const Pool::Slice& slice = pool_.pool.slice(pool_.pool.slice_of(pieces.front().memory_offset));
+    return std::all_of(pieces.begin(), pieces.end(), [&](const Piece& piece) {
+        return piece.memory_offset >= slice.offset && piece.memory_offset + piece.length <= slice.offset + slice.length;
+    });
+}
+
+Result<std::vector<FabricIo::Part>> FabricIo::divide(std::span<const Piece> pieces) {
     std::vector<Part> out;
-    if (memory == Memory::kStaging) {
-        out.push_back({0, &staging_region_, {pieces.begin(), pieces.end()}});
-        return out;
-    }
     for (Piece piece : pieces) {
         while (piece.length != 0) {
             const std::size_t number = pool_.pool.slice_of(piece.memory_offset);
             const Pool::Slice& slice = pool_.pool.slice(number);
-            auto part = std::find_if(out.begin(), out.end(), [number](const Part& p) { return p.slice == number; });
-            if (part == out.end()) {
-                PEGA_ASSIGN(const Region* const region, pool_.slices.get(number));
-                part = out.insert(out.end(), {number, region, {}});
-            }
-            const std::uint64_t within = piece.memory_offset - slice.offset;
-            const std::uint64_t length = std::min(piece.length, slice.length - within);
-            part->pieces.push_back({within, piece.file_offset, length});
+            PEGA_ASSIGN(const Region* const region, pool_.slices.get(number));
+            auto part = std::find_if(out.begin(), out.end(), [region](const Part& p) { return p.region == region; });
+            if (part == out.end()) part = out.insert(out.end(), {region, slice.offset, {}});
+            const std::uint64_t length = std::min(piece.length, slice.offset + slice.length - piece.memory_offset);
+            part->pieces.push_back({piece.memory_offset, piece.file_offset, length});
             piece = {piece.memory_offset + length, piece.file_offset + length, piece.length - length};
         }
     }
@@ -88,14 +88,20 @@ Result<std::vector<FabricIo::Part>> FabricIo::divide(Memory memory, std::span<co
 }
 
 void FabricIo::submit(Op op, Memory memory, std::span<const Piece> pieces, Ended ended) {
-    auto parts = divide(memory, pieces);
+    if (memory == Memory::kStaging) return start(op, staging_region_, 0, pieces, std::move(ended));
+    if (in_one_slice(pieces)) {
+        const std::size_t number = pool_.pool.slice_of(pieces.front().memory_offset);
+        const auto region = pool_.slices.get(number);
+        if (!region) return ended(fail(region.error()));
+        return start(op, **region, pool_.pool.slice(number).offset, pieces, std::move(ended));
+    }
+    auto parts = divide(pieces);
     if (!parts) return ended(fail(std::move(parts).error()));
-    if (parts->size() == 1) return start(op, parts->front(), std::move(ended));
     auto call = std::make_shared<Call>();  // shared by the transfers
     call->left = parts->size();
     call->ended = std::move(ended);
     for (const Part& part : *parts) {
-        start(op, part, [call](Result<void> result) {
+        start(op, *part.region, part.first, part.pieces, [call](Result<void> result) {
             {
                 const std::lock_guard lock(call->mutex);
                 if (!result && call->result) call->result = std::move(result);
@@ -106,11 +112,11 @@ void FabricIo::submit(Op op, Memory memory, std::span<const Piece> pieces, Ended
     }
 }
 
-void FabricIo::start(Op op, const Part& part, Ended ended) {
+void FabricIo::start(Op op, const Region& region, std::uint64_t first, std::span<const Piece> pieces, Ended ended) {
     auto batch = new_batch(op == Op::kRead ? *reads_ : *writes_, std::move(ended));
-    batch->transfer.flat(*part.region, file_).priority(op == Op::kRead ? 2 : 0);
+    batch->transfer.flat(region, file_).priority(op == Op::kRead ? 2 : 0);
     if (op == Op::kRead) batch->transfer.read();
-    for (const Piece& piece : part.pieces) batch->transfer.range(piece.memory_offset, piece.file_offset, piece.length);
+    for (const Piece& piece : pieces) batch->transfer.range(piece.memory_offset - first, piece.file_offset, piece.length);
     launch(std::move(batch));
 }
 

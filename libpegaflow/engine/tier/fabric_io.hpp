@@ -64,17 +64,18 @@ private:
         Result<void> result;   // the first failure; guarded by mutex
         Ended ended;
     };
-    // Pieces whose memory lies in one region, with offsets in it.
+    // Pieces whose memory lies in one region, which begins at `first` of the pool or of the staging memory.
     struct Part {
-        std::size_t slice = 0;
         const Region* region = nullptr;
+        std::uint64_t first = 0;
         std::vector<Piece> pieces;
     };
 
     FabricIo(Container& container, PoolAccess pool, std::chrono::nanoseconds limit)
         : container_(container), pool_(pool), limit_(limit) {}
-    Result<std::vector<Part>> divide(Memory memory, std::span<const Piece> pieces);
-    void start(Op op, const Part& part, Ended ended);
+    bool in_one_slice(std::span<const Piece> pieces) const;
+    Result<std::vector<Part>> divide(std::span<const Piece> pieces);
+    void start(Op op, const Region& region, std::uint64_t first, std::span<const Piece> pieces, Ended ended);
     std::shared_ptr<Batch> new_batch(Lane& lane, Ended ended);
     void launch(std::shared_ptr<Batch> batch);
     void recycle(std::shared_ptr<Batch> batch);

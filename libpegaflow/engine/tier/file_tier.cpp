@@ -48,7 +48,10 @@ public:
     Share& share_of(std::uint32_t container) {
         Store* const store = &tier.store_of(container);
         const auto it = std::find_if(shares.begin(), shares.end(), [store](const Share& s) { return s.store == store; });
-        return it != shares.end() ? *it : shares.emplace_back(Share{store, {}, 0, {}});
+        if (it != shares.end()) return *it;
+        Share& added = shares.emplace_back(Share{store, {}, 0, {}});
+        added.pieces.reserve(places.size());
+        return added;
     }
 
     const std::vector<std::optional<Location>> places;  // by key
@@ -268,7 +271,7 @@ bool FileTier::shed() {
 }
 
 std::unique_ptr<TierRead> FileTier::prepare(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
-                                            std::vector<BlockRef>& blocks) {
+                                            std::vector<BlockRef>& blocks, Wait wait) {
     auto read = std::make_unique<Read>(*this, keys);
     blocks.assign(keys.size(), {});
     for (std::size_t i = 0; i < keys.size(); ++i) {
@@ -276,7 +279,7 @@ std::unique_ptr<TierRead> FileTier::prepare(std::span<const BlockKey> keys, std:
         const bool same =
             place && std::equal(page_bytes.begin(), page_bytes.end(), place->pages.begin(), place->pages.end(),
                                 [](std::uint64_t bytes, const StoredPage& page) { return bytes == page.bytes(); });
-        if (same) blocks[i] = parts_.host.make_block(keys[i], page_bytes);
+        if (same) blocks[i] = parts_.host.make_block(keys[i], page_bytes, wait);
         if (!blocks[i]) continue;
         blocks[i]->offered.store(true, std::memory_order_relaxed);
         Read::Share& share = read->share_of(place->container);

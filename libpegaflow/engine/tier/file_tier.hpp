@@ -39,7 +39,7 @@ public:
     bool shed() override;
     bool contains(const BlockKey& key) const override { return catalog_.contains(key); }
     std::unique_ptr<TierRead> prepare(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
-                                      std::vector<BlockRef>& blocks) override;
+                                      std::vector<BlockRef>& blocks, Wait wait) override;
     double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override;
     void tick(std::chrono::steady_clock::time_point now) override;
     Result<void> flush(std::chrono::steady_clock::time_point deadline) override;

@@ -16,13 +16,17 @@
 
 namespace pegaflow::engine {
 
+// Whether whoever wants pages of the pool may be kept until some are free.
+enum class Wait : bool { kNo, kYes };
+
 // What a tier needs of the engine.
 class TierHost {
 public:
     // The block when it is in the pool, pinned; else an empty reference. Changes nothing about recency. [any]
     virtual BlockRef resident(const BlockKey& key) = 0;
-    // A block that nobody else knows, with pages of these sizes; empty when the pool has no room. May wait. [any]
-    virtual BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes) = 0;
+    // A block that nobody else knows, with pages of these sizes; empty when the pool has no room, or would only after a while.
+    // [any]
+    virtual BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes, Wait wait) = 0;
     virtual const std::byte* pool_base() const = 0;
 
 protected:
@@ -53,9 +57,9 @@ public:
     virtual bool shed() = 0;
     virtual bool contains(const BlockKey& key) const = 0;
     // Makes the blocks of `keys`, whose pages must have the sizes of `page_bytes`, for one transfer. `blocks` gets one for each
-    // key: empty when it is not there (any more) or the pool has no room. Null when all are. May wait. [any]
+    // key: empty when it is not there (any more) or the pool has no room, as of `make_block`. Null when all are. [any]
     virtual std::unique_ptr<TierRead> prepare(std::span<const BlockKey> keys, std::span<const std::uint64_t> page_bytes,
-                                              std::vector<BlockRef>& blocks) = 0;
+                                              std::vector<BlockRef>& blocks, Wait wait) = 0;
     // Seconds until this many bytes would be there, going by what it did lately. [any]
     virtual double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const = 0;
 

@@ -160,7 +160,7 @@ void Writer::keep_hot(std::uint64_t slot) {
 BlockRef Writer::read_back(const HotRecord& hot) {
     std::vector<std::uint64_t> sizes;
     for (const StoredPage& page : hot.pages) sizes.push_back(page.bytes());
-    BlockRef block = p_.host.make_block(hot.key, sizes);
+    BlockRef block = p_.host.make_block(hot.key, sizes, Wait::kYes);
     if (!block) return {};
     const auto location = p_.catalog.pin(hot.key);
     if (!location) return {};

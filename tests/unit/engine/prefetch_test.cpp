@@ -32,8 +32,10 @@ public:
     bool shed() override { return false; }
     bool contains(const BlockKey&) const override { return true; }
     std::unique_ptr<TierRead> prepare(std::span<const BlockKey> keys, std::span<const std::uint64_t> bytes,
-                                      std::vector<BlockRef>& blocks) override {
+                                      std::vector<BlockRef>& blocks, Wait wait) override {
+        if (wait == Wait::kNo && meanwhile) meanwhile();
         const std::lock_guard lock(mutex);
+        (wait == Wait::kNo ? at_once : in_time).insert(std::this_thread::get_id());
         groups.push_back(keys.size());
         std::vector<Result<void>> results;
         blocks.clear();
@@ -41,7 +43,8 @@ public:
         for (const BlockKey& key : keys) {
             const std::string hash(key.hash());
             order.push_back(hash);
-            blocks.push_back(missing.contains(hash) ? BlockRef() : make_block(key, bytes));
+            const bool room = wait == Wait::kYes || !must_wait.contains(hash);
+            blocks.push_back(missing.contains(hash) || !room ? BlockRef() : make_block(key, bytes, wait));
             results.push_back(corrupt.contains(hash) ? fail(Code::kCorrupt, "wrong bytes") : Result<void>());
             broken = broken || unreadable.contains(hash);
         }
@@ -59,7 +62,7 @@ public:
     std::vector<TierDeviceInfo> devices() const override { return {}; }
 
     BlockRef resident(const BlockKey&) override { return {}; }
-    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> bytes) override {
+    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> bytes, Wait) override {
         auto* block = new Block(key, 0, *this);
         block->pages.push_back({0, bytes[0]});
         return BlockRef(block);
@@ -89,14 +92,17 @@ public:
     std::vector<std::string> order;
     std::deque<std::function<void()>> landing;
     std::size_t started = 0;
-    std::vector<std::size_t> groups;  // how many blocks each read had
-    std::set<std::string> missing, corrupt, unreadable;
+    std::vector<std::size_t> groups;                                // how many blocks each read had
+    std::set<std::string> missing, corrupt, unreadable, must_wait;  // the last have no room at once
+    std::set<std::thread::id> at_once, in_time;                     // who prepared reads
+    std::function<void()> meanwhile;                                // called when a read is prepared at once
 };
 
 // Small blocks are checked where they land, large ones by a thread of the prefetcher.
 class PrefetchTest : public ::testing::TestWithParam<std::uint64_t> {
 protected:
     const std::uint64_t bytes_ = GetParam();
+    bool small() const { return bytes_ <= (64 << 10); }
 
     void start(Prefetcher::Options options = {}) {
         if (options.max_bytes == 0) options.max_bytes = 100 * bytes_;
@@ -213,6 +219,45 @@ TEST_P(PrefetchTest, TheNextReadsStartWhenOneLandsAndNotWhenItIsChecked) {
     wait_over("r");
     EXPECT_EQ(fetched_, 5U);
     EXPECT_EQ(tier_.order, (std::vector<std::string>{"a", "b", "c", "d", "e"}));
+}
+
+TEST_P(PrefetchTest, SmallReadsAreReplacedWhereTheyLand) {
+    start();
+    ask("r", "abc");
+    wait_begun(1);
+    land_all(3);
+    wait_over("r");
+    EXPECT_EQ(fetched_, 3U);
+    EXPECT_EQ(tier_.at_once, small() ? std::set{std::this_thread::get_id()} : std::set<std::thread::id>());
+    EXPECT_FALSE(tier_.in_time.contains(std::this_thread::get_id())) << "the thread on which a read lands must not wait";
+}
+
+TEST_P(PrefetchTest, WhatWouldWaitForRoomIsLeftToAThreadThatMay) {
+    start({.bytes_in_flight = 2 * bytes_, .bytes_together = 2 * bytes_});
+    tier_.must_wait = {"c", "e", "f"};
+    ask("r", "abcdefg");
+    wait_begun(2);
+    land_until_over("r");
+    EXPECT_EQ(last_, Progress::kOver);
+    EXPECT_EQ(fetched_, 7U);
+    EXPECT_EQ(inserted_, (std::vector<std::string>{"a", "b", "c", "d", "e", "f", "g"})) << "each once";
+}
+
+TEST_P(PrefetchTest, ARequestMayGoAwayWhileItsReadIsLeftToAnotherThread) {
+    start();
+    tier_.must_wait = {"b"};
+    tier_.meanwhile = [this] { prefetcher_->drop_instance("i"); };
+    ask("r", "abc");
+    wait_begun(1);
+    land_all(1);
+    if (small()) {
+        EXPECT_EQ(poll("r"), Progress::kUnknown);
+    }
+    tier_.meanwhile = nullptr;
+    ask("again", "bd");
+    land_until_over("again");
+    EXPECT_EQ(last_, Progress::kOver);
+    EXPECT_EQ(fetched_, 2U);
 }
 
 TEST_P(PrefetchTest, WhatLandedIsInsertedWhileAnotherReadHangs) {

@@ -31,18 +31,18 @@ protected:
 TEST_F(ReadPaceTest, PreparesManySmallReadsAndFewLargeOnes) {
     EXPECT_TRUE(pace_.short_ahead());
     std::size_t small = 0;
-    for (; pace_.room_ahead(); ++small) pace_.prepared(kSmall);
+    for (; pace_.room_ahead(); ++small) pace_.prepare(kSmall);
     EXPECT_EQ(small, 16U);
     EXPECT_FALSE(pace_.short_ahead());
-    for (int i = 0; i < 8; ++i) pace_.unprepared(kSmall);
+    for (int i = 0; i < 8; ++i) pace_.unprepare(kSmall);
     EXPECT_TRUE(pace_.short_ahead()) << "half of them are gone";
     ReadPace large;
     std::size_t count = 0;
-    for (; large.room_ahead(); ++count) large.prepared(kLarge);
+    for (; large.room_ahead(); ++count) large.prepare(kLarge);
     EXPECT_EQ(count, 4U);
-    large.unprepared(kLarge);
+    large.unprepare(kLarge);
     EXPECT_FALSE(large.short_ahead());
-    large.unprepared(kLarge);
+    large.unprepare(kLarge);
     EXPECT_TRUE(large.short_ahead());
 }
 
@@ -104,12 +104,26 @@ TEST_F(ReadPaceTest, SmallReadsAreCheckedWhereTheyLandUnlessTheyLandTooFast) {
     land(64, 1ms, 200us);
     EXPECT_TRUE(pace_.here(kSmall));
     EXPECT_FALSE(pace_.here(kSmall + 1));
-    for (int i = 0; i < 64; ++i) pace_.checked_here(20us);
+    for (int i = 0; i < 64; ++i) pace_.done_here(20us);
     EXPECT_TRUE(pace_.here(kSmall)) << "a check every 200 us takes 20";
     land(64, 1ms, 40us);
     EXPECT_FALSE(pace_.here(kSmall)) << "half of the thread's time";
     land(64, 1ms, 200us);
     EXPECT_TRUE(pace_.here(kSmall));
+}
+
+TEST_F(ReadPaceTest, OneThreadIsWokenForWhatNoneIsAtWorkFor) {
+    EXPECT_FALSE(pace_.should_wake(false)) << "there is nothing to do";
+    EXPECT_TRUE(pace_.should_wake(true));
+    EXPECT_FALSE(pace_.should_wake(true)) << "it was told, and has not looked yet";
+    pace_.looked();
+    pace_.at_work();
+    EXPECT_FALSE(pace_.should_wake(true)) << "it comes to that";
+    for (int i = 0; i < 4; ++i) land_one(1ms, kLarge);
+    EXPECT_TRUE(pace_.should_wake(false)) << "too much landed for one";
+    pace_.looked();
+    pace_.asleep();
+    EXPECT_TRUE(pace_.should_wake(false));
 }
 
 }  // namespace

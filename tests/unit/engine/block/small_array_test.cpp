@@ -3,6 +3,7 @@
 
 #include <numeric>
 #include <string>
+#include <vector>
 
 namespace pegaflow::engine {
 namespace {
@@ -32,6 +33,20 @@ TEST(SmallArray, ResizesWithNewElementsEmpty) {
     array.resize(1);
     array.resize(3);
     EXPECT_EQ(std::accumulate(array.begin(), array.end(), 0), 7) << "what was given up does not come back";
+}
+
+TEST(SmallArray, TakesTheElementsOfAnother) {
+    const std::vector<std::string> one = {"a text that needs memory of its own"}, three = {"a", "b", "c"};
+    for (const auto& values : {one, three, one}) {
+        SmallArray<std::string> from;
+        from.assign(values);
+        SmallArray<std::string> to(std::move(from));
+        EXPECT_EQ(std::vector(to.begin(), to.end()), values);
+        EXPECT_TRUE(from.empty());
+        from.push_back("again");
+        to = std::move(from);
+        EXPECT_EQ(std::vector(to.begin(), to.end()), std::vector<std::string>{"again"});
+    }
 }
 
 }  // namespace

@@ -30,7 +30,7 @@ public:
     explicit FakeHost(std::uint64_t pool_bytes) : pool(std::move(*Pool::create({.bytes = pool_bytes}))) {}
 
     BlockRef resident(const BlockKey&) override { return {}; }
-    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes) override {
+    BlockRef make_block(const BlockKey& key, std::span<const std::uint64_t> page_bytes, Wait) override {
         BlockRef block(new Block(key, table_hash(key.scope, key.group, key.hash()), *pool));
         for (const std::uint64_t bytes : page_bytes) {
             const std::uint64_t offset = pool->allocate(bytes, 0);
@@ -43,7 +43,7 @@ public:
 
     // A sealed block whose bytes follow from its number.
     BlockRef sealed_block(std::uint64_t scope, std::uint64_t number, std::vector<std::uint64_t> sizes = {8192, 4096}) {
-        BlockRef block = make_block(BlockKey(scope, 0, name(number)), sizes);
+        BlockRef block = make_block(BlockKey(scope, 0, name(number)), sizes, Wait::kNo);
         if (!block) return {};
         for (std::size_t i = 0; i < block->pages.size(); ++i) {
             auto* bytes = pool->base() + block->pages[i].offset;

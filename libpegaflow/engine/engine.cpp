@@ -229,8 +229,15 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     return std::unique_ptr<Engine>(new Engine(std::move(state)));
 }
 
-void Engine::save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) {
-    engine::start_save(*state_, request, std::move(done));
+SaveId Engine::save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) {
+    return engine::start_save(*state_, request, std::move(done));
+}
+
+Result<void> Engine::cancel_save(SaveId save) {
+    const auto operation = state_->operations.find(save);
+    if (operation == nullptr) return fail(Code::kNotFound, fmt::format("save {} is over or never was", save));
+    operation->abandon();
+    return {};
 }
 
 Result<SaveOutcome> Engine::save(const SaveRequest& request) {
@@ -254,7 +261,7 @@ Result<void> Engine::load(const LoadRequest& request) {
 Result<void> Engine::cancel_load(LoadId load) {
     const auto operation = state_->operations.find(load);
     if (operation == nullptr) return fail(Code::kNotFound, fmt::format("load {} is over or never was", load));
-    operation->cancel();
+    operation->abandon();
     return {};
 }
 

@@ -127,6 +127,16 @@ void Worker::close() {
     events_.clear();
 }
 
+void Instance::publish() {
+    InstanceInfo now{id, name_space, tp_size, world_size, page_first, sealed.load(), layout.fingerprint, {}};
+    for (const auto& [device, worker] : workers) {
+        const WorkerRegistration& w = worker->registration();
+        now.workers.push_back({device, w.tp_rank, w.pp_rank, worker->device().info().name, worker->region_bytes()});
+    }
+    const std::lock_guard lock(info_mutex_);
+    info_ = std::move(now);
+}
+
 Result<Worker*> Instance::worker(std::int32_t device_id) const {
     if (!sealed.load(std::memory_order_acquire)) {
         const std::lock_guard lock(mutex);  // a worker that joins right now may be the last one

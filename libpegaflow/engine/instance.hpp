@@ -82,8 +82,19 @@ struct Instance {
     std::atomic<bool> sealed{false};
     bool closed = false;  // guarded by mutex
 
+    // What there is to tell of it, without waiting for a worker that is being opened or closed.
+    InstanceInfo info() const {
+        const std::lock_guard lock(info_mutex_);
+        return info_;
+    }
+    void publish();  // after a change; `mutex` is held
+
     // The worker of a device once the instance has sealed. kInvalid, kNotFound. [any]
     Result<Worker*> worker(std::int32_t device_id) const;
+
+private:
+    mutable std::mutex info_mutex_;
+    InstanceInfo info_;  // guarded by info_mutex_
 };
 
 }  // namespace pegaflow::engine

@@ -55,6 +55,7 @@ std::shared_ptr<Instance> find_or_make(Engine::State& state, const WorkerRegistr
         slot->tp_size = w.tp_size;
         slot->world_size = w.world_size;
         slot->page_first = w.page_first;
+        slot->publish();
     }
     return slot;
 }
@@ -102,9 +103,10 @@ Result<void> join(Engine::State& state, Instance& instance, const WorkerRegistra
     PEGA_ASSIGN(engine::DeviceSlices* const pool, state.pool_regions->open(*device));
     PEGA_ASSIGN(auto opened, Worker::open(worker, *device, *pool, state.options.max_queued_transfers));
     instance.workers.emplace(worker.device_id, std::move(opened));
-    if (instance.workers.size() < instance.world_size) return {};
-    auto sealed = seal(state, instance);
+    Result<void> sealed;
+    if (instance.workers.size() == instance.world_size) sealed = seal(state, instance);
     if (!sealed) instance.workers.erase(worker.device_id);
+    instance.publish();
     return sealed;
 }
 
@@ -179,28 +181,9 @@ Result<void> Engine::unregister_instance(std::string_view instance_id) {
 }
 
 std::vector<InstanceInfo> Engine::instances() const {
-    std::vector<std::shared_ptr<Instance>> all;
-    {
-        const std::shared_lock lock(state_->instances_mutex);
-        for (const auto& [id, instance] : state_->instances) all.push_back(instance);
-    }
     std::vector<InstanceInfo> out;
-    for (const auto& instance : all) {
-        const std::lock_guard lock(instance->mutex);
-        InstanceInfo info{instance->id,
-                          instance->name_space,
-                          instance->tp_size,
-                          instance->world_size,
-                          instance->page_first,
-                          instance->sealed.load(),
-                          instance->layout.fingerprint,
-                          {}};
-        for (const auto& [device, worker] : instance->workers) {
-            const WorkerRegistration& w = worker->registration();
-            info.workers.push_back({device, w.tp_rank, w.pp_rank, worker->device().info().name, worker->region_bytes()});
-        }
-        out.push_back(std::move(info));
-    }
+    const std::shared_lock lock(state_->instances_mutex);
+    for (const auto& [id, instance] : state_->instances) out.push_back(instance->info());
     return out;
 }
 
@@ -209,6 +192,7 @@ EngineHealth Engine::health() const {
     const auto pass = state_->gate.enter();
     if (!pass) return out;
     out.devices = state_->fabric.health();
+    out.limits = state_->pool_regions->problems();
     const auto watch = [&](const base::Heartbeat& heartbeat, const char* name) {
         if (const double silence = heartbeat.silence(); silence > kSilence)
             out.problems.push_back(fmt::format("the {} thread has not run for {:.0f} s", name, silence));

@@ -72,6 +72,8 @@ private:
 
 void SaveOperation::part_done(SavePart& part, pega_status status, std::uint64_t moved) {
     bytes.fetch_add(moved, std::memory_order_relaxed);
+    // A copy that could not be stopped may have read what the user wrote after it had given the save up: that is no block.
+    if (status == PEGA_OK && given_up()) status = PEGA_CANCELED;
     if (status == PEGA_OK) {
         seal(part);
     } else {
@@ -332,23 +334,28 @@ Result<void> launch(const std::shared_ptr<SaveOperation>& op, const Instance& in
 
 }  // namespace
 
-void start_save(Engine::State& state, const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) {
+SaveId start_save(Engine::State& state, const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) {
+    const auto refuse = [&](Error error) {
+        done(fail(std::move(error)));
+        return kNoSave;
+    };
     auto engine_pass = state.gate.enter();
-    if (!engine_pass) return done(fail(Code::kCanceled, "the engine is closing"));
+    if (!engine_pass) return refuse({Code::kCanceled, "the engine is closing"});
     auto instance = state.instance(request.instance_id);
-    if (!instance) return done(fail(std::move(instance).error()));
+    if (!instance) return refuse(std::move(instance).error());
     auto worker = (*instance)->worker(request.device_id);
-    if (!worker) return done(fail(std::move(worker).error()));
+    if (!worker) return refuse(std::move(worker).error());
     auto worker_pass = (*worker)->enter();
-    if (!worker_pass) return done(fail(Code::kCanceled, fmt::format("instance {} is being unregistered", request.instance_id)));
+    if (!worker_pass) return refuse({Code::kCanceled, fmt::format("instance {} is being unregistered", request.instance_id)});
     ++state.counters.save_requests;
     ++state.counters.saves_in_flight;
     auto op = std::make_shared<SaveOperation>(state, *instance, **worker, std::move(engine_pass), std::move(worker_pass),
                                               request.deadline, std::move(done));
     auto launched = launch(op, **instance, request);
     if (launched) {
-        op->id = state.operations.add(op);  // complete now: it may be cancelled
-        return op->release_share();
+        const SaveId id = op->id = state.operations.add(op);  // complete now: it may be cancelled
+        op->release_share();
+        return id;
     }
     if (launched.error().code == Code::kQueueFull) ++state.counters.queue_full;
     ++state.counters.save_failures;
@@ -357,6 +364,7 @@ void start_save(Engine::State& state, const SaveRequest& request, std::function<
     op->passes[0] = {};
     op->passes[1] = {};
     callback(fail(std::move(launched).error()));
+    return kNoSave;
 }
 
 }  // namespace pegaflow::engine

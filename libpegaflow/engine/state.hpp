@@ -30,13 +30,23 @@ namespace pegaflow::engine {
 
 using Clock = std::chrono::steady_clock;
 
-// A save or load under way: what the deadline watch and cancel_load need of it. It keeps its instance, and with that its
-// worker, in memory: someone may hold it still when the instance is gone.
+// A save or load under way: what the deadline watch, cancel_save and cancel_load need of it. It keeps its instance, and with
+// that its worker, in memory: someone may hold it still when the instance is gone.
 class Operation {
 public:
     Operation(std::shared_ptr<Instance> owner, Clock::time_point when) : instance(std::move(owner)), deadline(when) {}
     virtual ~Operation() = default;
     virtual void cancel() = 0;
+    // Whoever asked for it does not wait any more.
+    void abandon() {
+        abandoned.store(true, std::memory_order_relaxed);
+        cancel();
+    }
+    // Nobody may count on what it still moves: it was abandoned, or its deadline has passed.
+    bool given_up() const noexcept {
+        return abandoned.load(std::memory_order_relaxed) || timed_out.load(std::memory_order_relaxed) ||
+               (deadline != Clock::time_point::max() && Clock::now() >= deadline);
+    }
     // What the user is told about the end `status` of a copy.
     Code code_of(pega_status status) const noexcept {
         const bool late = status == PEGA_CANCELED && (timed_out.load(std::memory_order_relaxed) || Clock::now() >= deadline);
@@ -45,7 +55,7 @@ public:
 
     const std::shared_ptr<Instance> instance;
     const Clock::time_point deadline;
-    std::atomic<bool> timed_out{false};
+    std::atomic<bool> timed_out{false}, abandoned{false};
 };
 
 // Operations by number, so that they can be cancelled while they run.
@@ -168,7 +178,7 @@ namespace engine {
 // tiering.cpp
 Prefetcher::Name prefetch_name(const QueryRequest& request);
 // save.cpp, load.cpp
-void start_save(Engine::State& state, const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
+SaveId start_save(Engine::State& state, const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
 Result<LoadId> start_load(Engine::State& state, const LoadRequest& request, LoadCallbacks callbacks);
 
 }  // namespace engine

@@ -41,8 +41,15 @@ struct Fabric::State {
     std::vector<ModuleReport> modules;
     std::vector<DeviceInfo> devices;
     std::map<std::string, Source, std::less<>> sources;  // by back end name
-    std::mutex mutex;
+    std::mutex opening;                                  // one device is opened at a time, which may take seconds
+    std::mutex mutex;                                    // may be locked under `opening`
     std::map<std::string, std::unique_ptr<core::OpenDevice>, std::less<>> open;  // guarded by mutex
+
+    Device* find_open(std::string_view device) {
+        const std::lock_guard lock(mutex);
+        const auto it = open.find(device);
+        return it == open.end() ? nullptr : it->second.get();
+    }
 
     ModuleReport load(const core::Registry::File& file);
     Result<void> probe(const std::string& name, ModuleReport& report);
@@ -166,8 +173,9 @@ std::span<const ModuleReport> Fabric::modules() const noexcept { return state_->
 std::span<const DeviceInfo> Fabric::devices() const noexcept { return state_->devices; }
 
 Result<Device*> Fabric::device(std::string_view name) {
-    const std::lock_guard lock(state_->mutex);
-    if (const auto it = state_->open.find(name); it != state_->open.end()) return static_cast<Device*>(it->second.get());
+    if (Device* const there = state_->find_open(name)) return there;
+    const std::lock_guard opening(state_->opening);
+    if (Device* const there = state_->find_open(name)) return there;
     const auto info =
         std::find_if(state_->devices.begin(), state_->devices.end(), [&](const DeviceInfo& d) { return d.name == name; });
     if (info == state_->devices.end()) {
@@ -177,6 +185,7 @@ Result<Device*> Fabric::device(std::string_view name) {
     }
     const State::Source& source = state_->sources.at(info->backend);
     PEGA_ASSIGN(auto opened, core::OpenDevice::open(state_->registry->host(), source.tables, *info, source.options->options));
+    const std::lock_guard lock(state_->mutex);
     return static_cast<Device*>(state_->open.emplace(std::string(name), std::move(opened)).first->second.get());
 }
 

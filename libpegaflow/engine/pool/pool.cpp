@@ -3,6 +3,7 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -50,7 +51,16 @@ Result<void> Pool::map(const PoolOptions& options) {
     int flags = options.file.empty() ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
     if (!options.file.empty()) {
         fd_ = ::open(options.file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-        if (fd_ < 0 || ::ftruncate(fd_, static_cast<off_t>(bytes_)) != 0) return fail(Code::kNoMemory, reason(options), errno);
+        if (fd_ < 0) return fail(Code::kNoMemory, reason(options), errno);
+        // Two pools in one file would overwrite each other's blocks. The lock goes with the descriptor, however the process
+        // ends.
+        if (::flock(fd_, LOCK_EX | LOCK_NB) != 0) {
+            return fail(Code::kExists,
+                        fmt::format("the pool file {} is in use: another process, or another engine of this one, has it open",
+                                    options.file),
+                        errno);
+        }
+        if (::ftruncate(fd_, static_cast<off_t>(bytes_)) != 0) return fail(Code::kNoMemory, reason(options), errno);
     } else if (options.hugepages) {
         flags |= MAP_HUGETLB;
     }
@@ -124,6 +134,7 @@ void Pool::prepare_rest(std::size_t first) {
         const auto prepared = prepare(first, std::min(first + nodes_, slices_.size()));
         if (prepared) continue;
         if (prepared.error().code != Code::kCanceled) {
+            incomplete_.store(true, std::memory_order_relaxed);
             base::log_error("engine", "{}; the pool stays at {} of {}", prepared.error().message, format_size(ready_bytes()),
                             format_size(bytes_));
         }

@@ -47,6 +47,8 @@ public:
     std::byte* base() const noexcept { return base_; }
     std::uint64_t capacity() const noexcept { return bytes_; }
     std::uint64_t ready_bytes() const noexcept;
+    // The system had no memory for some slice: what is ready is all that there will be. [any]
+    bool incomplete() const noexcept { return incomplete_.load(std::memory_order_relaxed); }
     std::size_t slice_count() const noexcept { return slices_.size(); }
     const Slice& slice(std::size_t number) const noexcept { return *slices_[number]; }
     // The number of the slice in which a page lies. [any]
@@ -78,7 +80,7 @@ private:
     int fd_ = -1;
     std::size_t nodes_ = 1;
     std::vector<std::unique_ptr<Slice>> slices_;  // by offset within a node; the nodes take turns
-    std::atomic<bool> stop_{false};
+    std::atomic<bool> stop_{false}, incomplete_{false};
     std::thread background_;
 };
 

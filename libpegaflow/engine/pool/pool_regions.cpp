@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/pool/pool_regions.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -25,6 +27,7 @@ Result<const Region*> DeviceSlices::get(std::size_t slice) {
             base::log_error("engine", "{} cannot register {} of the pool at offset {}: {}", device_.info().name,
                             format_size(place.length), place.offset, region.error().message);
         }
+        if (!failed_[slice]) ++failed_count_;
         failed_[slice] = true;
         return fail(std::move(region).error());
     }
@@ -91,6 +94,21 @@ std::uint64_t PoolRegions::ready_bytes() const {
         bytes += ready ? pool_.slice(slice).length : 0;
     }
     return bytes;
+}
+
+std::vector<std::string> PoolRegions::problems() const {
+    std::vector<std::string> out;
+    if (pool_.incomplete()) {
+        out.push_back(fmt::format("the system had no memory for all of the pool: it stays at {} of {}",
+                                  format_size(pool_.ready_bytes()), format_size(pool_.capacity())));
+    }
+    const std::lock_guard lock(mutex_);
+    for (const auto& [device, slices] : devices_) {
+        if (slices->failed() == 0) continue;
+        out.push_back(fmt::format("{} does not reach {} of {} slices of the pool: they could not be registered with it",
+                                  slices->device().info().name, slices->failed(), pool_.slice_count()));
+    }
+    return out;
 }
 
 void PoolRegions::close() {

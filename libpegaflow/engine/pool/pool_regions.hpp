@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -30,14 +31,18 @@ public:
     bool has(std::size_t slice) const noexcept { return regions_[slice].load(std::memory_order_acquire) != nullptr; }
     // True when a slice that is ready was tried and is registered now; false when none is left that could be. [any]
     bool get_next();
+    // How many slices this device cannot reach: it refused to register them. [any]
+    std::size_t failed() const noexcept { return failed_count_.load(std::memory_order_relaxed); }
+    const Device& device() const noexcept { return device_; }
 
 private:
     Pool& pool_;
     Device& device_;
-    std::mutex mutex_;
+    std::mutex mutex_;                                                   // held while a slice is registered
     std::vector<std::unique_ptr<Region>> registered_;                    // guarded by mutex_
     std::vector<bool> failed_ = std::vector<bool>(pool_.slice_count());  // guarded by mutex_
     std::vector<std::atomic<const Region*>> regions_;
+    std::atomic<std::size_t> failed_count_{0};
 };
 
 class PoolRegions {
@@ -49,6 +54,8 @@ public:
     Result<DeviceSlices*> open(Device& device);
     // Bytes of the pool that are ready and registered with every device opened so far. [any]
     std::uint64_t ready_bytes() const;
+    // What keeps devices from reaching all of the pool, in words. [any]
+    std::vector<std::string> problems() const;
     // Ends the background work and unregisters everything: nothing moves any more. Idempotent. [serial]
     void close();
 

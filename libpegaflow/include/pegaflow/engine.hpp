@@ -131,6 +131,8 @@ struct LoadCallbacks {
     std::function<void(Result<void>)> on_done;                 // exactly once, when no byte moves any more
 };
 using LoadId = std::uint64_t;
+using SaveId = std::uint64_t;
+inline constexpr SaveId kNoSave = 0;  // it was over before the call returned
 
 // A cache on files or block devices below the pool. Off without paths.
 struct TierOptions {
@@ -237,6 +239,7 @@ struct EngineStats {
 struct EngineHealth {
     std::vector<DeviceHealth> devices;
     std::vector<std::string> problems;  // each in words: a thread that does not run, a worker whose channel broke
+    std::vector<std::string> limits;    // what works, but less than it was asked for: a pool that is not all there
 };
 
 struct MemoryCleanup {
@@ -266,8 +269,12 @@ public:
 
     // Copies blocks into the pool. `done` runs exactly once, on an engine thread or before the call returns, when the source
     // may be reused; all views of the request are borrowed until then. Blocks become hits shortly after.
-    void save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
+    // A save that ends after its deadline has failed, whatever was copied: its source may have changed under the copy.
+    SaveId save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
     Result<SaveOutcome> save(const SaveRequest& request);
+    // Asks a save to end early: `done` still runs, when the source is not read any more, and no block comes of what had not
+    // become one. kNotFound when it is over.
+    Result<void> cancel_save(SaveId save);
 
     // Looks up blocks and leases the hits. kInvalid (empty request id, hash too long, unknown group), kNotFound (instance).
     Result<QueryOutcome> query(const QueryRequest& request);

@@ -44,13 +44,22 @@ struct Client::State {
         : options(std::move(client_options)),
           channel(make_channel(options.endpoint)),
           stub(wire::Engine::NewStub(channel)),
-          registrations(channel, [this](const auto& request) { return send_registration(request); }, options.reconnect) {}
+          registrations(
+              channel, [this](auto& context, const auto& request) { return send_registration(context, request); },
+              options.reconnect) {}
 
     template <class Request, class Response>
     Result<Response> call(const char* name,
                           grpc::Status (wire::Engine::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
                           const Request& request, SteadyClock::time_point deadline = SteadyClock::time_point::max()) {
         grpc::ClientContext context;
+        return call(context, name, method, request, deadline);
+    }
+
+    template <class Request, class Response>
+    Result<Response> call(grpc::ClientContext& context, const char* name,
+                          grpc::Status (wire::Engine::Stub::*method)(grpc::ClientContext*, const Request&, Response*),
+                          const Request& request, SteadyClock::time_point deadline = SteadyClock::time_point::max()) {
         const auto left = deadline == SteadyClock::time_point::max()
                               ? options.call_timeout
                               : std::chrono::duration_cast<std::chrono::microseconds>(deadline - SteadyClock::now());
@@ -61,21 +70,32 @@ struct Client::State {
         return response;
     }
 
-    Result<void> send_registration(const wire::RegisterContextRequest& request) {
-        PEGA_TRY(call("RegisterContextBatch", &wire::Engine::Stub::RegisterContextBatch, request));
+    Result<void> send_registration(grpc::ClientContext& context, const wire::RegisterContextRequest& request) {
+        PEGA_TRY(call(context, "RegisterContextBatch", &wire::Engine::Stub::RegisterContextBatch, request));
         return {};
+    }
+
+    // Another client's session may have ended the instance, while our connection stood.
+    template <class T>
+    Result<T> noted(std::string_view instance_id, Result<T> result) {
+        if (!result && result.error().code == Code::kNotReady && result.error().message.ends_with("not found"))
+            registrations.unknown(instance_id);
+        return result;
     }
 
     ClientOptions options;
     std::shared_ptr<grpc::Channel> channel;  // shared with the stub, the registrations and the session
     std::unique_ptr<wire::Engine::Stub> stub;
     rpc::ClientRegistrations registrations;
-    std::mutex mutex;
+    std::mutex mutex;                             // held while a session is opened
     std::unique_ptr<rpc::ClientSession> session;  // guarded by mutex
 };
 
 Client::Client(std::unique_ptr<State> state) : state_(std::move(state)) {}
-Client::~Client() = default;
+Client::~Client() {
+    // Else what is said again might come to the server after the session's end, and stay there.
+    state_->registrations.close();
+}
 
 Result<std::unique_ptr<Client>> Client::connect(ClientOptions options) {
     auto state = std::make_unique<State>(std::move(options));
@@ -102,17 +122,18 @@ Result<void> Client::start_session(std::string instance_id, std::string name_spa
     request.set_namespace_(std::move(name_space));
     request.set_tp_size(tp_size);
     request.set_world_size(world_size);
+    const std::lock_guard lock(s.mutex);
     auto session = std::make_unique<rpc::ClientSession>(s.channel, *s.stub, std::move(request), s.options.reconnect);
     PEGA_TRY(session->wait_open(s.options.connect_timeout));
     // The new stream first, then the end of the old: the server lets an instance go only with its newest stream.
-    const std::lock_guard lock(s.mutex);
     s.session.swap(session);
     return {};
 }
 
 Result<void> Client::register_worker(const WorkerRegistration& worker, const RegisterOptions& options) {
     PEGA_ASSIGN(auto request, rpc::to_wire(worker, options));
-    PEGA_TRY(state_->send_registration(request));
+    grpc::ClientContext context;
+    PEGA_TRY(state_->send_registration(context, request));
     state_->registrations.add(std::move(request));
     return {};
 }
@@ -126,14 +147,16 @@ Result<void> Client::unregister_instance(std::string_view instance_id) {
 }
 
 Result<SaveOutcome> Client::save(const SaveRequest& request) {
-    PEGA_ASSIGN(const auto response, state_->call("Save", &wire::Engine::Stub::Save, rpc::to_wire(request), request.deadline));
+    PEGA_ASSIGN(const auto response, state_->noted(request.instance_id, state_->call("Save", &wire::Engine::Stub::Save,
+                                                                                     rpc::to_wire(request), request.deadline)));
     return SaveOutcome{response.saved_blocks(), response.duplicate_blocks(), response.bytes()};
 }
 
 Result<QueryOutcome> Client::query(const QueryRequest& request) {
     thread_local wire::QueryRequest message;  // its hashes keep their memory from query to query
     rpc::to_wire(request, message);
-    PEGA_ASSIGN(const auto response, state_->call("QueryPrefetch", &wire::Engine::Stub::QueryPrefetch, message));
+    PEGA_ASSIGN(const auto response,
+                state_->noted(request.instance_id, state_->call("QueryPrefetch", &wire::Engine::Stub::QueryPrefetch, message)));
     return rpc::from_wire(response);
 }
 
@@ -145,7 +168,16 @@ Result<void> Client::release(const LeaseId& lease) {
 }
 
 Result<void> Client::load(const LoadRequest& request, std::string_view load_state_shm) {
-    PEGA_TRY(state_->call("Load", &wire::Engine::Stub::Load, rpc::to_wire(request, load_state_shm), request.deadline));
+    PEGA_TRY(state_->noted(request.instance_id, state_->call("Load", &wire::Engine::Stub::Load,
+                                                             rpc::to_wire(request, load_state_shm), request.deadline)));
+    return {};
+}
+
+Result<void> Client::cancel_load(std::string_view instance_id, std::string_view load_state_shm) {
+    wire::CancelLoadRequest request;
+    request.set_instance_id(std::string(instance_id));
+    request.set_load_state_shm(std::string(load_state_shm));
+    PEGA_TRY(state_->call("CancelLoad", &wire::Engine::Stub::CancelLoad, request));
     return {};
 }
 

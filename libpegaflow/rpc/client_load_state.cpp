@@ -97,9 +97,10 @@ const std::string& LoadState::shm_name() const noexcept { return mapping_->name;
 std::int64_t LoadState::state() const noexcept { return mapping_->record->state.load(std::memory_order_acquire); }
 
 Result<void> LoadState::wait(std::chrono::nanoseconds timeout) const {
-    const auto deadline = std::chrono::steady_clock::now() + timeout;
+    const auto begun = std::chrono::steady_clock::now();
     for (int spins = 0; !ready(); ++spins) {
-        if (std::chrono::steady_clock::now() >= deadline) return fail(Code::kDeadlineExceeded, "the load has not ended yet");
+        if (std::chrono::steady_clock::now() - begun >= timeout)
+            return fail(Code::kDeadlineExceeded, "the load has not ended yet");
         if (spins > 100) std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
     if (state() < 0) return fail(Code::kInternal, "the load failed; the server's log says why");

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rpc/client_registrations.hpp"
 
+#include <algorithm>
 #include <chrono>
+#include <utility>
 
 namespace pegaflow::rpc {
 namespace {
@@ -18,10 +20,11 @@ constexpr int kPasses = 5;
 ClientRegistrations::ClientRegistrations(std::shared_ptr<grpc::Channel> channel, Send send, bool reconnect)
     : channel_(std::move(channel)), send_(std::move(send)), reconnect_(reconnect) {}
 
-ClientRegistrations::~ClientRegistrations() {
+void ClientRegistrations::close() {
     {
         const std::lock_guard lock(mutex_);
         stop_ = true;
+        if (context_ != nullptr) context_->TryCancel();
     }
     changed_.notify_all();
     if (thread_.joinable()) thread_.join();
@@ -38,6 +41,11 @@ void ClientRegistrations::forget(std::string_view instance_id) {
     std::erase_if(registrations_, [&](const auto& request) { return request.instance_id() == instance_id; });
 }
 
+void ClientRegistrations::unknown(std::string_view instance_id) {
+    const std::lock_guard lock(mutex_);
+    for (const auto& request : registrations_) unknown_ = unknown_ || request.instance_id() == instance_id;
+}
+
 bool ClientRegistrations::stopped_within(std::chrono::milliseconds time) {
     std::unique_lock lock(mutex_);
     return changed_.wait_for(lock, time, [this] { return stop_; });
@@ -46,8 +54,10 @@ bool ClientRegistrations::stopped_within(std::chrono::milliseconds time) {
 // False when this object ends.
 bool ClientRegistrations::wait_lost() {
     while (channel_->GetState(true) == GRPC_CHANNEL_READY) {
-        if (stopped_within(std::chrono::milliseconds(0))) return false;
         if (channel_->WaitForStateChange(GRPC_CHANNEL_READY, SystemClock::now() + kStep)) return true;
+        const std::lock_guard lock(mutex_);
+        if (stop_) return false;
+        if (std::exchange(unknown_, false)) return true;
     }
     return true;
 }
@@ -68,7 +78,24 @@ bool ClientRegistrations::say_all() {
         all = registrations_;
     }
     bool taken = true;
-    for (const auto& request : all) taken = send_(request).has_value() && taken;
+    for (const auto& request : all) taken = say(request) && taken;
+    return taken;
+}
+
+// True also for one that nobody wants any more.
+bool ClientRegistrations::say(const wire::RegisterContextRequest& request) {
+    grpc::ClientContext context;
+    {
+        const std::lock_guard lock(mutex_);
+        const bool wanted = std::any_of(registrations_.begin(), registrations_.end(), [&](const auto& kept) {
+            return kept.instance_id() == request.instance_id() && kept.device_id() == request.device_id();
+        });
+        if (stop_ || !wanted) return true;
+        context_ = &context;
+    }
+    const bool taken = send_(context, request).has_value();
+    const std::lock_guard lock(mutex_);
+    context_ = nullptr;
     return taken;
 }
 

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "pegaflow/abi/region.h"
@@ -98,6 +100,10 @@ wire::LoadRequest to_wire(const LoadRequest& request, std::string_view load_stat
     out.set_device_id(request.device_id);
     out.set_load_state_shm(std::string(load_state_shm));
     out.set_wait_event(std::string(request.wait_event));
+    if (request.deadline != std::chrono::steady_clock::time_point::max()) {
+        const auto left = std::chrono::ceil<std::chrono::milliseconds>(request.deadline - std::chrono::steady_clock::now());
+        out.set_timeout_ms(static_cast<std::uint64_t>(std::max<std::int64_t>(1, left.count())));
+    }
     for (const auto& names : request.layer_groups) {
         wire::LoadGroup& group = *out.add_groups();
         for (const std::string_view name : names) group.add_layer_names(name.data(), name.size());

@@ -4,7 +4,11 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/json.hpp>
@@ -23,6 +27,7 @@ namespace json = boost::json;
 using tcp = asio::ip::tcp;
 
 constexpr auto kTimeout = std::chrono::seconds(30);
+constexpr auto kAcceptPause = std::chrono::milliseconds(100);
 constexpr std::size_t kMaxBody = 64 * 1024;
 
 using Request = http::request<http::string_body>;
@@ -80,17 +85,19 @@ json::array device_health(const EngineHealth& health) {
 // transfers fail, a tier that does not work; the rest is served.
 Reply health(const Engine& engine) {
     const EngineStats s = engine.stats();
-    const bool pool = s.pool_capacity_bytes != 0;
     bool ssd_ok = true;
     json::value ssd = ssd_health(engine, &ssd_ok);
     const EngineHealth h = engine.health();
     const bool stuck = std::any_of(h.devices.begin(), h.devices.end(), [](const DeviceHealth& d) { return d.stuck; });
     const bool failing = std::any_of(h.devices.begin(), h.devices.end(), [](const auto& d) { return !d.problem.empty(); });
-    const bool healthy = pool && !stuck && h.problems.empty();
-    json::object body{{"status", !healthy             ? "unhealthy"
-                                 : ssd_ok && !failing ? "ok"
-                                                      : "degraded"},
-                      {"problems", json::array(h.problems.begin(), h.problems.end())},
+    const bool pool = h.limits.empty();
+    const bool healthy = s.pool_capacity_bytes != 0 && !stuck && h.problems.empty();
+    json::array problems(h.problems.begin(), h.problems.end());
+    problems.insert(problems.end(), h.limits.begin(), h.limits.end());
+    json::object body{{"status", !healthy                     ? "unhealthy"
+                                 : ssd_ok && pool && !failing ? "ok"
+                                                              : "degraded"},
+                      {"problems", std::move(problems)},
                       {"devices", device_health(h)},
                       {"ssd", std::move(ssd)},
                       {"pool", json::object{{"ok", pool},
@@ -150,6 +157,24 @@ Reply cleanup_memory(Engine& engine) {
                                    {"still_referenced_blocks", c.still_referenced_blocks}});
 }
 
+// %XX as the byte it means; empty when it is no such text.
+std::optional<std::string> percent_decoded(std::string_view text) {
+    std::string out;
+    for (std::size_t i = 0; i < text.size(); ++i) {
+        if (text[i] != '%') {
+            out += text[i];
+            continue;
+        }
+        unsigned value = 0;
+        const char* const end = text.data() + std::min(i + 3, text.size());
+        const auto [stop, error] = std::from_chars(text.data() + i + 1, end, value, 16);
+        if (error != std::errc() || stop != text.data() + i + 3) return std::nullopt;
+        out += static_cast<char>(value);
+        i += 2;
+    }
+    return out;
+}
+
 Reply route(const Request& request, Engine& engine, const AdminHooks& hooks) {
     const std::string_view target(request.target().data(), request.target().size());
     const std::size_t question = std::min(target.find('?'), target.size());
@@ -168,9 +193,10 @@ Reply route(const Request& request, Engine& engine, const AdminHooks& hooks) {
     }
     if (path == "/instances" && get) return list_instances(engine);
     if (path == "/instances/cleanup" && post) {
-        if (!query.empty() && !query.starts_with("id="))
-            return error_reply(http::status::bad_request, "expected ?id=INSTANCE or nothing");
-        return cleanup_instances(engine, query.empty() ? query : query.substr(3));
+        const auto id = query.starts_with("id=") ? percent_decoded(query.substr(3)) : std::nullopt;
+        if (!query.empty() && (!id || id->empty()))
+            return error_reply(http::status::bad_request, "expected ?id=INSTANCE, percent-encoded, or nothing");
+        return cleanup_instances(engine, id.value_or(""));
     }
     if (path == "/cache/memory/cleanup" && post) return cleanup_memory(engine);
     for (const char* known : {"/health", "/ready", "/metrics", "/instances", "/instances/cleanup", "/cache/memory/cleanup"}) {
@@ -181,11 +207,34 @@ Reply route(const Request& request, Engine& engine, const AdminHooks& hooks) {
         "no such path; there are GET /health /ready /metrics /instances, POST /instances/cleanup /cache/memory/cleanup");
 }
 
+// What may wait for copies runs on threads of its own, a few at a time: looking at a server never waits for it.
+class Workers {
+public:
+    // False when too many wait. [any]
+    bool post(std::function<void()> task) {
+        if (waiting_.fetch_add(1) >= kMostWaiting) {
+            --waiting_;
+            return false;
+        }
+        asio::post(pool_, [this, task = std::move(task)] {
+            task();
+            --waiting_;
+        });
+        return true;
+    }
+    void join() { pool_.join(); }
+
+private:
+    static constexpr std::size_t kThreads = 2, kMostWaiting = 16;
+    std::atomic<std::size_t> waiting_{0};
+    asio::thread_pool pool_{kThreads};
+};
+
 // One connection; keeps itself alive through its handlers.
 class Connection : public std::enable_shared_from_this<Connection> {
 public:
-    Connection(tcp::socket socket, Engine& engine, const AdminHooks& hooks)
-        : stream_(std::move(socket)), engine_(engine), hooks_(hooks) {}
+    Connection(tcp::socket socket, Engine& engine, const AdminHooks& hooks, Workers& workers)
+        : stream_(std::move(socket)), engine_(engine), hooks_(hooks), workers_(workers) {}
 
     void read() {
         parser_.emplace();
@@ -198,8 +247,18 @@ public:
 
 private:
     void answer() {
+        if (parser_->get().method() != http::verb::post) return write(route(parser_->get(), engine_, hooks_));
+        stream_.expires_never();  // it takes as long as copies take
+        const bool taken = workers_.post([self = shared_from_this()] {
+            Reply reply = route(self->parser_->get(), self->engine_, self->hooks_);
+            asio::post(self->stream_.get_executor(),
+                       [self, reply = std::move(reply)]() mutable { self->write(std::move(reply)); });
+        });
+        if (!taken) write(error_reply(http::status::service_unavailable, "too many clean-ups wait; try again later"));
+    }
+    void write(Reply reply) {
         const Request& request = parser_->get();
-        Reply reply = route(request, engine_, hooks_);
+        stream_.expires_after(kTimeout);
         response_ = Response(reply.status, request.version());
         response_.set(http::field::content_type, reply.type);
         response_.keep_alive(request.keep_alive());
@@ -216,6 +275,7 @@ private:
     Response response_;
     Engine& engine_;
     const AdminHooks& hooks_;
+    Workers& workers_;
 };
 
 }  // namespace
@@ -225,8 +285,13 @@ struct Admin::State {
     void accept() {
         acceptor.async_accept([this](beast::error_code error, tcp::socket socket) {
             if (error == asio::error::operation_aborted) return;
-            if (!error) std::make_shared<Connection>(std::move(socket), engine, hooks)->read();
-            accept();
+            if (!error) std::make_shared<Connection>(std::move(socket), engine, hooks, workers)->read();
+            if (!error) return accept();
+            // No descriptors, perhaps: the connection waits, and would be tried again at once.
+            pause.expires_after(kAcceptPause);
+            pause.async_wait([this](beast::error_code stopped) {
+                if (!stopped) accept();
+            });
         });
     }
 
@@ -234,7 +299,9 @@ struct Admin::State {
     AdminHooks hooks;
     asio::io_context io{1};
     tcp::acceptor acceptor{io};
+    asio::steady_timer pause{io};
     std::thread thread;
+    Workers workers;
 };
 
 Result<std::unique_ptr<Admin>> Admin::start(const std::string& address, Engine& engine, AdminHooks hooks) {
@@ -266,6 +333,7 @@ Admin::Admin(std::unique_ptr<State> state) : state_(std::move(state)) {}
 Admin::~Admin() {
     state_->io.stop();
     state_->thread.join();
+    state_->workers.join();
 }
 
 int Admin::port() const noexcept {

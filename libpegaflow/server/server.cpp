@@ -90,8 +90,9 @@ void Server::stop() {
     if (std::exchange(s.stopped, true)) return;
     s.ready = false;
     const auto limit = s.config.drain_timeout;
+    const auto last = std::chrono::steady_clock::now() + limit;
     if (s.grpc) s.grpc->drain(std::chrono::system_clock::now() + std::chrono::duration_cast<std::chrono::microseconds>(limit));
-    if (s.engine) s.engine->close(std::chrono::steady_clock::now() + limit);
+    if (s.engine) s.engine->close(last);
     s.admin.reset();
     s.grpc.reset();
     s.engine.reset();

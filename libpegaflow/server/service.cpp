@@ -22,11 +22,43 @@ constexpr const char* kStatusNames[] = {
 // Clients of this project from 0.1 on, and of the existing service (0.x as well): the wire is the same.
 bool compatible(const std::string& version) { return version.starts_with("0."); }
 
-Clock::time_point deadline_of(const grpc::CallbackServerContext& context) {
-    const auto left = context.deadline() - std::chrono::system_clock::now();
-    if (left > std::chrono::hours(24)) return Clock::time_point::max();
-    return Clock::now() + std::chrono::duration_cast<Clock::duration>(left);
+constexpr std::chrono::hours kForEver(24);
+constexpr int kMarginShare = 8;
+constexpr std::chrono::milliseconds kMostMargin(500);
+
+// A client whose call has timed out may write to what it saved: a save ends a little before that.
+Clock::time_point save_deadline(const grpc::CallbackServerContext& context) {
+    const auto left = std::chrono::duration_cast<Clock::duration>(context.deadline() - std::chrono::system_clock::now());
+    if (left > kForEver) return Clock::time_point::max();
+    return Clock::now() + left - std::min<Clock::duration>(left / kMarginShare, kMostMargin);
 }
+
+Clock::time_point load_deadline(std::uint64_t timeout_ms) {
+    if (timeout_ms == 0 || timeout_ms > static_cast<std::uint64_t>(std::chrono::milliseconds(kForEver).count()))
+        return Clock::time_point::max();
+    return Clock::now() + std::chrono::milliseconds(timeout_ms);
+}
+
+std::string name_of(const std::string& instance, const std::string& load_state) { return instance + '/' + load_state; }
+
+Error too_many(const std::string& instance) {
+    return {Code::kQueueFull, fmt::format("too many registrations of instance {} wait; try again later", instance)};
+}
+
+// The call of a save. A client that goes away may be followed by another one that writes to the source: no block comes of what
+// is still being copied.
+class SaveReactor final : public grpc::ServerUnaryReactor {
+public:
+    SaveReactor(Engine& engine, std::shared_ptr<Cancelable> save) : engine_(engine), save_(std::move(save)) {}
+    void OnCancel() override {
+        if (const SaveId id = save_->cancel()) (void)engine_.cancel_save(id);
+    }
+    void OnDone() override { delete this; }
+
+private:
+    Engine& engine_;
+    const std::shared_ptr<Cancelable> save_;  // shared with whoever began the save
+};
 
 // Times one call and reports its end.
 class Call {
@@ -65,14 +97,17 @@ grpc::ServerUnaryReactor* EngineService::RegisterContextBatch(grpc::CallbackServ
         return reactor;
     }
     // Opening memory can take a while: not on a thread that other calls wait for.
-    tasks_.post([this, request, response, reactor, call] {
+    const bool taken = tasks_.try_post(request->instance_id(), [this, context, request, response, reactor, call] {
         const auto registered = [&]() -> Result<void> {
+            // Its session may have ended, and with that the instance: nobody would unregister what comes now.
+            if (context->IsCancelled()) return fail(Code::kCanceled, "the client is gone");
             PEGA_ASSIGN(const WorkerRegistration worker, registration_of(*request));
             return engine_.register_worker(worker);
         }();
         response->mutable_status()->set_ok(registered.has_value());
         call.finish(reactor, registered);
     });
+    if (!taken) call.finish(reactor, fail(too_many(request->instance_id())));
     return reactor;
 }
 
@@ -90,10 +125,11 @@ grpc::ServerUnaryReactor* EngineService::UnregisterContext(grpc::CallbackServerC
                                                            wire::UnregisterResponse* response) {
     auto* reactor = context->DefaultReactor();
     const Call call(options_, "unregister_context");
-    tasks_.post([this, request, response, reactor, call] {
+    const bool taken = tasks_.try_post(request->instance_id(), [this, request, response, reactor, call] {
         response->mutable_status()->set_ok(true);
         call.finish(reactor, engine_.unregister_instance(request->instance_id()));
     });
+    if (!taken) call.finish(reactor, fail(too_many(request->instance_id())));
     return reactor;
 }
 
@@ -135,7 +171,7 @@ SessionReactor::SessionReactor(EngineService& service, std::string instance, std
 }
 
 void SessionReactor::OnDone() {
-    service_.remove(this, std::move(instance_), token_);
+    service_.remove(this, instance_, token_);
     delete this;
 }
 
@@ -146,7 +182,8 @@ grpc::ServerUnaryReactor* EngineService::Save(grpc::CallbackServerContext* conte
         std::vector<std::vector<std::string_view>> hashes;
         std::vector<SaveLayer> layers;
     };
-    auto* reactor = context->DefaultReactor();
+    auto running = std::make_shared<Cancelable>();
+    auto* reactor = new SaveReactor(engine_, running);
     const Call call(options_, "save");
     auto borrowed = std::make_shared<Borrowed>();
     borrowed->hashes.reserve(static_cast<std::size_t>(request->saves_size()));
@@ -163,8 +200,8 @@ grpc::ServerUnaryReactor* EngineService::Save(grpc::CallbackServerContext* conte
     save.device_id = request->device_id();
     save.layers = borrowed->layers;
     save.wait_event = request->wait_event();
-    save.deadline = deadline_of(*context);
-    engine_.save_async(save, [reactor, response, call, borrowed](Result<SaveOutcome> outcome) {
+    save.deadline = save_deadline(*context);
+    const SaveId id = engine_.save_async(save, [reactor, response, call, borrowed](Result<SaveOutcome> outcome) {
         if (!outcome) return call.finish(reactor, rpc::to_status(outcome.error()));
         response->mutable_status()->set_ok(true);
         response->set_saved_blocks(outcome->saved_blocks);
@@ -172,10 +209,11 @@ grpc::ServerUnaryReactor* EngineService::Save(grpc::CallbackServerContext* conte
         response->set_bytes(outcome->bytes);
         call.finish(reactor, grpc::Status::OK);
     });
+    if (running->begun(id) && id != kNoSave) (void)engine_.cancel_save(id);
     return reactor;
 }
 
-Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire::LoadRequest& request) {
+Result<void> EngineService::start_load(const wire::LoadRequest& request) {
     if (request.device_id() < 0)
         return fail(Code::kInvalid, fmt::format("device_id must be >= 0, got {}", request.device_id()));
     std::vector<LeaseId> leases;
@@ -212,9 +250,18 @@ Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire:
     load.layer_groups = groups;
     load.loads = loads;
     load.wait_event = request.wait_event();
-    auto started = engine_.load_async(
-        load, {nullptr, [state](const Result<void>& result) { state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError); }});
-    if (started) return {};
+    load.deadline = load_deadline(request.timeout_ms());
+    const std::string name = name_of(request.instance_id(), request.load_state_shm());
+    const RunningLoads::Load running = running_.begin(name);
+    auto started = engine_.load_async(load, {nullptr, [this, state, name, running](const Result<void>& result) {
+                                                 running_.end(name, running);
+                                                 state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError);
+                                             }});
+    if (started) {
+        if (running->begun(*started)) (void)engine_.cancel_load(*started);
+        return {};
+    }
+    running_.end(name, running);
     state->finish(rpc::kLoadError);
     sessions_.not_begun(request.instance_id(), state->name());
     return fail(std::move(started).error());
@@ -224,7 +271,7 @@ grpc::ServerUnaryReactor* EngineService::Load(grpc::CallbackServerContext* conte
                                               wire::LoadResponse* response) {
     auto* reactor = context->DefaultReactor();
     const Call call(options_, "load");
-    auto started = start_load(*context, *request);
+    auto started = start_load(*request);
     response->mutable_status()->set_ok(started.has_value());
     // A lease that is unknown, or another's, is a storage error on this wire.
     const bool lease = !started && started.error().message.starts_with("query lease");
@@ -233,6 +280,22 @@ grpc::ServerUnaryReactor* EngineService::Load(grpc::CallbackServerContext* conte
         started.error().code = Code::kInternal;
     }
     call.finish(reactor, started);
+    return reactor;
+}
+
+grpc::ServerUnaryReactor* EngineService::CancelLoad(grpc::CallbackServerContext* context,
+                                                    const wire::CancelLoadRequest* request, wire::CancelLoadResponse*) {
+    auto* reactor = context->DefaultReactor();
+    const Call call(options_, "cancel_load");
+    const auto loads = running_.find(name_of(request->instance_id(), request->load_state_shm()));
+    for (const RunningLoads::Load& load : loads) {
+        if (const LoadId id = load->cancel()) (void)engine_.cancel_load(id);
+    }
+    Result<void> found;
+    if (loads.empty())
+        found = fail(Code::kNotFound,
+                     fmt::format("no load of {} reports into {}", request->instance_id(), request->load_state_shm()));
+    call.finish(reactor, found);
     return reactor;
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // service.hpp - the Engine service: requests to engine calls, outcomes to replies.
 //
-// Replies that wait for copies come from the engine's threads; what may take long otherwise runs on a thread of the service.
+// Replies that wait for copies come from the engine's threads; what may take long otherwise runs on threads of the service, one
+// task of an instance after another.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -13,9 +14,10 @@
 
 #include "engine.grpc.pb.h"
 #include "server/grpc_server.hpp"
+#include "server/keyed_tasks.hpp"
 #include "server/recycled_messages.hpp"
+#include "server/running_loads.hpp"
 #include "server/sessions.hpp"
-#include "server/task_thread.hpp"
 
 namespace pegaflow::server {
 
@@ -58,6 +60,9 @@ public:
     grpc::ServerUnaryReactor* QueryPrefetch(grpc::CallbackServerContext* context, const wire::QueryRequest* request,
                                             wire::QueryResponse* response) override;
 
+    grpc::ServerUnaryReactor* CancelLoad(grpc::CallbackServerContext* context, const wire::CancelLoadRequest* request,
+                                         wire::CancelLoadResponse*) override;
+
     grpc::ServerUnaryReactor* Release(grpc::CallbackServerContext* context, const wire::ReleaseRequest* request,
                                       wire::ReleaseResponse*) override;
 
@@ -78,12 +83,13 @@ public:
         open_.push_back(session);
         if (draining_) session->finish_once();
     }
-    void remove(SessionReactor* session, std::string instance, std::uint64_t token) {
+    void remove(SessionReactor* session, const std::string& instance, std::uint64_t token) {
         {
             const std::lock_guard lock(mutex_);
             std::erase(open_, session);
+            if (draining_) return;  // the end of the engine ends the instance, and waits longer for its copies
         }
-        tasks_.post([this, instance = std::move(instance), token] { sessions_.ended(instance, token); });
+        tasks_.post(instance, [this, instance, token] { sessions_.ended(instance, token); });
     }
     void end_sessions() {
         const std::lock_guard lock(mutex_);
@@ -92,7 +98,7 @@ public:
     }
 
 private:
-    Result<void> start_load(grpc::CallbackServerContext& context, const wire::LoadRequest& request);
+    Result<void> start_load(const wire::LoadRequest& request);
 
     Engine& engine_;
     const GrpcOptions& options_;
@@ -100,10 +106,11 @@ private:
     RecycledMessages<wire::SaveRequest, wire::SaveResponse> saves_;
     RecycledMessages<wire::LoadRequest, wire::LoadResponse> loads_;
     Sessions sessions_;
+    RunningLoads running_;
     std::mutex mutex_;
     std::vector<SessionReactor*> open_;  // guarded by mutex_
     bool draining_ = false;              // guarded by mutex_
-    TaskThread tasks_;
+    KeyedTasks tasks_;                   // by instance
 };
 
 }  // namespace pegaflow::server

@@ -127,6 +127,10 @@ Outcome load(RpcClient& c, const std::string& instance_id, std::uint32_t tp_rank
     return succeeded(c, [&](Client& client) { return client.load(request, load_state_shm); });
 }
 
+Outcome cancel_load(RpcClient& c, const std::string& instance_id, const std::string& load_state_shm) {
+    return succeeded(c, [&](Client& client) { return client.cancel_load(instance_id, load_state_shm); });
+}
+
 // A server that is away is a miss, so that a scheduler goes on without it.
 py::object query_prefetch(RpcClient& c, const std::string& instance_id, const py::object& block_hashes,
                           const std::string& req_id, bool wait_for_full_prefix, std::uint32_t group_id, Seconds lease_time) {
@@ -161,6 +165,7 @@ void bind_calls(py::class_<RpcClient>& client) {
         .def("load", &load, py::arg("instance_id"), py::arg("tp_rank"), py::arg("device_id"), py::arg("load_state_shm"),
              py::arg("layer_groups"), py::arg("loads"), py::kw_only(), py::arg("timeout") = py::none(),
              py::arg("wait_event") = py::none())
+        .def("cancel_load", &cancel_load, py::arg("instance_id"), py::arg("load_state_shm"))
         .def("query_prefetch", &query_prefetch, py::arg("instance_id"), py::arg("block_hashes"), py::arg("req_id"),
              py::arg("wait_for_full_prefix") = false, py::arg("group_id") = 0, py::kw_only(),
              py::arg("lease_time") = py::none())

@@ -25,7 +25,8 @@ struct ClientOptions {
     bool reconnect = true;  // after a server restart: connect again, repeat registrations and the session
 };
 
-// How the server copies a worker's blocks: with the device's copy engines, or with a kernel that gathers and scatters.
+// How a worker's blocks are best copied: with the device's copy engines, or with a kernel that gathers and scatters. A hint of
+// the existing service's clients, which this server takes and does not need: its back ends choose by what they measured.
 enum class TransferMode : std::uint32_t { kDirect = 0, kKernel = 1 };
 
 // What a registration over the wire may say beside the worker.
@@ -47,7 +48,8 @@ public:
     const std::string& shm_name() const noexcept;
     std::int64_t state() const noexcept;  // 0 pending, 1 success, -1 error; acquire
     bool ready() const noexcept { return state() != 0; }
-    // Waits for an end; kDeadlineExceeded, kInternal when the load failed.
+    // Waits for an end; kInternal when the load failed. After kDeadlineExceeded the load goes on, and writes to its
+    // destination: that is the caller's again when `ready`, which Client::cancel_load brings about.
     Result<void> wait(std::chrono::nanoseconds timeout) const;
 
 private:
@@ -72,11 +74,14 @@ public:
     // Repeated after a reconnect. kInvalid for memory that has no meaning in another process (an address).
     Result<void> register_worker(const WorkerRegistration& worker, const RegisterOptions& options = {});
     Result<void> unregister_instance(std::string_view instance_id);
+    // After kDeadlineExceeded or kPeerLost the server may read the source for a moment yet; no block comes of that.
     Result<SaveOutcome> save(const SaveRequest& request);
     Result<QueryOutcome> query(const QueryRequest& request);
     Result<void> release(const LeaseId& lease);
-    // Starts a load; the outcome arrives in `state` (LoadState::shm_name).
+    // Starts a load; the outcome arrives in `state` (LoadState::shm_name). The deadline is that of the call and of the copy.
     Result<void> load(const LoadRequest& request, std::string_view load_state_shm);
+    // Asks a load to end early. Its state tells when no byte moves any more. kNotFound when it is over.
+    Result<void> cancel_load(std::string_view instance_id, std::string_view load_state_shm);
     Result<void> shutdown_server();
 
 private:

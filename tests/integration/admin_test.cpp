@@ -138,7 +138,9 @@ TEST_F(AdminTest, CleansUpMemoryAndInstances) {
     EXPECT_EQ(listed.at("details").at(0).at("sealed"), true);
     EXPECT_EQ(ask(http::verb::post, "/instances/cleanup?id=nobody").status, 404);
     EXPECT_EQ(ask(http::verb::post, "/instances/cleanup?name=w").status, 400);
-    const json::value removed = ask(http::verb::post, "/instances/cleanup?id=w").parsed();
+    EXPECT_EQ(ask(http::verb::post, "/instances/cleanup?id=").status, 400) << "an empty name is not every instance";
+    EXPECT_EQ(ask(http::verb::post, "/instances/cleanup?id=%7").status, 400);
+    const json::value removed = ask(http::verb::post, "/instances/cleanup?id=%77").parsed();
     EXPECT_EQ(removed.at("removed_instances").at(0), "w");
     EXPECT_TRUE(ask(http::verb::get, "/instances").parsed().at("instances").as_array().empty());
 }

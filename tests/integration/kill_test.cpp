@@ -21,6 +21,9 @@
 namespace pegaflow {
 namespace {
 
+constexpr int kManyKills = 50;
+constexpr std::size_t kSpareDescriptors = 8;  // of gRPC, for connections that it has not given up yet
+
 // The program `pegaflow demo`: saves, queries and loads 2 MiB blocks of shared memory.
 pid_t start_client(int port, int seed) {
     const std::string endpoint = fmt::format("http://127.0.0.1:{}", port);
@@ -75,8 +78,34 @@ std::set<std::string> load_states() {
     return names;
 }
 
+// How much of the server's own traffic is under way.
+EngineStats stats_of(int admin) {
+    EngineStats out;
+    out.saves_in_flight = static_cast<std::uint64_t>(metric(admin, "pegaflow_saves_in_flight"));
+    out.loads_in_flight = static_cast<std::uint64_t>(metric(admin, "pegaflow_loads_in_flight"));
+    return out;
+}
+
+// Lines of this process's own table of mappings that name shared memory, and its open descriptors: what a server could keep of
+// a client.
+std::size_t shared_mappings() {
+    std::ifstream maps("/proc/self/maps");
+    std::size_t count = 0;
+    for (std::string line; std::getline(maps, line);) count += line.find("/dev/shm/pega") != std::string::npos ? 1 : 0;
+    return count;
+}
+
+std::size_t descriptors() {
+    std::size_t count = 0;
+    for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) ++count;
+    return count;
+}
+
 TEST(KillTest, NothingOfAKilledClientStays) {
     server::Config config;
+    // Copies take a while, so that many clients die in the midst of one.
+    config.fabric.wrap = {{"fault", "host"}};
+    config.fabric.options["fault"] = {{"delay_us", "3000"}};
     config.listen = config.admin_listen = "127.0.0.1:0";
     config.engine.pool_bytes = 256 << 20;
     config.fabric.backends = {"host"};
@@ -88,11 +117,18 @@ TEST(KillTest, NothingOfAKilledClientStays) {
     const int kills = wanted != nullptr ? std::atoi(wanted) : 12;
     const std::set<std::string> there_before = load_states();
     std::mt19937 random(7);
+    int in_save = 0, in_load = 0;
+    EXPECT_EQ(wait_for(start_client(port, 200000)), 0) << "before any is killed";
+    const std::size_t mappings_before = shared_mappings();
+    const std::size_t descriptors_before = descriptors();
     for (int i = 0; i < kills; ++i) {
         const pid_t child = start_client(port, i);
         ASSERT_GT(child, 0);
         std::this_thread::sleep_for(std::chrono::milliseconds(random() % 250));
+        const EngineStats at_death = stats_of(admin);
         ::kill(child, SIGKILL);
+        in_save += at_death.saves_in_flight != 0 ? 1 : 0;
+        in_load += at_death.loads_in_flight != 0 ? 1 : 0;
         wait_for(child);
         // Its own memory is the client's to remove; a killed one leaves it behind.
         std::error_code error;
@@ -124,6 +160,16 @@ TEST(KillTest, NothingOfAKilledClientStays) {
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
     EXPECT_THAT(left(), ::testing::IsEmpty()) << "names of killed clients' load states stay";
     EXPECT_NE(get(admin, "/health").find("200 OK"), std::string::npos);
+    EXPECT_EQ(shared_mappings(), mappings_before);
+    EXPECT_LE(descriptors(), descriptors_before + kSpareDescriptors);
+    std::printf("%d clients killed, %d while a save was under way, %d while a load was\n", kills, in_save, in_load);
+    ::testing::Test::RecordProperty("kills", kills);
+    ::testing::Test::RecordProperty("in_save", in_save);
+    ::testing::Test::RecordProperty("in_load", in_load);
+    if (kills >= kManyKills) {
+        EXPECT_GT(in_save, 0);
+        EXPECT_GT(in_load, 0);
+    }
 }
 
 }  // namespace

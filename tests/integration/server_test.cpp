@@ -184,5 +184,132 @@ TEST(ServerTest, RefusesWhatNoOtherProcessCanOpen) {
     EXPECT_NE(unread.error().message.find("pickle"), std::string::npos) << unread.error().message;
 }
 
+// A server whose reads, or all copies, do not end by themselves.
+Result<std::unique_ptr<server::Server>> start_hanging(std::map<std::string, std::string> rules) {
+    server::Config config;
+    config.listen = config.admin_listen = "127.0.0.1:0";
+    config.engine.pool_bytes = 16 << 20;
+    config.fabric.backends = {"host"};
+    config.fabric.wrap = {{"fault", "host"}};
+    config.fabric.options["fault"] = std::move(rules);
+    config.drain_timeout = std::chrono::seconds(5);
+    return server::Server::start(config);
+}
+
+// What a load through the wire is made of; it stays while the load does.
+struct WireLoad {
+    WireLoad(const LeaseId& lease, std::vector<std::uint32_t> blocks) : ids(std::move(blocks)), loads{{lease, targets}} {
+        request.instance_id = "w";
+        request.layer_groups = groups;
+        request.loads = loads;
+    }
+    std::vector<std::uint32_t> ids;
+    std::string_view names[2] = {"layer.0", "layer.1"};
+    std::span<const std::string_view> groups[1] = {names};
+    std::span<const std::uint32_t> targets[1] = {ids};
+    LeaseLoad loads[1];
+    LoadRequest request;
+    LoadState state = LoadState::create().value();
+};
+
+class HungLoadTest : public ::testing::Test {
+protected:
+    // The first load hangs, later ones do not.
+    void start() {
+        auto server = start_hanging({{"hang", "1"}, {"op", "read"}, {"times", "1"}});
+        ASSERT_TRUE(server) << server.error().message;
+        server_ = std::move(*server);
+        client_ = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", server_->port())}).value();
+        ASSERT_TRUE(client_->register_worker(worker_.registration()));
+        for (std::uint64_t i = 0; i < kBytes; ++i) worker_.at(0, 3, i) = worker_.at(1, 3, i) = static_cast<std::uint8_t>(i * 7);
+        ASSERT_TRUE(save(*client_, "w", {3}, hashes_));
+    }
+    LeaseId lease() {
+        const std::vector<std::string_view> views(hashes_.begin(), hashes_.end());
+        return client_->query({.instance_id = "w", .hashes = views, .request_id = "r"})->lease.value();
+    }
+    // Another request's bytes, after one that hung.
+    void expect_others_intact() {
+        const auto loaded = load(*client_, "w", lease(), {9});
+        ASSERT_TRUE(loaded) << loaded.error().message;
+        for (std::uint64_t i = 0; i < kBytes; ++i) ASSERT_EQ(worker_.at(1, 9, i), static_cast<std::uint8_t>(i * 7));
+        for (std::uint64_t i = 0; i < kBytes; ++i) ASSERT_EQ(worker_.at(0, 5, i), 0) << "no byte came of what was given up";
+    }
+
+    ShmWorker worker_{"w"};
+    std::unique_ptr<server::Server> server_;
+    std::unique_ptr<Client> client_;
+    const std::vector<std::string> hashes_ = {std::string(32, 'h')};
+};
+
+TEST_F(HungLoadTest, EndsAtItsDeadline) {
+    start();
+    WireLoad hung(lease(), {5});
+    hung.request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+    ASSERT_TRUE(client_->load(hung.request, hung.state.shm_name()));
+    EXPECT_EQ(hung.state.wait(kLimit).error().code, Code::kInternal) << "it has failed, in time";
+    expect_others_intact();
+}
+
+TEST_F(HungLoadTest, EndsWhenItIsCancelled) {
+    start();
+    WireLoad hung(lease(), {5});
+    ASSERT_TRUE(client_->load(hung.request, hung.state.shm_name()));
+    EXPECT_EQ(hung.state.wait(std::chrono::milliseconds(50)).error().code, Code::kDeadlineExceeded);
+    EXPECT_FALSE(hung.state.ready());
+    EXPECT_FALSE(client_->cancel_load("w", "pega_load_of_nobody"));
+    EXPECT_FALSE(client_->cancel_load("another", hung.state.shm_name())) << "another instance's load is not its";
+    ASSERT_TRUE(client_->cancel_load("w", hung.state.shm_name()));
+    EXPECT_EQ(hung.state.wait(kLimit).error().code, Code::kInternal);
+    EXPECT_FALSE(client_->cancel_load("w", hung.state.shm_name())) << "it is over";
+    expect_others_intact();
+}
+
+TEST(ServerTest, NoBlockComesOfASaveWhoseCallHasEnded) {
+    auto server = start_hanging({{"hang", "1"}, {"op", "write"}, {"times", "1"}});
+    ASSERT_TRUE(server) << server.error().message;
+    auto client = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", (*server)->port())});
+    ASSERT_TRUE(client);
+    ShmWorker worker("w");
+    ASSERT_TRUE((*client)->register_worker(worker.registration()));
+    const std::string hash(32, 'h');
+    const std::string_view view = hash;
+    const std::uint32_t id = 1;
+    const SaveLayer layers[] = {{"layer.0", {&id, 1}, {&view, 1}}, {"layer.1", {&id, 1}, {&view, 1}}};
+    const auto begin = std::chrono::steady_clock::now();
+    const auto late =
+        (*client)->save({.instance_id = "w", .layers = layers, .deadline = begin + std::chrono::milliseconds(200)});
+    ASSERT_FALSE(late);
+    EXPECT_EQ(late.error().code, Code::kDeadlineExceeded) << late.error().message;
+    EXPECT_EQ((*client)->query({.instance_id = "w", .hashes = {&view, 1}, .request_id = "r"})->hit_blocks, 0U);
+    const auto again = save(**client, "w", {1}, {hash});
+    ASSERT_TRUE(again) << again.error().message;
+    EXPECT_EQ(again->saved_blocks, 1U) << "nobody has claimed it any more";
+}
+
+TEST(ServerTest, AClientRegistersAgainWhatAnotherClientsSessionTookAway) {
+    auto server = start_server();
+    ASSERT_TRUE(server);
+    const std::string endpoint = fmt::format("127.0.0.1:{}", (*server)->port());
+    ShmWorker worker("w");
+    auto client = Client::connect({.endpoint = endpoint});
+    ASSERT_TRUE(client);
+    ASSERT_TRUE((*client)->register_worker(worker.registration()));
+    ASSERT_TRUE(saves_in_time(**client, "w"));
+    {
+        auto scheduler = Client::connect({.endpoint = endpoint});
+        ASSERT_TRUE(scheduler);
+        ASSERT_TRUE((*scheduler)->start_session("w", "test", 1, 1));
+    }
+    const std::string_view hash = "h";
+    const auto limit = std::chrono::steady_clock::now() + kLimit;
+    auto watcher = Client::connect({.endpoint = endpoint});
+    ASSERT_TRUE(watcher);
+    while ((*watcher)->query({.instance_id = "w", .hashes = {&hash, 1}, .request_id = "r"}) &&
+           std::chrono::steady_clock::now() < limit)
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_TRUE(saves_in_time(**client, "w")) << "the connection of its worker never broke";
+}
+
 }  // namespace
 }  // namespace pegaflow

@@ -28,7 +28,7 @@ using namespace std::chrono_literals;
 constexpr std::uint32_t kSlots = 8;
 
 struct TierSetup {
-    std::string cache, log;
+    std::string cache, log;  // without a cache there is no tier
     std::uint64_t block_bytes = 64 << 10;
     std::string pool = "16mb", capacity = "256mb", segment = "4mb";
     std::vector<std::string> further;  // arguments of the server
@@ -38,10 +38,12 @@ struct TierSetup {
 class ServerProcess {
 public:
     explicit ServerProcess(const TierSetup& setup) {
-        std::vector<std::string> words = {"pegaflow",           "serve",       "--server-listen", "127.0.0.1:0",
-                                          "--admin-listen",     "127.0.0.1:0", "--pool-size",     setup.pool,
-                                          "--ssd-paths",        setup.cache,   "--ssd-capacity",  setup.capacity,
-                                          "--ssd-segment-size", setup.segment};
+        std::vector<std::string> words = {"pegaflow",       "serve",       "--server-listen", "127.0.0.1:0",
+                                          "--admin-listen", "127.0.0.1:0", "--pool-size",     setup.pool};
+        if (!setup.cache.empty()) {
+            words.insert(words.end(),
+                         {"--ssd-paths", setup.cache, "--ssd-capacity", setup.capacity, "--ssd-segment-size", setup.segment});
+        }
         words.insert(words.end(), setup.further.begin(), setup.further.end());
         if (setup.further.empty()) words.insert(words.end(), {"--modules-backends", "host"});
         std::vector<char*> arguments;
@@ -73,7 +75,11 @@ public:
     }
     int stop(int signal) {
         if (pid_ <= 0) return 0;
-        ::kill(pid_, signal);
+        kill(signal);
+        return wait();
+    }
+    void kill(int signal) const { ::kill(pid_, signal); }
+    int wait() {
         int status = 0;
         ::waitpid(pid_, &status, 0);
         pid_ = 0;

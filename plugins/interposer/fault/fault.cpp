@@ -2,8 +2,8 @@
 // fault.cpp - wraps a back end and makes it misbehave by rule and seed.
 //
 // Options: seed=N; fail=P[:STATUS], hang=P, drop=P, corrupt=P, reorder=P with P a probability from 0 to 1; delay_us=N for every
-// batch; op=read|write limits the rules to one direction; after=N leaves the first N batches alone. Without rules it changes
-// nothing.
+// batch; op=read|write limits the rules to one direction; after=N leaves the first N batches alone, times=N all that come
+// when N have met a rule. Without rules it changes nothing.
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -19,7 +19,7 @@ namespace {
 struct Rules {
     double fail = 0, hang = 0, drop = 0, corrupt = 0, reorder = 0;
     std::int32_t status = PEGA_RETRY_OTHER_PATH;
-    std::uint64_t delay_ns = 0, after = 0, seed = 1;
+    std::uint64_t delay_ns = 0, after = 0, times = UINT64_MAX, seed = 1;
     std::uint32_t op = 0;  // 0 = both
 };
 
@@ -30,7 +30,7 @@ public:
     Verdict decide(const pega_batch& batch) override {
         Verdict verdict;
         const std::lock_guard lock(mutex_);
-        if (count_++ < rules_.after || (rules_.op != 0 && rules_.op != batch.op)) return verdict;
+        if (count_++ < rules_.after || (rules_.op != 0 && rules_.op != batch.op) || met_ >= rules_.times) return verdict;
         verdict.delay_ns = rules_.delay_ns;
         if (chance(rules_.hang)) {
             verdict.hang = true;
@@ -42,6 +42,7 @@ public:
             verdict.corrupt = chance(rules_.corrupt);
             verdict.reorder = chance(rules_.reorder);
         }
+        met_ += verdict.hang || verdict.fail != PEGA_OK || verdict.drop || verdict.corrupt || verdict.reorder ? 1 : 0;
         return verdict;
     }
     void ended(const pega_batch&, const pega_completion&, std::uint64_t) override {}
@@ -53,6 +54,7 @@ private:
     std::mutex mutex_;
     std::mt19937_64 random_;   // guarded by mutex_
     std::uint64_t count_ = 0;  // guarded by mutex_
+    std::uint64_t met_ = 0;    // guarded by mutex_; batches that met a rule
 };
 
 bool parse_probability(const char* text, double* out) {
@@ -91,6 +93,7 @@ bool apply(Rules& rules, const char* key, const char* value) {
     if (std::strcmp(key, "corrupt") == 0) return parse_probability(value, &rules.corrupt);
     if (std::strcmp(key, "reorder") == 0) return parse_probability(value, &rules.reorder);
     if (std::strcmp(key, "seed") == 0) return parse_number(value, &rules.seed);
+    if (std::strcmp(key, "times") == 0) return parse_number(value, &rules.times);
     if (std::strcmp(key, "after") == 0) return parse_number(value, &rules.after);
     if (std::strcmp(key, "delay_us") == 0) {
         const bool good = parse_number(value, &number);
@@ -118,7 +121,7 @@ std::unique_ptr<Hooks> make_hooks(const pega_host* host, const pega_option* opti
         if (apply(rules, options[i].key, options[i].value)) continue;
         pegaflow::backend::log(
             host, PEGA_LOG_ERROR, "fault",
-            "option %s=%s is not valid; there are seed, after, delay_us (numbers), hang, drop, corrupt, reorder "
+            "option %s=%s is not valid; there are seed, after, times, delay_us (numbers), hang, drop, corrupt, reorder "
             "(0 to 1), fail (0 to 1, "
             "then :STATUS), op (read or write)",
             options[i].key, options[i].value);

@@ -506,7 +506,7 @@ class EngineRpcClient:
         page_first: bool,
         layer_group_ids: Sequence[int] | None = None,
     ) -> tuple[bool, str]:
-        """Registers layers by pickled ``CudaIPCWrapper`` objects. ``transfer_backend``: "direct" or "kernel"."""
+        """Registers layers by pickled ``CudaIPCWrapper`` objects. ``transfer_backend``: "direct" or "kernel", a hint that is taken and not needed."""
     def register_worker(
         self,
         instance_id: str,
@@ -548,7 +548,11 @@ class EngineRpcClient:
         timeout: float | None = None,
         wait_event: bytes | None = None,
     ) -> tuple[bool, str]:
-        """Starts a load; its outcome arrives in the PyLoadState of this name."""
+        """Starts a load; its outcome arrives in the PyLoadState of this name. ``timeout`` is the copy's as well: then it fails.
+
+        Until the state is ready the destination is written to, also when nobody waits any more."""
+    def cancel_load(self, instance_id: str, load_state_shm: str) -> tuple[bool, str]:
+        """Asks a load to end early; its state tells when no byte moves any more. Raises when it is over."""
     def query_prefetch(
         self,
         instance_id: str,

@@ -59,7 +59,12 @@ CompletionHandle copy(const ChannelPtr& channel, const RegionPtr& local, const R
 
 void cancel(const CompletionHandle& c) {
     if (c.completion.done() || c.transfer->progress != c.progress) return;  // over; the transfer may be in flight again
-    take_unlocked([&] { return c.channel->channel.cancel(*c.transfer->transfer); });
+    take_unlocked([&]() -> Result<void> {
+        const std::lock_guard lock(c.channel->mutex);
+        if (!c.channel->channel) return {};  // closed: it is over
+        PEGA_TRY(c.channel->channel.cancel(*c.transfer->transfer));
+        return {};
+    });
 }
 
 void close(ChannelHandle& channel, Seconds timeout) {
@@ -94,8 +99,11 @@ std::uint64_t landed_spans(const CompletionHandle& c) {
     return c.progress->landed_spans;
 }
 
-std::string state_name(const ChannelHandle& channel) {
-    const pega_status status = channel.channel.state();
+std::string state_name(ChannelHandle& channel) {
+    const pega_status status = unlocked([&] {
+        const std::lock_guard lock(channel.mutex);
+        return channel.channel ? channel.channel.state() : static_cast<pega_status>(PEGA_CANCELED);
+    });
     if (status == PEGA_OK) return "open";
     return status == PEGA_PENDING ? "connecting" : to_string(static_cast<Code>(status));
 }

@@ -47,8 +47,14 @@ void register_worker(EngineHandle& e, const std::string& instance_id, const std:
 }
 
 void unregister_instance(EngineHandle& e, const std::string& instance_id) {
-    take_unlocked([&] { return e.engine->unregister_instance(instance_id); });
-    e.memories.erase(instance_id);
+    // Taken out first: another thread may register the same name again as soon as the engine lets go of it.
+    const auto node = e.memories.extract(instance_id);
+    const Result<void> gone = unlocked([&] { return e.engine->unregister_instance(instance_id); });
+    if (!gone && !node.empty()) {
+        std::vector<Memory>& kept = e.memories[instance_id];
+        kept.insert(kept.end(), node.mapped().begin(), node.mapped().end());
+    }
+    take(gone);
 }
 
 SaveOutcome save(EngineHandle& e, const std::string& instance_id, const py::object& items, std::uint32_t tp_rank,
@@ -72,9 +78,9 @@ void load(const EnginePtr& engine, const std::string& instance_id, const py::obj
           std::uint32_t tp_rank, std::int32_t device_id, Seconds timeout, const py::object& wait_event) {
     const LoadHandle handle = start_load(engine, instance_id, layer_groups, loads, tp_rank, device_id, timeout, wait_event);
     try {
-        wait_load(handle, {});  // the deadline is the load's own
-    } catch (py::error_already_set& error) {
-        if (error.matches(PyExc_KeyboardInterrupt)) (void)unlocked([&] { return engine->engine->cancel_load(handle.id); });
+        wait_load(handle, {});          // the deadline is the load's own
+    } catch (py::error_already_set&) {  // Ctrl-C, or what another signal's handler raised
+        (void)unlocked([&] { return engine->engine->cancel_load(handle.id); });
         throw;
     }
 }
@@ -90,6 +96,7 @@ void close(EngineHandle& e, Seconds timeout) {
     const auto deadline = to_deadline(timeout);
     unlocked([&] { e.engine->close(deadline); });
     e.memories.clear();
+    std::erase_if(e.events, [](const auto& kept) { return kept.first->over(); });
 }
 
 py::dict stats(const EngineHandle& e) {

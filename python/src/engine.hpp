@@ -8,6 +8,7 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fabric.hpp"
@@ -16,23 +17,30 @@
 
 namespace pegaflow::python {
 
-struct EngineHandle {
-    ~EngineHandle() {
-        unlocked([this] { engine.reset(); });
-    }
-    FabricPtr fabric;
-    std::map<std::string, std::vector<Memory>> memories;  // of registered workers, by instance; with the interpreter lock
-    std::unique_ptr<Engine> engine;
-};
-using EnginePtr = std::shared_ptr<EngineHandle>;  // owners: Python's Engine and its Loads
-
 // How far a load has come, told by the engine's threads.
 struct LoadProgress {
     std::mutex mutex;
     std::condition_variable changed;
     std::size_t landed_layers = 0;        // guarded by mutex
     std::optional<Result<void>> outcome;  // guarded by mutex
+
+    bool over() {
+        const std::lock_guard lock(mutex);
+        return outcome.has_value();
+    }
 };
+
+struct EngineHandle {
+    ~EngineHandle() {
+        unlocked([this] { engine.reset(); });
+    }
+    FabricPtr fabric;
+    std::map<std::string, std::vector<Memory>> memories;  // of registered workers, by instance; with the interpreter lock
+    // Events that loads wait for, until these are over, whatever became of Python's Load; with the interpreter lock.
+    std::vector<std::pair<std::shared_ptr<LoadProgress>, EventPtr>> events;
+    std::unique_ptr<Engine> engine;
+};
+using EnginePtr = std::shared_ptr<EngineHandle>;  // owners: Python's Engine and its Loads
 
 struct LoadHandle {
     EnginePtr engine;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <pybind11/pybind11.h>
+#include <unistd.h>
 
 #include <string>
 #include <type_traits>
@@ -32,10 +33,34 @@ T take(Result<T> result) {
     if constexpr (!std::is_void_v<T>) return std::move(result).value();
 }
 
+// Gives the interpreter lock up for its own time. A thread that would take it again while the interpreter ends (a daemon thread
+// in a wait) stays here for ever instead: CPython ends such threads by unwinding them, which a destructor does not survive.
+class Unlock {
+public:
+    Unlock() : ending_(interpreter_ends()), state_(PyEval_SaveThread()) {}
+    Unlock(const Unlock&) = delete;
+    Unlock& operator=(const Unlock&) = delete;
+    ~Unlock() {
+        while (!ending_ && interpreter_ends()) ::pause();
+        PyEval_RestoreThread(state_);
+    }
+
+private:
+    static bool interpreter_ends() noexcept {
+#if PY_VERSION_HEX >= 0x030d0000
+        return Py_IsFinalizing() != 0;
+#else
+        return _Py_IsFinalizing() != 0;
+#endif
+    }
+    const bool ending_;  // this is the thread that ends the interpreter: only that one holds the lock then
+    PyThreadState* const state_;
+};
+
 // Runs `call` without the interpreter lock.
 template <class Call>
 auto unlocked(Call&& call) {
-    const py::gil_scoped_release release;
+    const Unlock unlock;
     return call();
 }
 

@@ -34,10 +34,7 @@ bool wait_layers(const LoadHandle& load, std::size_t layers, Seconds timeout) {
     return p.landed_layers >= layers || (p.outcome && p.outcome->has_value());
 }
 
-bool done(const LoadHandle& load) {
-    const std::lock_guard lock(load.progress->mutex);
-    return load.progress->outcome.has_value();
-}
+bool done(const LoadHandle& load) { return load.progress->over(); }
 
 std::size_t landed_layers(const LoadHandle& load) {
     const std::lock_guard lock(load.progress->mutex);
@@ -67,7 +64,14 @@ LoadHandle start_load(const EnginePtr& engine, const std::string& instance_id, c
     request.local_event = event.handle();
     request.deadline = to_deadline(timeout);
     LoadHandle out{engine, std::make_shared<LoadProgress>()};
-    out.id = take_unlocked([&] { return engine->engine->load_async(request, follow(out.progress)); });
+    std::erase_if(engine->events, [](const auto& kept) { return kept.first->over(); });
+    if (event.local) engine->events.emplace_back(out.progress, event.local);
+    try {
+        out.id = take_unlocked([&] { return engine->engine->load_async(request, follow(out.progress)); });
+    } catch (...) {  // it did not begin
+        std::erase_if(engine->events, [&](const auto& kept) { return kept.first == out.progress; });
+        throw;
+    }
     return out;
 }
 

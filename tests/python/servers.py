@@ -16,8 +16,9 @@ START_SECONDS = 30
 class Server:
     """Starts at once. `port` stays the same over a restart."""
 
-    def __init__(self, backends: str = "host") -> None:
+    def __init__(self, backends: str = "host", more: tuple = ()) -> None:
         self.backends = backends
+        self.more = more
         self.port = 0
         self._start()
 
@@ -27,7 +28,7 @@ class Server:
 
     def _start(self) -> None:
         command = [PROGRAM, "serve", "--server-listen", f"127.0.0.1:{self.port}", "--admin-listen", "127.0.0.1:0"]
-        command += ["--pool-size", "64mb", "--modules-backends", self.backends, "--server-drain-timeout", "2s"]
+        command += ["--pool-size", "64mb", "--modules-backends", self.backends, "--server-drain-timeout", "2s", *self.more]
         self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()  # "... serving: grpc port N admin port N", or nothing when it could not start
         assert "grpc port" in line, f"pegaflow serve did not start: {line!r}"

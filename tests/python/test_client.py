@@ -13,7 +13,7 @@ import pegaflow
 import pytest
 from pegaflow.ipc_wrapper import CudaIPCWrapper
 
-from servers import eventually
+from servers import Server, eventually
 from workers import BLOCKS, BYTES, LAYERS, hashes, saves
 
 
@@ -42,6 +42,41 @@ def test_one_process_saves_another_loads(server, client, make_worker):
         before[:, 9:11] = writer.kv[:, 3:5]
         np.testing.assert_array_equal(reader.kv, before, "nothing else was written")
         assert other.unregister_context(reader.instance_id) == (True, "")
+
+
+@pytest.fixture
+def hanging_client(tmp_path):
+    """Of a server whose first load never ends by itself."""
+    config = tmp_path / "server.toml"
+    config.write_text('[modules]\nwrap = ["fault=host"]\n[module.fault]\nhang = 1\nop = "read"\ntimes = 1\n')
+    running = Server(more=("--config", str(config)))
+    with pegaflow.EngineRpcClient(running.endpoint) as connected:
+        yield connected
+    running.stop()
+
+
+@pytest.mark.parametrize("by", ["cancel", "timeout"])
+def test_a_load_that_hangs_is_ended(hanging_client, make_worker, by):
+    client, worker = hanging_client, make_worker(1)
+    worker.register(client)
+    client.save(worker.instance_id, 0, 0, 0, saves([3], hashes(1)))
+    lease = client.query_prefetch(worker.instance_id, hashes(1), "request").lease
+    before, state = worker.kv.copy(), pegaflow.PyLoadState()
+    timeout = 0.2 if by == "timeout" else None
+    client.load(worker.instance_id, 0, 0, state.shm_name(), [list(LAYERS)], [(lease, [[5]])], timeout=timeout)
+    if by == "cancel":
+        with pytest.raises(pegaflow.DeadlineExceeded):
+            state.wait(0.05)
+        assert client.cancel_load(worker.instance_id, state.shm_name()) == (True, "")
+    with pytest.raises(pegaflow.PegaflowInternal):
+        state.wait(20)
+    assert state.get_state() < 0
+    np.testing.assert_array_equal(worker.kv, before, "nothing was written")
+    with pytest.raises(pegaflow.PegaFlowError, match="no load of"):
+        client.cancel_load(worker.instance_id, state.shm_name())
+    lease = client.query_prefetch(worker.instance_id, hashes(1), "request").lease
+    load(client, worker, lease, [5]).wait(20)
+    np.testing.assert_array_equal(worker.kv[:, 5], worker.kv[:, 3])
 
 
 def test_a_lease_is_released_once(client, make_worker):

@@ -15,6 +15,8 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <iterator>
+#include <optional>
 
 #include "base/log.hpp"
 #include "pegaflow/bytes.hpp"
@@ -23,7 +25,16 @@ namespace pegaflow::engine::tier {
 namespace {
 
 constexpr std::uint64_t kLeastSegments = 4;
-constexpr std::uint64_t kZeroedBytes = std::uint64_t{64} << 10;  // what must be zero of a block device that gets a cache
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+
+struct Stretch {
+    std::uint64_t offset, length;
+};
+// What must be zero where a cache is made, and as much at the end: here others keep what names their data. File systems and
+// volume managers at the start (btrfs, ReiserFS and GFS2 at 64 KiB, VMFS behind the first MiB), copies of btrfs further on;
+// partition tables, RAID and ZFS at the end.
+constexpr Stretch kMustBeBlank[] = {{0, 4 * kMiB}, {64 * kMiB, kMiB}, {std::uint64_t{256} << 30, kMiB}};
+constexpr std::uint64_t kBlankEndBytes = kMiB;
 
 unexpected<Error> failed(const std::string& what, const std::string& path, Code code = Code::kRegionLost) {
     const int number = errno;
@@ -49,6 +60,31 @@ Result<Superblock> read_superblock(const Container& container) {
     auto copy = decode_superblock(block);
     if (copy) base::log_warning("tier", "{}: {}; its copy is used", container.path(), first.error().message);
     return copy ? copy : first;
+}
+
+// Where the first byte of a stretch is that is not zero.
+Result<std::optional<std::uint64_t>> first_byte_in(const Container& container, Stretch stretch) {
+    std::vector<std::byte> bytes(std::min(stretch.length, kMiB));
+    for (std::uint64_t done = 0; done < stretch.length; done += bytes.size()) {
+        bytes.resize(std::min<std::uint64_t>(bytes.size(), stretch.length - done));
+        PEGA_TRY(container.read(stretch.offset + done, bytes));
+        const auto it = std::find_if(bytes.begin(), bytes.end(), [](std::byte b) { return b != std::byte{0}; });
+        if (it != bytes.end()) return std::optional(stretch.offset + done + static_cast<std::uint64_t>(it - bytes.begin()));
+    }
+    return std::optional<std::uint64_t>();
+}
+
+// Where something lies in a file or device of `length` bytes, as far as can be told without reading all of it.
+Result<std::optional<std::uint64_t>> first_byte(const Container& container, std::uint64_t length) {
+    std::vector<Stretch> stretches(std::begin(kMustBeBlank), std::end(kMustBeBlank));
+    stretches.push_back({length - std::min(length, kBlankEndBytes), kBlankEndBytes});
+    for (Stretch stretch : stretches) {
+        if (stretch.offset >= length) continue;
+        stretch.length = std::min(stretch.length, length - stretch.offset);
+        PEGA_ASSIGN(const auto found, first_byte_in(container, stretch));
+        if (found) return found;
+    }
+    return std::optional<std::uint64_t>();
 }
 
 }  // namespace
@@ -99,14 +135,13 @@ Result<std::unique_ptr<Container>> Container::open(const std::string& path, std:
     }
     if (known.error().code == Code::kUnsupported)
         return fail(Code::kUnsupported, fmt::format("{}: {}; it is left as it is", c->path_, known.error().message));
-    std::vector<std::byte> start(std::min(length, kZeroedBytes));
-    PEGA_TRY(c->read(0, start));
-    const bool empty = std::all_of(start.begin(), start.end(), [](std::byte b) { return b == std::byte{0}; });
-    if (!empty) {
+    PEGA_ASSIGN(const auto used, first_byte(*c, length));
+    if (used) {
         return fail(Code::kInvalid,
-                    fmt::format("{} holds something else ({}); it is left as it is. Remove the file, or clear a "
-                                "block device with blkdiscard or wipefs, to use it for the cache",
-                                c->path_, known.error().message));
+                    fmt::format("{} holds something else ({}; byte {} is not zero); it is left as it is. To use it for the "
+                                "cache, remove the file; of a block device erase the signatures (wipefs --all {}) and the "
+                                "rest (blkdiscard, or blkdiscard --zeroout)",
+                                c->path_, known.error().message, *used, c->path_));
     }
     PEGA_TRY(c->create(capacity, segment_bytes));
     return c;

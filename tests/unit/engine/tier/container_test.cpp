@@ -118,6 +118,37 @@ TEST_F(ContainerTest, WhatItDoesNotKnowIsLeftAlone) {
     EXPECT_EQ(Container::open_read_only(path_ + "/nowhere").error().code, Code::kNotFound);
 }
 
+// What other programs write far from the start counts as well: a block device goes through the same check.
+TEST_F(ContainerTest, SignaturesOfOthersAreFoundWhereverTheyKeepThem) {
+    constexpr std::uint64_t kLength = std::uint64_t{80} << 20;
+    const struct {
+        const char* whose;
+        std::uint64_t at;
+    } places[] = {{"btrfs", 65'536 + 64},
+                  {"VMFS", 1 << 20},
+                  {"the copy of btrfs", (std::uint64_t{64} << 20) + 64},
+                  {"md 0.90", kLength - 65'536},
+                  {"ZFS", kLength - (std::uint64_t{512} << 10) + 16'384},
+                  {"md 1.0", kLength - 8192},
+                  {"GPT", kLength - 512},
+                  {"the last byte", kLength - 1}};
+    fs::create_directories(path_);
+    for (const auto& [whose, at] : places) {
+        std::ofstream(file(), std::ios::binary | std::ios::trunc).close();
+        fs::resize_file(file(), kLength);
+        flip(at);
+        const auto refused = open();
+        ASSERT_FALSE(refused) << whose;
+        EXPECT_EQ(refused.error().code, Code::kInvalid) << whose;
+        EXPECT_NE(refused.error().message.find(fmt::format("byte {} is not zero", at)), std::string::npos)
+            << refused.error().message;
+        EXPECT_NE(refused.error().message.find("wipefs"), std::string::npos) << refused.error().message;
+        EXPECT_EQ(fs::file_size(file()), kLength) << whose << " is left as it is";
+        flip(at);
+    }
+    EXPECT_TRUE(open()) << "zeros are nobody's";
+}
+
 TEST_F(ContainerTest, AFlippedBitOfAnythingThatIsUsedIsFoundByTheCheck) {
     FakeHost host(4 << 20);
     FakeDevice device(small_superblock(4), host);

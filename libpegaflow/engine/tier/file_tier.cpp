@@ -298,11 +298,12 @@ std::unique_ptr<TierRead> FileTier::prepare(std::span<const BlockKey> keys, std:
 void FileTier::read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result) {
     const auto now = Clock::now();
     const std::lock_guard lock(mutex_);
-    cost_.ended(bytes, begun, now);
     if (result) {
+        cost_.ended(bytes, begun, now);
         store.failures_in_a_row = 0;
         return;
     }
+    cost_.failed(begun, now);
     ++counters_.read_failures;
     if (++store.failures_in_a_row < kFailuresUntilOffline || !store.read_problem.empty()) return;
     store.read_problem = result.error().message;

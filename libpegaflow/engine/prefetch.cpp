@@ -2,187 +2,30 @@
 #include "engine/prefetch.hpp"
 
 #include <algorithm>
-#include <numeric>
+#include <utility>
 
 namespace pegaflow::engine {
-namespace {
-
-bool same(const Prefetcher::Name& a, const Prefetcher::Name& b) {
-    return a.request == b.request && a.group == b.group && a.instance == b.instance;
-}
-
-}  // namespace
 
 Prefetcher::Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert)
     : tier_(tier), host_(host), options_(options), insert_(std::move(insert)), pace_(options.groups_ahead) {
     for (std::uint32_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { run(); });
 }
 
-void Prefetcher::close() {
+bool Prefetcher::close(Clock::time_point deadline) {
     {
-        const std::lock_guard lock(mutex_);
-        if (stop_) return;
+        std::unique_lock lock(mutex_);
         for (auto it = requests_.begin(); it != requests_.end();) it = forget(it);
         stop_ = true;
         changed_.notify_all();
+        if (!changed_.wait_until(lock, deadline, [this] { return groups_ == 0; })) return false;
     }
     for (std::thread& thread : threads_) thread.join();
-}
-
-Prefetcher::Progress Prefetcher::poll(const Name& name, std::vector<BlockRef>* held, std::uint64_t* fetched) {
-    const std::lock_guard lock(mutex_);
-    const auto it =
-        std::find_if(requests_.begin(), requests_.end(), [&](const auto& request) { return same(request->name, name); });
-    if (it == requests_.end()) return Progress::kUnknown;
-    Request& request = **it;
-    if (request.name.hashes != name.hashes) {
-        ++canceled_;
-        forget(it);
-        return Progress::kUnknown;
-    }
-    request.asked = Clock::now();
-    if (!request.over) return Progress::kLoading;
-    *held = std::move(request.wish.held);
-    *fetched = request.fetched;
-    forget(it);
-    return Progress::kOver;
-}
-
-bool Prefetcher::start(const Name& name, Wish wish) {
-    const std::uint64_t block_bytes = std::accumulate(wish.page_bytes.begin(), wish.page_bytes.end(), std::uint64_t{0});
-    const std::lock_guard lock(mutex_);
-    if (stop_ || block_bytes == 0) return false;
-    const std::size_t most = std::max<std::uint64_t>(1, options_.max_bytes / block_bytes);
-    if (wish.keys.size() > most) wish.keys.erase(wish.keys.begin() + static_cast<std::ptrdiff_t>(most), wish.keys.end());
-    if (wish.keys.empty()) return false;
-    const std::uint64_t bytes = wish.keys.size() * block_bytes;
-    if (options_.prefill_tokens_per_second > 0) {
-        const double anew =
-            static_cast<double>(wish.keys.size()) * options_.tokens_per_block / options_.prefill_tokens_per_second;
-        if (tier_.estimate_seconds(bytes, queued_bytes_) > anew) {
-            ++too_slow_;
-            return false;
-        }
-    }
-    const auto now = Clock::now();
-    auto request = std::make_unique<Request>();
-    request->name = name;
-    request->bytes = bytes;
-    request->remaining = wish.keys.size();
-    request->wish = std::move(wish);
-    request->deadline = now + options_.time;
-    request->asked = now;
-    queued_bytes_ += bytes;
-    ++started_;
-    requests_.push_back(std::move(request));
-    let_in();
+    threads_.clear();
     return true;
 }
 
-void Prefetcher::let_in() {
-    for (const auto& request : requests_) {
-        if (request->in || request->over) continue;
-        if (reserved_bytes_ != 0 && reserved_bytes_ + request->bytes > options_.max_bytes) break;
-        request->in = true;
-        reserved_bytes_ += request->bytes;
-        for (std::size_t i = 0; i < request->wish.keys.size(); ++i) join(*request, i);
-    }
-    changed_.notify_all();
-}
-
-void Prefetcher::join(Request& request, std::size_t position) {
-    const BlockKey& key = request.wish.keys[position];
-    const auto [it, added] = fetches_.try_emplace(key_of(key));
-    if (added) {
-        it->second = std::make_unique<Fetch>(key, request.wish.page_bytes);
-        Fetch& fetch = *it->second;
-        fetch.bytes = request.bytes / request.wish.keys.size();
-        fetch.position = position;
-        fetch.order = next_order_++;
-        waiting_.insert(place_of(fetch));
-    } else {
-        Fetch& fetch = *it->second;
-        if (std::find(fetch.waiters.begin(), fetch.waiters.end(), &request) != fetch.waiters.end()) return;  // named twice
-        ++joined_;
-        if (!fetch.reading && position < fetch.position) {
-            waiting_.erase(place_of(fetch));
-            fetch.position = position;
-            waiting_.insert(place_of(fetch));
-        }
-    }
-    it->second->waiters.push_back(&request);
-    request.fetches[position] = it->second.get();
-}
-
-// The request does not wait any more for what lies at `from` and behind.
-void Prefetcher::detach(Request& request, std::size_t from) {
-    for (auto it = request.fetches.lower_bound(from); it != request.fetches.end();) {
-        Fetch& fetch = *it->second;
-        std::erase(fetch.waiters, &request);
-        it = request.fetches.erase(it);
-        if (!fetch.waiters.empty() || fetch.reading) continue;
-        waiting_.erase(place_of(fetch));
-        fetches_.erase(key_of(fetch.key));
-    }
-    if (request.fetches.empty()) request.over = true;
-}
-
-Prefetcher::Requests::iterator Prefetcher::forget(Requests::iterator place) {
-    const std::unique_ptr<Request> request = std::move(*place);
-    const auto next = requests_.erase(place);
-    detach(*request, 0);
-    queued_bytes_ -= request->bytes;
-    if (request->in) reserved_bytes_ -= request->bytes;
-    let_in();
-    return next;
-}
-
-void Prefetcher::end_fetch(Fetch& fetch, bool good) {
-    if (!good && !fetch.waiters.empty()) ++failed_;
-    const std::vector<Request*> waiters = std::move(fetch.waiters);
-    for (Request* request : waiters) {
-        const auto it = std::find_if(request->fetches.begin(), request->fetches.end(),
-                                     [&](const auto& entry) { return entry.second == &fetch; });
-        const std::size_t position = it->first;
-        request->fetches.erase(it);
-        if (good) {
-            ++request->fetched;
-            request->wish.held.push_back(fetch.block);
-        } else {
-            detach(*request, position);  // a prefix ends at its first gap
-        }
-        if (request->fetches.empty()) request->over = true;
-    }
-    fetches_.erase(key_of(fetch.key));
-}
-
-void Prefetcher::drop_instance(const std::string& instance) {
-    const std::lock_guard lock(mutex_);
-    for (auto it = requests_.begin(); it != requests_.end();) {
-        if ((*it)->name.instance != instance) {
-            ++it;
-            continue;
-        }
-        ++canceled_;
-        it = forget(it);
-    }
-}
-
-void Prefetcher::tick(Clock::time_point now) {
-    const std::lock_guard lock(mutex_);
-    for (auto it = requests_.begin(); it != requests_.end();) {
-        Request& request = **it;
-        if (now - request.asked >= options_.idle) {
-            ++canceled_;
-            it = forget(it);
-            continue;
-        }
-        if (!request.over && now >= request.deadline) {
-            ++expired_;
-            detach(request, 0);
-        }
-        ++it;
-    }
+void Prefetcher::let_go() {
+    for (std::thread& thread : threads_) thread.detach();
 }
 
 bool Prefetcher::has_room(std::uint64_t bytes) const {

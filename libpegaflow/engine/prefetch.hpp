@@ -17,6 +17,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <string>
 #include <thread>
@@ -41,6 +42,7 @@ public:
         std::uint32_t threads = 2;
         double prefill_tokens_per_second = 0;
         std::uint32_t tokens_per_block = 0;
+        std::chrono::nanoseconds probe_interval = std::chrono::seconds(1);  // of a tier that seems too slow
     };
     // Who asks, and for what: a name that comes again with other hashes is another request.
     struct Name {
@@ -62,13 +64,17 @@ public:
     // How a request stands. When it is over, it is forgotten; `held` gets what it pinned, and `fetched` how many blocks came.
     // [any]
     Progress poll(const Name& name, std::vector<BlockRef>* held, std::uint64_t* fetched);
-    // Begins a request. False when it is not worth it: nothing to fetch, or computing anew would be faster. [any]
+    // Begins a request. False when it is not worth it: nothing to fetch, or computing anew would be faster. After a while of
+    // the latter one goes through, for its first blocks: only reads show that the tier has become faster. [any]
     bool start(const Name& name, Wish wish);
     void drop_instance(const std::string& instance);
     // Ends what is late or forgotten. [any]
     void tick(Clock::time_point now);
-    // Drops all requests, and waits for the reads under way. Idempotent. [serial]
-    void close();
+    // Drops all requests, and waits for the reads under way. False when some have not ended at `deadline`: then it must not be
+    // destroyed, and can be closed again. Idempotent. [serial]
+    bool close(Clock::time_point deadline = Clock::time_point::max());
+    // Its threads go on alone: for one that could not be closed, and stays as long as the process. [serial]
+    void let_go();
     void add_stats(TierStats& stats) const;
 
 private:
@@ -104,7 +110,7 @@ private:
         Wish wish;
         std::uint64_t bytes = 0;
         bool in = false, over = false;
-        std::size_t remaining = 0;
+        std::uint64_t queued = 0;  // bytes of blocks that it waits for
         std::uint64_t fetched = 0;
         Clock::time_point deadline, asked;
         std::map<std::size_t, Fetch*> fetches;  // by position; those that have not ended
@@ -115,6 +121,16 @@ private:
 
     static Key key_of(const BlockKey& key) { return {key.scope, key.group, std::string(key.hash())}; }
     static Place place_of(Fetch& fetch) { return {fetch.position, fetch.order, &fetch}; }
+
+    // prefetch_requests.cpp
+    bool worth_it(Wish& wish, std::uint64_t block_bytes);
+    void let_in();
+    void count_queued(Request& request);
+    void join(Request& request, std::size_t position);
+    void end_fetch(Fetch& fetch, bool good);
+    void detach(Request& request, std::size_t from);
+    Requests::iterator forget(Requests::iterator request);
+
     void run();
     std::shared_ptr<Group> next_group();
     void prepare(std::unique_lock<std::mutex>& lock, Wait wait);
@@ -129,11 +145,6 @@ private:
     bool can_prepare() const;
     bool should_prepare() const;
     bool wait_for_work(std::unique_lock<std::mutex>& lock);
-    void let_in();
-    void join(Request& request, std::size_t position);
-    void end_fetch(Fetch& fetch, bool good);
-    void detach(Request& request, std::size_t from);
-    Requests::iterator forget(Requests::iterator request);
 
     Tier& tier_;
     TierHost& host_;
@@ -152,6 +163,7 @@ private:
     bool patient_ = false;      // a thread sleeps that looks by itself at what is not worth waking one
     bool replacing_ = false;    // a thread on which a group landed prepares another one
     std::uint64_t reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0;
+    std::optional<Clock::time_point> too_slow_since_;  // no request began since then
     bool stop_ = false;
     std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;
     std::vector<std::thread> threads_;

@@ -13,8 +13,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <ctime>
+#include <iterator>
+#include <optional>
+#include <thread>
 
 #include "base/log.hpp"
 #include "pegaflow/bytes.hpp"
@@ -23,7 +27,18 @@ namespace pegaflow::engine::tier {
 namespace {
 
 constexpr std::uint64_t kLeastSegments = 4;
-constexpr std::uint64_t kZeroedBytes = std::uint64_t{64} << 10;  // what must be zero of a block device that gets a cache
+constexpr int kLockTries = 20;
+constexpr auto kLockTime = std::chrono::milliseconds(10);
+constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
+
+struct Stretch {
+    std::uint64_t offset, length;
+};
+// What must be zero where a cache is made, and as much at the end: here others keep what names their data. File systems and
+// volume managers at the start (btrfs, ReiserFS and GFS2 at 64 KiB, VMFS behind the first MiB), copies of btrfs further on;
+// partition tables, RAID and ZFS at the end.
+constexpr Stretch kMustBeBlank[] = {{0, 4 * kMiB}, {64 * kMiB, kMiB}, {std::uint64_t{256} << 30, kMiB}};
+constexpr std::uint64_t kBlankEndBytes = kMiB;
 
 unexpected<Error> failed(const std::string& what, const std::string& path, Code code = Code::kRegionLost) {
     const int number = errno;
@@ -48,7 +63,32 @@ Result<Superblock> read_superblock(const Container& container) {
     PEGA_TRY(container.read(kSuperblockCopyAt, block));
     auto copy = decode_superblock(block);
     if (copy) base::log_warning("tier", "{}: {}; its copy is used", container.path(), first.error().message);
-    return copy ? copy : first;
+    return copy || copy.error().code == Code::kUnsupported ? copy : first;
+}
+
+// Where the first byte of a stretch is that is not zero.
+Result<std::optional<std::uint64_t>> first_byte_in(const Container& container, Stretch stretch) {
+    std::vector<std::byte> bytes(std::min(stretch.length, kMiB));
+    for (std::uint64_t done = 0; done < stretch.length; done += bytes.size()) {
+        bytes.resize(std::min<std::uint64_t>(bytes.size(), stretch.length - done));
+        PEGA_TRY(container.read(stretch.offset + done, bytes));
+        const auto it = std::find_if(bytes.begin(), bytes.end(), [](std::byte b) { return b != std::byte{0}; });
+        if (it != bytes.end()) return std::optional(stretch.offset + done + static_cast<std::uint64_t>(it - bytes.begin()));
+    }
+    return std::optional<std::uint64_t>();
+}
+
+// Where something lies in a file or device of `length` bytes, as far as can be told without reading all of it.
+Result<std::optional<std::uint64_t>> first_byte(const Container& container, std::uint64_t length) {
+    std::vector<Stretch> stretches(std::begin(kMustBeBlank), std::end(kMustBeBlank));
+    stretches.push_back({length - std::min(length, kBlankEndBytes), kBlankEndBytes});
+    for (Stretch stretch : stretches) {
+        if (stretch.offset >= length) continue;
+        stretch.length = std::min(stretch.length, length - stretch.offset);
+        PEGA_ASSIGN(const auto found, first_byte_in(container, stretch));
+        if (found) return found;
+    }
+    return std::optional<std::uint64_t>();
 }
 
 }  // namespace
@@ -59,7 +99,8 @@ Container::~Container() {
 
 Result<void> Container::open_file(const std::string& path, int flags, bool may_create) {
     path_ = is_directory(path) ? path + "/" + kContainerFile : path;
-    fd_ = ::open(path_.c_str(), flags | O_CLOEXEC | (may_create ? O_CREAT : 0), 0600);
+    // A pipe of this name must not keep us.
+    fd_ = ::open(path_.c_str(), flags | O_CLOEXEC | O_NONBLOCK | (may_create ? O_CREAT : 0), 0600);
     if (fd_ < 0) return failed("open", path_, errno == ENOENT ? Code::kNotFound : Code::kRegionLost);
     struct stat info{};
     if (::fstat(fd_, &info) != 0) return failed("examine", path_);
@@ -80,8 +121,7 @@ Result<std::unique_ptr<Container>> Container::open(const std::string& path, std:
     }
     // O_EXCL on a block device: nobody may have mounted it.
     PEGA_TRY(c->open_file(path, O_RDWR | (is_directory(path) ? 0 : O_EXCL), is_directory(path)));
-    if (::flock(c->fd_, LOCK_EX | LOCK_NB) != 0)
-        return fail(Code::kNotReady, fmt::format("{} is in use by another process", c->path_), errno);
+    PEGA_TRY(c->lock());
     PEGA_ASSIGN(const std::uint64_t length, c->size());
     if (length == 0) {
         PEGA_TRY(c->create(capacity, segment_bytes));
@@ -99,17 +139,25 @@ Result<std::unique_ptr<Container>> Container::open(const std::string& path, std:
     }
     if (known.error().code == Code::kUnsupported)
         return fail(Code::kUnsupported, fmt::format("{}: {}; it is left as it is", c->path_, known.error().message));
-    std::vector<std::byte> start(std::min(length, kZeroedBytes));
-    PEGA_TRY(c->read(0, start));
-    const bool empty = std::all_of(start.begin(), start.end(), [](std::byte b) { return b == std::byte{0}; });
-    if (!empty) {
+    PEGA_ASSIGN(const auto used, first_byte(*c, length));
+    if (used) {
         return fail(Code::kInvalid,
-                    fmt::format("{} holds something else ({}); it is left as it is. Remove the file, or clear a "
-                                "block device with blkdiscard or wipefs, to use it for the cache",
-                                c->path_, known.error().message));
+                    fmt::format("{} holds something else ({}; byte {} is not zero); it is left as it is. To use it for the "
+                                "cache, remove the file; of a block device erase the signatures (wipefs --all {}) and the "
+                                "rest (blkdiscard, or blkdiscard --zeroout)",
+                                c->path_, known.error().message, *used, c->path_));
     }
     PEGA_TRY(c->create(capacity, segment_bytes));
     return c;
+}
+
+// The offline check holds a lock for a moment, to see whether a server has one.
+Result<void> Container::lock() const {
+    for (int tries = 0; ::flock(fd_, LOCK_EX | LOCK_NB) != 0; ++tries) {
+        if (tries == kLockTries) return fail(Code::kNotReady, fmt::format("{} is in use by another process", path_), errno);
+        std::this_thread::sleep_for(kLockTime);
+    }
+    return {};
 }
 
 Result<std::unique_ptr<Container>> Container::open_read_only(const std::string& path) {
@@ -118,6 +166,11 @@ Result<std::unique_ptr<Container>> Container::open_read_only(const std::string& 
     c->locked_by_other_ = ::flock(c->fd_, LOCK_SH | LOCK_NB) != 0;
     if (!c->locked_by_other_) ::flock(c->fd_, LOCK_UN);
     PEGA_ASSIGN(c->superblock_, read_superblock(*c));
+    PEGA_ASSIGN(const std::uint64_t length, c->size());
+    if (c->superblock_.total_bytes() > length) {
+        return fail(Code::kCorrupt, fmt::format("{} has {} bytes, its superblock names {} segments of {}", c->path_, length,
+                                                c->superblock_.segment_count, format_size(c->superblock_.segment_bytes)));
+    }
     return c;
 }
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "base/log.hpp"
 #include "engine/tier/recovery.hpp"
@@ -15,11 +16,7 @@ namespace {
 
 constexpr unsigned kScanThreads = 8;
 constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 30;
-constexpr std::uint32_t kFailuresUntilOffline = 8;
-constexpr auto kOfflineTime = std::chrono::seconds(5);
-constexpr auto kCloseStep = std::chrono::milliseconds(1);
 constexpr std::size_t kMostDeferred = 1 << 16;
-constexpr auto kFlushStep = std::chrono::milliseconds(20);
 constexpr std::size_t kProblemLines = 8;  // of a recovery, in the log; the offline check shows all
 
 std::uint64_t queue_bytes(const TierOptions& options, std::uint64_t pool_bytes) {
@@ -152,6 +149,7 @@ Result<std::unique_ptr<FileTier>> FileTier::open(const TierOptions& options, Par
         }
         tier->stores_.push_back(std::move(store));
     }
+    tier->restore_budget();
     return tier;
 }
 
@@ -187,10 +185,11 @@ void FileTier::recover(Store& store) {
     const Superblock& superblock = store.container->superblock();
     store.number = catalog_.add_container(superblock);
     std::vector<FoundSegment> unsealed;
-    std::uint64_t lifetime = 0;
     std::size_t problems = 0;
+    bool unreadable = false;
     scan_container(read, superblock, kScanThreads, {}, [&](FoundSegment found) {
-        lifetime = std::max(lifetime, found.header.written_before + found.data_end);
+        store.history.add(found);
+        unreadable = unreadable || found.unreadable;
         counters_.recovery_dropped += found.dropped_records;
         for (const std::string& problem : found.problems) {
             if (problems++ < kProblemLines) base::log_warning("tier", "{}: {}", store.info.path, problem);
@@ -198,6 +197,7 @@ void FileTier::recover(Store& store) {
         catalog_.add_found(store.number, found);
         if (found.kind == FoundSegment::Kind::kOpen) unsealed.push_back(std::move(found));
     });
+    if (unreadable) catalog_.skip_sequences(store.number);
     std::ranges::sort(unsealed, {}, [](const FoundSegment& found) { return found.header.sequence; });
     for (const FoundSegment& found : unsealed) catalog_.resume(store.number, found.slot);
     counters_.recovery_problems += problems;
@@ -205,10 +205,31 @@ void FileTier::recover(Store& store) {
     counters_.recovered_blocks += store.info.recovered_blocks;
     WriterOptions writing = writer_options_;
     writing.discard = options_.discard == "all" || (options_.discard == "devices" && store.container->block_device());
-    store.writer = std::make_unique<Writer>(
-        Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_, [this] { offer_deferred(); }},
-        superblock, store.number, writing, unsealed, lifetime);
+    store.writer =
+        std::make_unique<Writer>(Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_,
+                                               [this] { offer_deferred(); }, [this](std::uint64_t bytes) { give_back(bytes); }},
+                                 superblock, store.number, writing, unsealed, store.history.lifetime_bytes());
     largest_block_ = std::max(largest_block_, store.writer->largest_block());
+}
+
+// A restart does not fill the bucket. Everything that was written counts, not only new blocks.
+void FileTier::restore_budget() {
+    const auto now = static_cast<std::uint64_t>(std::time(nullptr));
+    std::vector<WriteHistory::Written> written;
+    bool whole = true;
+    for (const auto& store : stores_) {
+        const auto more = store->history.written(now);
+        written.insert(written.end(), more.begin(), more.end());
+        whole = whole && store->history.whole();
+    }
+    std::ranges::stable_sort(written, {}, [](const WriteHistory::Written& part) { return part.seconds; });
+    const std::lock_guard lock(mutex_);
+    budget_.restore(written, whole, now);
+}
+
+void FileTier::give_back(std::uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    budget_.give_back(bytes);
 }
 
 FileTier::Store& FileTier::store_of(std::uint32_t container) {
@@ -266,6 +287,7 @@ bool FileTier::shed() {
     BlockRef block;
     if (!queue_.drop_one(&block)) return false;
     block->offered.store(false, std::memory_order_relaxed);
+    give_back(block->footprint());
     ++counters_.shed_blocks;
     return true;
 }
@@ -295,83 +317,9 @@ std::unique_ptr<TierRead> FileTier::prepare(std::span<const BlockKey> keys, std:
     return read;
 }
 
-void FileTier::read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result) {
-    const auto now = Clock::now();
-    const std::lock_guard lock(mutex_);
-    cost_.ended(bytes, begun, now);
-    if (result) {
-        store.failures_in_a_row = 0;
-        return;
-    }
-    ++counters_.read_failures;
-    if (++store.failures_in_a_row < kFailuresUntilOffline || !store.read_problem.empty()) return;
-    store.read_problem = result.error().message;
-    store.try_again = now + kOfflineTime;
-    catalog_.set_readable(store.number, false);
-    base::log_error("tier", "{}: {} reads in a row failed ({}); its blocks are misses until it answers again", store.info.path,
-                    store.failures_in_a_row, store.read_problem);
-}
-
 double FileTier::estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const {
     const std::lock_guard lock(mutex_);
     return cost_.seconds(bytes, ahead);
-}
-
-void FileTier::tick(Clock::time_point now) {
-    for (const auto& store : stores_) {
-        if (store->io) store->io->expire(now);
-    }
-    {
-        const std::lock_guard lock(mutex_);
-        for (const auto& store : stores_) {
-            if (store->read_problem.empty() || now < store->try_again) continue;
-            store->read_problem.clear();
-            store->failures_in_a_row = kFailuresUntilOffline - 1;  // one more failure, and it is offline again
-            catalog_.set_readable(store->number, true);
-        }
-    }
-    // What no writer will take must not stay pinned.
-    if (!writable()) {
-        while (shed()) {
-        }
-    }
-}
-
-Result<void> FileTier::flush(Clock::time_point deadline) {
-    for (;;) {
-        tick(Clock::now());  // at the end of the engine nobody else does
-        offer_deferred();
-        const bool empty = queue_.wait_empty(std::min(deadline, Clock::now() + kFlushStep));
-        const std::lock_guard lock(deferred_mutex_);
-        if (empty && deferred_.empty()) return {};
-        if (Clock::now() < deadline) continue;
-        return fail(Code::kDeadlineExceeded,
-                    fmt::format("{} blocks still wait to be stored", queue_.blocks() + deferred_.size()));
-    }
-}
-
-void FileTier::close(Clock::time_point deadline) {
-    if (std::exchange(closed_, true)) return;
-    [[maybe_unused]] const auto flushed = flush(std::max(deadline, Clock::now()));
-    queue_.stop();
-    for (const auto& store : stores_) {
-        if (store->writer) store->writer->request_stop(deadline);
-    }
-    const auto ended = [](const auto& store) { return !store->writer || store->writer->ended(); };
-    while (!std::all_of(stores_.begin(), stores_.end(), ended)) {
-        // A transfer that hangs must not keep the process.
-        const auto now = Clock::now();
-        for (const auto& store : stores_) {
-            if (store->io) store->io->expire(now, now >= deadline);
-        }
-        std::this_thread::sleep_for(kCloseStep);
-    }
-    while (shed()) {
-    }
-    for (const auto& store : stores_) {
-        store->io.reset();
-        store->container.reset();
-    }
 }
 
 }  // namespace pegaflow::engine::tier

@@ -16,6 +16,7 @@
 #include "engine/tier/fabric_io.hpp"
 #include "engine/tier/tier.hpp"
 #include "engine/tier/write_budget.hpp"
+#include "engine/tier/write_history.hpp"
 #include "engine/tier/write_queue.hpp"
 #include "engine/tier/writer.hpp"
 
@@ -43,7 +44,8 @@ public:
     double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override;
     void tick(std::chrono::steady_clock::time_point now) override;
     Result<void> flush(std::chrono::steady_clock::time_point deadline) override;
-    void close(std::chrono::steady_clock::time_point deadline) override;
+    void cancel_reads() override;
+    bool close(std::chrono::steady_clock::time_point deadline) override;
     void add_stats(EngineStats& stats) const override;
     std::vector<TierDeviceInfo> devices() const override;
 
@@ -56,16 +58,22 @@ private:
         std::unique_ptr<FabricIo> io;
         std::unique_ptr<Writer> writer;
         std::uint32_t number = 0;             // in the catalog
+        WriteHistory history;                 // before the start
         std::uint32_t failures_in_a_row = 0;  // of reads; guarded by mutex_
         std::string read_problem;             // "" while reads work; guarded by mutex_
         Clock::time_point try_again{};        // guarded by mutex_
+        std::string late_problem;             // "" while everything ends in time; guarded by mutex_
     };
 
     FileTier(const TierOptions& options, Parts parts);
     void open_store(Store& store, Device& device, std::uint64_t capacity);
     Result<void> try_open(Store& store, Device& device, std::uint64_t capacity);
     void recover(Store& store);
+    void restore_budget();
+    void give_back(std::uint64_t bytes);
     Store& store_of(std::uint32_t container);
+    void end_late(Store& store, Clock::time_point now);
+    static bool over(const Store& store);
     void read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result);
     bool writable() const;
     enum class Taken { kYes, kNo, kQueueFull };
@@ -86,7 +94,7 @@ private:
     mutable std::mutex mutex_;
     WriteBudget budget_;    // guarded by mutex_
     CostModel cost_{0, 0};  // guarded by mutex_
-    bool closed_ = false;
+    bool closed_ = false, all_over_ = false;
 };
 
 }  // namespace pegaflow::engine::tier

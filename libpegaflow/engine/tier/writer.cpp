@@ -45,9 +45,10 @@ Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t containe
     for (const FoundSegment& found : unsealed) {
         auto segment = std::make_unique<Segment>(found.slot, ExtentBuilder(limits_, found.header.sequence, found.chain));
         segment->builder.resume(found.records, found.data_end, found.extents);
+        segment->stored = segment->builder.mark();
         segment->begun = true;
         const bool newest = found.header.sequence == p_.catalog.last_sequence(container_);
-        if (newest && found.dropped_records == 0) {
+        if (newest && found.dropped_records == 0 && !found.damaged) {
             open_ = std::move(segment);
         } else {
             closing_.push_back(std::move(segment));
@@ -75,7 +76,19 @@ std::string Writer::problem() const {
 
 bool Writer::paused() const {
     const std::lock_guard lock(mutex_);
-    return paused_until_ > Clock::now();
+    return late_ || giving_up_ || paused_until_ > Clock::now();
+}
+
+void Writer::set_late(bool late) {
+    const std::lock_guard lock(mutex_);
+    late_ = late;
+    ++changes_;
+    changed_.notify_all();
+}
+
+bool Writer::late() const {
+    const std::lock_guard lock(mutex_);
+    return late_;
 }
 
 std::uint64_t Writer::largest_block() const noexcept {
@@ -89,18 +102,21 @@ Record Writer::record_of(const Block& block) const {
     return record;
 }
 
-void Writer::drop(std::vector<Item>& items, Count& counter) {
+void Writer::drop(std::vector<Item>& items, Count& counter, bool written) {
     std::size_t taken = 0;
+    std::uint64_t bytes = 0;
     for (Item& item : items) {
         if (item.rewritten) {
             --rewriting_;
         } else {
             ++taken;
+            bytes += item.block->footprint();
             item.block->offered.store(false, std::memory_order_relaxed);
         }
     }
     counter += taken;
     items.clear();
+    if (!written && p_.unwritten) p_.unwritten(bytes);
     p_.queue.done(taken);
 }
 
@@ -123,6 +139,11 @@ void Writer::run() {
         const std::uint64_t seen = changes();
         if (const auto settled = settle(); !settled) {
             give_up(settled.error());
+            continue;
+        }
+        if (late()) {
+            drop_pending(p_.counters.failed_blocks);
+            wait_for_change(seen);
             continue;
         }
         gather();
@@ -194,6 +215,7 @@ bool Writer::start_extent() {
 void Writer::submit(const ExtentBuilder::Extent& extent, std::unique_ptr<Flight> flight) {
     const std::uint64_t at = segment_at(open_->slot) + extent.at;
     flight->segment = open_.get();
+    flight->end = open_->builder.mark();
     flight->payload_bytes = extent.payload_bytes;
     flight->other_bytes = extent.descriptor_bytes;
     std::vector<const Block*> blocks;

@@ -4,7 +4,8 @@
 // A block counts as stored when the extent that holds it and all extents before it in the segment have been written and
 // flushed: that is what a scan after a power cut finds. Writing goes on while a flush is under way, which takes in whatever was
 // written when it began. The next segment is begun before the open one is full. When a write fails, the open segment is given
-// up where it is, and writing pauses.
+// up where it is, gets its table when writing works again, and writing pauses. Pages stay pinned until the device has let go of
+// them; while that takes too long, writing pauses as well.
 #pragma once
 
 #include <atomic>
@@ -33,7 +34,7 @@ struct WriterOptions {
     std::uint32_t writing = 8;                            // extents being written, at most
     std::uint32_t writing_beside_reads = 3;               // which wait behind them; also what a slow device gets
     double ahead_seconds = 0.01;                          // what the device writes in this time is under way: a read may come
-    std::uint32_t window = 12;                            // extents that are not stored yet
+    std::uint32_t window = kMostExtentsUnstored;          // extents that are not stored yet
     std::uint64_t flush_bytes = std::uint64_t{8} << 20;   // that are worth a flush while more is being written
     double rewrite_share = 0.08;                          // of a segment: hot blocks that are kept when it is given up
     bool discard = true;
@@ -43,8 +44,8 @@ struct WriterOptions {
 
 class Writer {
 public:
-    static constexpr std::uint64_t kDescriptorBytes = std::uint64_t{1} << 20;
-    static constexpr std::uint64_t kTableBytes = std::uint64_t{8} << 20;
+    static constexpr std::uint64_t kDescriptorBytes = kMaxDescriptorBytes;
+    static constexpr std::uint64_t kTableBytes = kMaxTableBytes;
     // The staging memory that `io` must have.
     static std::uint64_t staging_bytes(const WriterOptions& options);
 
@@ -55,21 +56,28 @@ public:
         WriteQueue& queue;
         TierHost& host;
         Counters& counters;
-        std::function<void()> refill;  // called before the queue is taken from: more may have room now
+        std::function<void()> refill;                        // called before the queue is taken from: more may have room now
+        std::function<void(std::uint64_t bytes)> unwritten;  // told of blocks that were taken and are not written
     };
     // All parts outlive it. `unsealed` are the segments without a table, oldest first, which the catalog has as open. The
-    // newest of all segments goes on unless something in it is torn; the others get their tables, which leave out what is torn.
+    // newest of all segments goes on unless something in it is torn or damaged; the others get their tables, which leave out
+    // what is torn.
     Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,
            std::span<const FoundSegment> unsealed, std::uint64_t lifetime_bytes);
     ~Writer();
 
     // Asks the thread to end when the queue, which was stopped, is empty, or `deadline` has passed. [any]
     void request_stop(std::chrono::steady_clock::time_point deadline);
+    // The thread goes on alone: for a writer that does not end, and stays as long as the process. [serial]
+    void let_go() { thread_.detach(); }
     bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
     // "" while writing works; else why not, until a block is stored again. [any]
     std::string problem() const;
-    // True while it takes no blocks because something failed; afterwards it tries again, with `problem` still told. [any]
+    // True while it takes no blocks because something failed or is late; afterwards it tries again, with `problem` still told.
+    // [any]
     bool paused() const;
+    // Whether the device has kept something for too long: until that ends, nothing new is begun. [any]
+    void set_late(bool late);
     // Bytes that were ever written to the container. [any]
     std::uint64_t lifetime_bytes() const noexcept { return lifetime_bytes_.load(std::memory_order_relaxed); }
     // The largest block that fits into a segment. [any]
@@ -84,11 +92,13 @@ private:
         bool rewritten = false;
     };
     struct Segment {  // one that extents go to, or went to
-        Segment(std::uint64_t s, ExtentBuilder b) : slot(s), builder(std::move(b)) {}
+        Segment(std::uint64_t s, ExtentBuilder b) : slot(s), builder(std::move(b)), stored(builder.mark()) {}
         const std::uint64_t slot;
         ExtentBuilder builder;
-        bool begun = false;       // its header is on the device: extents may follow
-        std::size_t extents = 0;  // that are not stored yet
+        ExtentBuilder::Mark stored;  // how far it is
+        bool begun = false;          // its header is on the device: extents may follow
+        std::size_t extents = 0;     // that are not stored yet
+        int table_tries = 0;
     };
     enum class Kind { kExtent, kHeader, kTable };
     struct Flight {  // bytes under way
@@ -97,6 +107,7 @@ private:
         std::uint32_t staging = 0;  // which descriptor memory an extent uses
         std::vector<Item> items;
         std::vector<NewRecord> records;
+        ExtentBuilder::Mark end;  // of an extent
         std::uint64_t payload_bytes = 0, other_bytes = 0;
         Clock::time_point begun;
         bool written = false, covered = false, flushed = false;  // covered: by the flush under way
@@ -107,11 +118,12 @@ private:
 
     void run();
     bool rest();
+    bool late() const;
     void gather();
     bool advance();
     bool start_extent();
     void submit(const ExtentBuilder::Extent& extent, std::unique_ptr<Flight> flight);
-    void drop(std::vector<Item>& items, Count& counter);
+    void drop(std::vector<Item>& items, Count& counter, bool written = false);
     void drop_pending(Count& counter);
     Record record_of(const Block& block) const;
     void pause(const Error& error);
@@ -139,7 +151,8 @@ private:
     void write_header(std::uint64_t slot, std::uint64_t sequence);
     void write_tables();
     void end_segment(const Segment* segment);
-    void end_all_segments();
+    void cut_all_segments();
+    void forget(const Segment& segment);
     void retire_oldest();
     void keep_hot(std::uint64_t slot);
     BlockRef read_back(const HotRecord& hot);
@@ -174,6 +187,8 @@ private:
     std::condition_variable changed_;
     std::string problem_;               // guarded by mutex_
     Clock::time_point paused_until_{};  // changed by the thread, under mutex_
+    bool late_ = false;                 // guarded by mutex_
+    bool giving_up_ = false;            // something failed, and the rest has not ended yet; guarded by mutex_
     std::uint64_t changes_ = 0;         // of flights and flushes; guarded by mutex_
     bool flush_ended_ = false;          // guarded by mutex_
     Result<void> flush_result_;         // guarded by mutex_

@@ -158,6 +158,7 @@ void Writer::store(Flight& flight) {
     }
     p_.catalog.commit(container_, flight.segment->slot, flight.records);
     --flight.segment->extents;
+    flight.segment->stored = flight.end;
     free_staging_.push_back(flight.staging);
     std::size_t taken = 0;
     std::uint64_t rewritten_bytes = 0;
@@ -178,19 +179,24 @@ void Writer::store(Flight& flight) {
     next_pause_ = options_.first_pause;
     {
         const std::lock_guard lock(mutex_);
-        if (!problem_.empty()) base::log_info("tier", "container {}: writing works again", container_);
-        problem_.clear();
+        if (!problem_.empty() && !giving_up_) {
+            base::log_info("tier", "container {}: writing works again", container_);
+            problem_.clear();
+        }
     }
     p_.queue.done(taken);
     if (retiring_ && rewriting_ == 0) finish_retiring();
 }
 
-// Something failed: what stands before it is stored if a last flush works, the rest is lost, and no segment goes on.
+// Something failed: what stands before it is stored if a last flush works, the rest is lost, and no segment goes on. Their
+// tables are written after the pause.
 void Writer::give_up(const Error& error) {
     bool can_flush = true;
     {
-        // The pages are being read until then.
+        // The device reads the pages until then, however long that is: nobody waits for this thread meanwhile.
         std::unique_lock lock(mutex_);
+        problem_ = error.message;
+        giving_up_ = true;
         changed_.wait(lock, [this] {
             return (!flushing_ || flush_ended_) &&
                    std::all_of(flights_.begin(), flights_.end(), [](const auto& f) { return f->open_batches == 0; });
@@ -207,14 +213,16 @@ void Writer::give_up(const Error& error) {
         for (const auto& flight : flights_) flight->flushed = flight->written;
         store_leading();
     }
-    end_all_segments();
+    cut_all_segments();
     pause(error);  // before whoever waits for these blocks hears of them
     for (const auto& flight : flights_) {
         if (flight->kind != Kind::kExtent) continue;
-        drop(flight->items, p_.counters.failed_blocks);
+        drop(flight->items, p_.counters.failed_blocks, flight->written);
         free_staging_.push_back(flight->staging);
     }
     flights_.clear();
+    const std::lock_guard lock(mutex_);
+    giving_up_ = false;
 }
 
 }  // namespace pegaflow::engine::tier

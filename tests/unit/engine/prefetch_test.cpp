@@ -57,7 +57,8 @@ public:
     }
     void tick(std::chrono::steady_clock::time_point) override {}
     Result<void> flush(std::chrono::steady_clock::time_point) override { return {}; }
-    void close(std::chrono::steady_clock::time_point) override {}
+    void cancel_reads() override {}
+    bool close(std::chrono::steady_clock::time_point) override { return true; }
     void add_stats(EngineStats&) const override {}
     std::vector<TierDeviceInfo> devices() const override { return {}; }
 
@@ -437,6 +438,52 @@ TEST_P(PrefetchTest, WhatIsSlowerThanComputingIsNotBegun) {
     TierStats stats;
     prefetcher_->add_stats(stats);
     EXPECT_EQ(stats.prefetch_too_slow, 1U);
+}
+
+// An estimate changes only when something is read: a tier that seemed too slow is tried again.
+TEST_P(PrefetchTest, ATierThatSeemsTooSlowIsTriedNowAndThen) {
+    start({.prefill_tokens_per_second = 1000, .tokens_per_block = 50, .probe_interval = 1ms});
+    EXPECT_FALSE(ask("first", "ab"));
+    std::this_thread::sleep_for(2ms);
+    EXPECT_TRUE(ask("second", "ab"));
+    EXPECT_FALSE(ask("third", "cd")) << "one is enough";
+    land_until_over("second");
+    EXPECT_EQ(fetched_, 2U);
+    tier_.bytes_per_second = 1000.0 * static_cast<double>(bytes_);  // that is what the probe showed
+    EXPECT_TRUE(ask("fourth", "ef"));
+    EXPECT_TRUE(ask("fifth", "gh"));
+    land_until_over("fourth");
+    land_until_over("fifth");
+    EXPECT_EQ(tier_.begun(), 6U);
+}
+
+TEST_P(PrefetchTest, ATrialOfATierThatSeemsTooSlowIsShort) {
+    start({.max_bytes = 1000 * bytes_, .prefill_tokens_per_second = 1000, .tokens_per_block = 50, .probe_interval = 1ms});
+    std::string many;
+    for (int i = 0; i < 60; ++i) many += static_cast<char>('A' + i);
+    EXPECT_FALSE(ask("r", many));
+    std::this_thread::sleep_for(2ms);
+    EXPECT_TRUE(ask("r", many));
+    land_until_over("r");
+    EXPECT_EQ(fetched_, std::min<std::uint64_t>(60, (1 << 20) / bytes_));
+}
+
+TEST_P(PrefetchTest, WhatHasComeIsNotWaitedForByOthers) {
+    // A block anew in 0.45 s, fetched in 0.1 s.
+    start({.prefill_tokens_per_second = 1000, .tokens_per_block = 450, .probe_interval = 1h});
+    EXPECT_TRUE(ask("first", "abcd"));
+    EXPECT_FALSE(ask("second", "x")) << "five to fetch take longer than one to compute";
+    land_all(4);
+    for (int i = 0; i < 5000 && inserted() < 4; ++i) std::this_thread::sleep_for(1ms);
+    bool worth = false;
+    for (int i = 0; i < 5000 && !worth; ++i) {
+        worth = ask("third", "x");  // the first one is over, and nobody has asked for it yet
+        if (!worth) std::this_thread::sleep_for(1ms);
+    }
+    EXPECT_TRUE(worth);
+    land_until_over("third");
+    wait_over("first");
+    EXPECT_EQ(fetched_, 4U);
 }
 
 TEST_P(PrefetchTest, RequestsOfAnInstanceGoWithIt) {

@@ -15,11 +15,13 @@
 #include <thread>
 #include <vector>
 
+#include "base/crc32c.hpp"
 #include "engine/pool/pool.hpp"
 #include "engine/tier/catalog.hpp"
 #include "engine/tier/data_io.hpp"
 #include "engine/tier/recovery.hpp"
 #include "engine/tier/tier.hpp"
+#include "engine/tier/wire.hpp"
 #include "engine/tier/writer.hpp"
 #include "pegaflow/digest.hpp"
 
@@ -153,6 +155,10 @@ public:
         return [this](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
             const std::lock_guard lock(mutex_);
             if (offset + out.size() > durable.size()) return fail(Code::kRegionLost, "behind the end");
+            if (offset == unreadable_at && unreadable_times != 0) {
+                --unreadable_times;
+                return fail(Code::kRegionLost, "a bad sector");
+            }
             std::memcpy(out.data(), &durable[offset], out.size());
             return {};
         };
@@ -163,7 +169,9 @@ public:
     std::uint64_t space_left = UINT64_MAX;
     std::uint64_t operations = 0, written_bytes = 0;
     bool reads_go_on = false;
-    std::uint64_t most_extents = 0;  // that were being written at once; for whoever submits
+    std::uint64_t unwritable_at = UINT64_MAX;
+    std::uint64_t unreadable_at = UINT64_MAX, unreadable_times = 0;  // what begins there cannot be read so many times
+    std::uint64_t most_extents = 0;                                  // that were being written at once; for whoever submits
 
 private:
     using Blocks = std::map<std::uint64_t, std::vector<std::byte>>;  // by place, kBlockBytes each
@@ -208,6 +216,10 @@ private:
         PEGA_TRY(step());
         if (op == Op::kWrite && operations >= fail_from_ && operations < fail_from_ + fail_count_)
             return fail(Code::kRegionLost, "the fake device fails");
+        for (const Piece& piece : pieces) {
+            if (op == Op::kWrite && piece.file_offset <= unwritable_at && unwritable_at < piece.file_offset + piece.length)
+                return fail(Code::kRegionLost, "a bad sector");
+        }
         std::byte* base = memory == Memory::kPool ? host_.pool->base() : staging_.data();
         for (const Piece& piece : pieces) {
             for (std::uint64_t i = 0; i < piece.length; i += kBlockBytes) {
@@ -240,6 +252,12 @@ private:
     std::uint64_t power_ends_ = UINT64_MAX, fail_from_ = UINT64_MAX, fail_count_ = 0;
 };
 
+// Makes an encoded block or descriptor one of another version, with the checksum that such a program would write.
+inline void set_version(std::span<std::byte> encoded, std::uint32_t version) {
+    store_le(&encoded[8], version);
+    store_le(&encoded[encoded.size() - 4], base::crc32c(encoded.data(), encoded.size() - 4));
+}
+
 inline Superblock small_superblock(std::uint64_t segments) {
     Superblock out;
     out.container.fill(std::byte{7});
@@ -255,16 +273,20 @@ struct Bench {
         : device(d), host(h) {
         container = catalog.add_container(device.superblock);
         std::vector<FoundSegment> unsealed;
+        bool unreadable = false;
         scan_container(device.reader(), device.superblock, 2, {}, [&](FoundSegment found) {
+            unreadable = unreadable || found.unreadable;
             catalog.add_found(container, found);
             dropped += found.dropped_records;
             if (found.kind == FoundSegment::Kind::kOpen) unsealed.push_back(std::move(found));
         });
+        if (unreadable) catalog.skip_sequences(container);
         std::ranges::sort(unsealed, {}, [](const FoundSegment& found) { return found.header.sequence; });
         for (const FoundSegment& found : unsealed) catalog.resume(container, found.slot);
         options.linger = std::chrono::milliseconds(1);
         options.first_pause = options.longest_pause = pause;
-        writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr},
+        writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr,
+                                                        [this](std::uint64_t bytes) { unwritten += bytes; }},
                                           device.superblock, container, options, unsealed, 0);
     }
     ~Bench() { stop(); }
@@ -326,6 +348,7 @@ struct Bench {
     WriteQueue queue{1 << 20};
     Counters counters;
     std::uint64_t dropped = 0, shed = 0;
+    std::atomic<std::uint64_t> unwritten{0};
     std::uint32_t container = 0;
     std::unique_ptr<Writer> writer;
 };

@@ -236,6 +236,10 @@ TEST_F(FileTierTest, TheWriteBudgetIsKept) {
     save(0, 40);
     EXPECT_EQ(stats().block_bytes, 1U << 20);
     EXPECT_EQ(stats().skipped_budget, 24U);
+    start();
+    save(100, 10);
+    EXPECT_EQ(stats().block_bytes, 0U) << "a start does not fill the bucket";
+    EXPECT_EQ(stats().skipped_budget, 10U);
 }
 
 TEST_F(FileTierTest, StorageGroupsAreFoundAllOrNothing) {

@@ -78,17 +78,92 @@ TEST_F(RecoveryTest, LeftoversOfAnEarlierUseAreNotTakenForTheLog) {
     EXPECT_EQ(found.data_end, kBlockBytes);
 }
 
-TEST_F(RecoveryTest, ASegmentOfAnotherVersionIsForeign) {
-    for (const std::uint32_t version : {kFormatVersion - 1, kFormatVersion + 1}) {
-        store_le<std::uint32_t>(&byte(0, 8), version);
-        const auto found = scan(0);
-        EXPECT_EQ(found.kind, FoundSegment::Kind::kForeign);
-        EXPECT_EQ(found.problems.size(), 1U);
+TEST_F(RecoveryTest, ASegmentWithAnythingOfAnotherVersionIsLeftAlone) {
+    const std::vector<std::byte> whole = device_.durable;
+    const auto first = load_le<std::uint32_t>(&byte(1, kBlockBytes + 12));
+    const struct {
+        const char* what;
+        std::uint64_t slot, at, length;
+    } places[] = {{"header", 0, 0, kBlockBytes},
+                  {"trailer", 0, kMinSegmentBytes - kBlockBytes, kBlockBytes},
+                  {"extent of the segment that would go on", 1, kBlockBytes, first}};
+    for (const auto& [what, slot, at, length] : places) {
+        for (const std::uint32_t version : {kFormatVersion - 1, kFormatVersion + 1}) {
+            device_.durable = whole;
+            set_version({&byte(slot, at), length}, version);
+            const std::vector<std::byte> before(&byte(slot, 0), &byte(slot, 0) + kMinSegmentBytes);
+            const auto found = scan(slot);
+            EXPECT_EQ(found.kind, FoundSegment::Kind::kForeign) << what;
+            EXPECT_EQ(found.problems.size(), 1U) << what;
+            EXPECT_TRUE(found.records.empty()) << what;
+            Bench bench(device_, host_);
+            EXPECT_EQ(bench.catalog.usage(bench.container).foreign_segments, 1U) << what;
+            bench.write(1000, 400);
+            bench.stop();
+            EXPECT_TRUE(std::equal(before.begin(), before.end(), &byte(slot, 0))) << what << ": it is never written";
+        }
     }
+}
+
+// The newest of all: what is begun while nobody knows of it comes after it all the same.
+TEST_F(RecoveryTest, ASegmentThatCannotBeReadIsLeftAloneAndItsSequenceIsNotUsedAgain) {
+    device_.unreadable_at = device_.superblock.segment_at(1);
+    device_.unreadable_times = 2;
+    const std::vector<std::byte> before(&byte(1, 0), &byte(1, 0) + kMinSegmentBytes);
+    {
+        Bench bench(device_, host_);
+        EXPECT_EQ(bench.catalog.usage(bench.container).foreign_segments, 1U);
+        bench.write(1000, 400);
+        for (std::uint64_t i = 1380; i < 1400; ++i) EXPECT_TRUE(bench.right(i)) << i;
+    }
+    EXPECT_TRUE(std::equal(before.begin(), before.end(), &byte(1, 0)));
+    std::set<std::uint64_t> sequences;
+    for (std::uint64_t slot = 0; slot < 4; ++slot) sequences.insert(scan(slot).header.sequence);
+    EXPECT_EQ(sequences.size(), 4U);
+    Bench again(device_, host_);
+    EXPECT_EQ(again.catalog.usage(again.container).foreign_segments, 0U);
+    again.write(2000, 400);
+    for (std::uint64_t i = 2380; i < 2400; ++i) EXPECT_TRUE(again.right(i)) << i;
+}
+
+TEST_F(RecoveryTest, ASegmentThatCanBeReadTheSecondTimeIsAsGoodAsAnother) {
+    device_.unreadable_at = device_.superblock.segment_at(1);
+    device_.unreadable_times = 1;
     Bench bench(device_, host_);
-    EXPECT_EQ(bench.catalog.usage(bench.container).foreign_segments, 1U);
-    bench.write(1000, 400);
-    EXPECT_EQ(load_le<std::uint32_t>(&byte(0, 8)), kFormatVersion + 1) << "and it is never written";
+    EXPECT_EQ(bench.catalog.blocks(), 120U);
+}
+
+TEST_F(RecoveryTest, AVersionOfWhichABitHasChangedIsDamageAndTheSegmentDoesNotGoOn) {
+    byte(1, kBlockBytes + 8) ^= std::byte{1};
+    const auto found = scan(1);
+    EXPECT_EQ(found.kind, FoundSegment::Kind::kOpen);
+    EXPECT_TRUE(found.damaged);
+    EXPECT_EQ(found.problems.size(), 1U);
+    Bench bench(device_, host_);
+    bench.write(500, 1);
+    EXPECT_TRUE(bench.right(500));
+    bench.stop();
+    device_.flush([](const Result<void>& result) { EXPECT_TRUE(result); });
+    EXPECT_EQ(scan(2).kind, FoundSegment::Kind::kOpen) << "another one was begun";
+}
+
+// Some of the last extents may lack the one before them after a power cut, but not more than are written at one time.
+TEST(RecoveryLogTest, AGapWithManyExtentsBehindItIsDamage) {
+    for (const std::uint64_t behind : {kMostExtentsUnstored - 1, kMostExtentsUnstored}) {
+        FakeHost host(8 << 20);
+        FakeDevice device(small_superblock(4), host);
+        {
+            Bench bench(device, host);
+            for (std::uint64_t i = 0; i < 2 + behind; ++i) bench.write(i, 1);
+        }
+        device.flush([](const Result<void>& result) { EXPECT_TRUE(result); });
+        const std::uint64_t second = device.superblock.segment_at(0) + 2 * kBlockBytes + 12'288;
+        std::fill_n(&device.durable[second], kBlockBytes, std::byte{0});
+        const auto found = scan_segment(device.reader(), device.superblock, 0, {.walk_sealed = true});
+        ASSERT_TRUE(found);
+        EXPECT_EQ(found->records.size(), 1U);
+        EXPECT_EQ(found->problems.empty(), behind < kMostExtentsUnstored);
+    }
 }
 
 TEST_F(RecoveryTest, AFlippedBitAnywhereNeverBringsAWrongBlock) {
@@ -117,6 +192,50 @@ TEST_F(RecoveryTest, AFlippedBitAnywhereNeverBringsAWrongBlock) {
             EXPECT_EQ(missing, 0U);
         }
     }
+}
+
+// What a container says of sizes is not believed further than they can be: nothing of that size is read or kept.
+TEST(RecoveryHostileTest, SizesThatCannotBeAreNotRead) {
+    Superblock superblock = small_superblock(1);
+    superblock.segment_bytes = kMaxSegmentBytes;
+    std::map<std::uint64_t, std::vector<std::byte>> blocks;  // the others are zero
+    SegmentHeader header;
+    header.container = superblock.container;
+    header.sequence = 1;
+    encode(header, blocks.try_emplace(0, kBlockBytes).first->second);
+    ExtentHeader extent;
+    extent.sequence = 1;
+    extent.chain = closing_digest(blocks[0]);
+    extent.table_bytes = 3'000'000'000;
+    extent.descriptor_bytes = static_cast<std::uint32_t>(descriptor_bytes(extent.table_bytes));
+    std::vector<std::byte>& start = blocks.try_emplace(kBlockBytes, kBlockBytes).first->second;
+    ExtentHeader small = extent;
+    small.table_bytes = 8;
+    small.descriptor_bytes = kBlockBytes;
+    encode_extent(small, {}, start);
+    store_le(&start[12], extent.descriptor_bytes);
+    store_le(&start[40], extent.table_bytes);
+    SegmentTrailer trailer;
+    trailer.sequence = 1;
+    trailer.data_end = trailer.table_at = 2 * kBlockBytes;
+    trailer.table_bytes = 3'000'000'000;
+    encode(trailer, blocks.try_emplace(kMaxSegmentBytes - kBlockBytes, kBlockBytes).first->second);
+    std::size_t most = 0;
+    const ReadBytes read = [&](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
+        most = std::max(most, out.size());
+        std::ranges::fill(out, std::byte{0});
+        for (const auto& [at, bytes] : blocks) {
+            const std::uint64_t place = kSegmentsAt + at;
+            if (place >= offset && place + kBlockBytes <= offset + out.size())
+                std::ranges::copy(bytes, out.begin() + static_cast<std::ptrdiff_t>(place - offset));
+        }
+        return {};
+    };
+    const auto found = scan_segment(read, superblock, 0);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->problems.size(), 2U);
+    EXPECT_TRUE(found->damaged);
+    EXPECT_LE(most, 1U << 20);
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/conformance/fixture.hpp"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -35,14 +34,19 @@ std::vector<std::uint8_t> seeded(std::uint64_t seed, std::uint64_t salt, std::ui
 }  // namespace
 
 const pega_entry* Module::load(const std::string& path) {
-    void* handle = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) throw Failed(fmt::format("cannot open {}: {}", path, ::dlerror()));
-    handles_.push_back(handle);
-    const auto* found = static_cast<const pega_entry*>(::dlsym(handle, PEGA_ENTRY_SYMBOL));
-    if (found == nullptr) throw Failed(fmt::format("{} does not export {}", path, PEGA_ENTRY_SYMBOL));
-    if (found->abi_major != PEGA_ABI_MAJOR)
-        throw Failed(fmt::format("{} speaks ABI {}, expected {}", path, found->abi_major, PEGA_ABI_MAJOR));
-    return found;
+    // A name without a slash means the file here, not one on the loader's search path.
+    auto library = core::Library::open(std::filesystem::absolute(path).string());
+    if (!library) throw Unusable("entry", library.error().message);
+    libraries_.push_back(std::move(*library));
+    const auto found = core::check_entry(libraries_.back());
+    if (!found) throw Unusable("entry", found.error().message);
+    return *found;
+}
+
+core::BackendTables Module::tables(const pega_entry* entry, const std::string& path) {
+    const auto found = core::check_backend(entry, path);
+    if (!found) throw Unusable("tables", found.error().message);
+    return *found;
 }
 
 const pega_entry* Module::find(void* context, const char* name) {
@@ -59,20 +63,18 @@ const void* Module::extension(void*, const char* id) {
 Module::Module(const Options& given) {
     for (const std::string& path : given.companions) {
         const pega_entry* companion = load(path);
+        tables(companion, path);
         by_name_[companion->name] = companion;
     }
     entry = load(given.path);
-    // A module without any of these may be a policy.
     const bool policy = entry->get(PEGA_EVICTION_TABLE) != nullptr || entry->get(PEGA_ADMISSION_TABLE) != nullptr;
-    const auto table = [&](const char* id) {
-        const void* found = entry->get(id);
-        if (found == nullptr && !policy) throw Failed(fmt::format("no table {}", id));
-        return found;
-    };
-    backend = static_cast<const pega_backend_table*>(table(PEGA_BACKEND_TABLE));
-    region = static_cast<const pega_region_table*>(table(PEGA_REGION_TABLE));
-    channel = static_cast<const pega_channel_table*>(table(PEGA_CHANNEL_TABLE));
-    completion = static_cast<const pega_completion_table*>(table(PEGA_COMPLETION_TABLE));
+    if (!policy || entry->get(PEGA_BACKEND_TABLE) != nullptr) {
+        const core::BackendTables found = tables(entry, given.path);
+        backend = found.backend;
+        region = found.region;
+        channel = found.channel;
+        completion = found.completion;
+    }
     host = {sizeof host, 0, this, &discard, &clock_ns, &Module::extension};
     for (const std::string& option : given.options) {
         const std::size_t equals = std::min(option.find('='), option.size());
@@ -84,12 +86,15 @@ Module::Module(const Options& given) {
         if (std::strcmp(option.key, "inner") != 0 || by_name_.contains(option.value)) continue;
         // What an interposer wraps is looked for beside it.
         const auto file = std::filesystem::path(given.path).parent_path() / fmt::format("pegaflow-backend-{}.so", option.value);
-        if (std::filesystem::exists(file)) by_name_[option.value] = load(file.string());
+        if (!std::filesystem::exists(file)) continue;
+        const pega_entry* inner = load(file.string());
+        tables(inner, file.string());
+        by_name_[option.value] = inner;
     }
 }
 
 Module::~Module() {
-    for (auto it = handles_.rbegin(); it != handles_.rend(); ++it) ::dlclose(*it);
+    while (!libraries_.empty()) libraries_.pop_back();
 }
 
 Fixture::Fixture(const Module& module, std::uint64_t suite_seed, std::uint32_t which) : m(module), seed(suite_seed) {

@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "core/plugin/entry_check.hpp"
+#include "core/plugin/library.hpp"
 #include "pegaflow/abi/backend.h"
 #include "pegaflow/abi/ext/cancel.h"
 #include "pegaflow/abi/ext/notify.h"
@@ -24,6 +26,12 @@ struct Skipped : std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
+// The module cannot be used at all; `check` names what it failed.
+struct Unusable : Failed {
+    Unusable(const char* which, const std::string& what) : Failed(what), check(which) {}
+    const char* check;
+};
+
 #define PEGA_EXPECT(condition, ...)                                                                                          \
     do {                                                                                                                     \
         if (!(condition)) throw ::pegaflow::conformance::Failed(std::string(#condition " does not hold: ") + (__VA_ARGS__)); \
@@ -32,6 +40,7 @@ struct Skipped : std::runtime_error {
 // The module under test and the host that it sees.
 class Module {
 public:
+    // Throws Unusable.
     explicit Module(const Options& options);
     ~Module();
     Module(const Module&) = delete;
@@ -47,11 +56,12 @@ public:
 
 private:
     const pega_entry* load(const std::string& path);
+    static core::BackendTables tables(const pega_entry* entry, const std::string& path);
     static const void* extension(void* context, const char* id);
     static const pega_entry* find(void* context, const char* name);
 
     std::vector<std::string> texts_;
-    std::vector<void*> handles_;
+    std::vector<core::Library> libraries_;
     std::map<std::string, const pega_entry*> by_name_;
 };
 

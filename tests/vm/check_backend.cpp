@@ -28,11 +28,7 @@ int main(int argc, char** argv) {
         if (result.outcome == Outcome::kFailed) std::printf("FAILED %s: %s\n", result.name.c_str(), result.text.c_str());
         std::fflush(stdout);
     };
-    for (const auto& result : pegaflow::conformance::run(options)) {
-        if (result.name != "load") continue;
-        ++failed;
-        std::printf("%s\n", result.text.c_str());
-    }
+    pegaflow::conformance::run(options);
     std::printf("%d checks passed, %d failed\n", passed, failed);
     return failed == 0 && passed > 0 ? 0 : 1;
 }

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "tools/conformance/fixture.hpp"
+#include "tools/conformance/recorder.hpp"
 
 namespace pegaflow::conformance {
 namespace {
@@ -298,26 +299,25 @@ constexpr PolicyCheck kChecks[] = {
 
 }  // namespace
 
-std::vector<CheckResult> run(const PolicySubject& subject, std::uint64_t seed, const std::string& only) {
-    std::vector<CheckResult> results;
+void run_policies(const PolicySubject& subject, std::uint64_t seed, Recorder& recorder) {
     bool broken[2] = {};  // a table without its members: nothing else can be asked of it
     for (const PolicyCheck& check : kChecks) {
-        if (std::string(check.name).find(only) == std::string::npos) continue;
+        const std::size_t kind = check.eviction ? 1 : 0;
         const bool offered = check.eviction ? subject.eviction != nullptr : subject.admission != nullptr;
-        CheckResult result{check.name, Outcome::kPassed, ""};
-        if (!offered || broken[check.eviction ? 1 : 0]) {
-            result = {check.name, Outcome::kSkipped, offered ? "its table lacks members" : "not offered"};
-        } else {
-            try {
-                check.run(subject, seed);
-            } catch (const std::exception& what) {
-                result = {check.name, Outcome::kFailed, what.what()};
-                if (result.name.ends_with(".members")) broken[check.eviction ? 1 : 0] = true;
-            }
-        }
-        results.push_back(std::move(result));
+        const bool passed = recorder.check(check.name, [&] {
+            if (!offered || broken[kind]) throw Skipped(offered ? "its table lacks members" : "not offered");
+            check.run(subject, seed);
+        });
+        if (!passed && std::string(check.name).ends_with(".members")) broken[kind] = true;
     }
-    return results;
+}
+
+std::vector<CheckResult> run(const PolicySubject& subject, std::uint64_t seed, const std::string& only) {
+    Options options;
+    options.only = only;
+    Recorder recorder(options);
+    run_policies(subject, seed, recorder);
+    return recorder.take();
 }
 
 }  // namespace pegaflow::conformance

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "tools/conformance/fixture.hpp"
 
-#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -35,14 +34,19 @@ std::vector<std::uint8_t> seeded(std::uint64_t seed, std::uint64_t salt, std::ui
 }  // namespace
 
 const pega_entry* Module::load(const std::string& path) {
-    void* handle = ::dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle == nullptr) throw Failed(fmt::format("cannot open {}: {}", path, ::dlerror()));
-    handles_.push_back(handle);
-    const auto* found = static_cast<const pega_entry*>(::dlsym(handle, PEGA_ENTRY_SYMBOL));
-    if (found == nullptr) throw Failed(fmt::format("{} does not export {}", path, PEGA_ENTRY_SYMBOL));
-    if (found->abi_major != PEGA_ABI_MAJOR)
-        throw Failed(fmt::format("{} speaks ABI {}, expected {}", path, found->abi_major, PEGA_ABI_MAJOR));
-    return found;
+    // A name without a slash means the file here, not one on the loader's search path.
+    auto library = core::Library::open(std::filesystem::absolute(path).string());
+    if (!library) throw Unusable("entry", library.error().message);
+    libraries_.push_back(std::move(*library));
+    const auto found = core::check_entry(libraries_.back());
+    if (!found) throw Unusable("entry", found.error().message);
+    return *found;
+}
+
+core::BackendTables Module::tables(const pega_entry* entry, const std::string& path) {
+    const auto found = core::check_backend(entry, path);
+    if (!found) throw Unusable("tables", found.error().message);
+    return *found;
 }
 
 const pega_entry* Module::find(void* context, const char* name) {
@@ -59,20 +63,18 @@ const void* Module::extension(void*, const char* id) {
 Module::Module(const Options& given) {
     for (const std::string& path : given.companions) {
         const pega_entry* companion = load(path);
+        tables(companion, path);
         by_name_[companion->name] = companion;
     }
     entry = load(given.path);
-    // A module without any of these may be a policy.
     const bool policy = entry->get(PEGA_EVICTION_TABLE) != nullptr || entry->get(PEGA_ADMISSION_TABLE) != nullptr;
-    const auto table = [&](const char* id) {
-        const void* found = entry->get(id);
-        if (found == nullptr && !policy) throw Failed(fmt::format("no table {}", id));
-        return found;
-    };
-    backend = static_cast<const pega_backend_table*>(table(PEGA_BACKEND_TABLE));
-    region = static_cast<const pega_region_table*>(table(PEGA_REGION_TABLE));
-    channel = static_cast<const pega_channel_table*>(table(PEGA_CHANNEL_TABLE));
-    completion = static_cast<const pega_completion_table*>(table(PEGA_COMPLETION_TABLE));
+    if (!policy || entry->get(PEGA_BACKEND_TABLE) != nullptr) {
+        const core::BackendTables found = tables(entry, given.path);
+        backend = found.backend;
+        region = found.region;
+        channel = found.channel;
+        completion = found.completion;
+    }
     host = {sizeof host, 0, this, &discard, &clock_ns, &Module::extension};
     for (const std::string& option : given.options) {
         const std::size_t equals = std::min(option.find('='), option.size());
@@ -84,12 +86,15 @@ Module::Module(const Options& given) {
         if (std::strcmp(option.key, "inner") != 0 || by_name_.contains(option.value)) continue;
         // What an interposer wraps is looked for beside it.
         const auto file = std::filesystem::path(given.path).parent_path() / fmt::format("pegaflow-backend-{}.so", option.value);
-        if (std::filesystem::exists(file)) by_name_[option.value] = load(file.string());
+        if (!std::filesystem::exists(file)) continue;
+        const pega_entry* inner = load(file.string());
+        tables(inner, file.string());
+        by_name_[option.value] = inner;
     }
 }
 
 Module::~Module() {
-    for (auto it = handles_.rbegin(); it != handles_.rend(); ++it) ::dlclose(*it);
+    while (!libraries_.empty()) libraries_.pop_back();
 }
 
 Fixture::Fixture(const Module& module, std::uint64_t suite_seed, std::uint32_t which) : m(module), seed(suite_seed) {
@@ -180,13 +185,28 @@ void Fixture::drop(Memory& memory) noexcept {
     }
 }
 
-std::vector<std::uint8_t> Fixture::read_back(Memory& memory) {
-    if (!memory.host.empty()) return memory.host;
+const std::uint8_t* Fixture::bytes_of(const Memory& memory) const {
+    if (!memory.host.empty()) return memory.host.data();
     pega_region_info region{};
     region.size = sizeof region;
     m.region->info(memory.region, &region);
-    const auto* bytes = static_cast<const std::uint8_t*>(region.address);
-    if (region.kind == PEGA_MEMORY_HOST && bytes != nullptr) return {bytes, bytes + memory.shadow.size()};
+    return region.kind == PEGA_MEMORY_HOST ? static_cast<const std::uint8_t*>(region.address) : nullptr;
+}
+
+void Fixture::close_device() {
+    channels_.clear();
+    regions_.clear();
+    m.backend->close(device);
+    device = nullptr;
+}
+
+void Fixture::forget(Memory& memory) noexcept {
+    memory.owner = nullptr;
+    std::erase(regions_, memory.region);
+}
+
+std::vector<std::uint8_t> Fixture::read_back(Memory& memory) {
+    if (const std::uint8_t* bytes = bytes_of(memory)) return {bytes, bytes + memory.shadow.size()};
     Memory staging = make(PEGA_MEMORY_HOST, memory.shadow.size(), 0);
     pega_channel* through = open_channel();
     const std::uint64_t zero = 0;
@@ -265,7 +285,20 @@ pega_batch Fixture::spans(std::uint32_t op, const std::vector<pega_span>& list, 
     return batch;
 }
 
-std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, std::vector<std::uint64_t>* marks, double seconds) {
+void Fixture::abandon_batches() {
+    std::erase_if(channels_, [&](pega_channel* open) { return m.channel->close(open, now() + 10'000'000'000ULL) == PEGA_OK; });
+}
+
+std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, const OnMark& on_mark, double seconds) {
+    try {
+        return poll_until_ended(count, on_mark, seconds);
+    } catch (const Failed&) {
+        abandon_batches();
+        throw;
+    }
+}
+
+std::map<std::uint64_t, pega_completion> Fixture::poll_until_ended(std::size_t count, const OnMark& on_mark, double seconds) {
     std::map<std::uint64_t, pega_completion> ended;
     const auto limit = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
     while (ended.size() < count) {
@@ -276,7 +309,7 @@ std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, std::v
             if ((records[i].flags & PEGA_COMPLETION_TERMINAL) == 0) {
                 PEGA_EXPECT((records[i].flags & PEGA_COMPLETION_MARK) != 0, "a record that is neither an end nor a mark");
                 PEGA_EXPECT(!ended.contains(records[i].user_data), "a mark after the end of its batch");
-                if (marks != nullptr) marks->push_back(records[i].landed_spans);
+                if (on_mark) on_mark(records[i]);
                 continue;
             }
             PEGA_EXPECT((records[i].flags & PEGA_COMPLETION_QUIESCED) != 0, "an end without QUIESCED");
@@ -289,10 +322,10 @@ std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, std::v
     return ended;
 }
 
-pega_completion Fixture::run(pega_channel* channel, pega_batch& batch, std::vector<std::uint64_t>* marks) {
+pega_completion Fixture::run(pega_channel* channel, pega_batch& batch, const OnMark& on_mark) {
     const pega_status status = m.channel->submit(channel, &batch);
     if (status != PEGA_OK) throw Failed(fmt::format("submit refused a sound batch: status {}", status));
-    const auto ended = wait(1, marks);
+    const auto ended = wait(1, on_mark);
     PEGA_EXPECT(ended.contains(batch.user_data), "the end of a batch with another user_data");
     return ended.at(batch.user_data);
 }

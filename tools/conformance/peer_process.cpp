@@ -2,6 +2,8 @@
 #include "tools/conformance/peer_process.hpp"
 
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -31,6 +33,7 @@ PeerProcess::PeerProcess(const Work& work) {
     if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) return;
     child_ = ::fork();
     if (child_ == 0) {
+        ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // also when the module hangs in it
         ::close(ends[0]);
         Bytes address;
         Bytes descriptor;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <iostream>
 #include <memory>
 
@@ -63,35 +64,60 @@ void list(const std::vector<std::string>& search_path, Context& context) {
     }
 }
 
-void check(const conformance::Options& options, Context& context) {
-    const auto results = conformance::run(options);
+struct CheckArguments {
+    conformance::Options options;
+    unsigned time_limit_s = 300;
+};
+
+// What was found is printed as it comes: what runs longest is seen while it runs.
+void check(const CheckArguments& arguments, Context& context) {
     std::size_t counts[3] = {};
-    for (const auto& result : results) {
+    std::string why_skipped;
+    conformance::Options options = arguments.options;
+    options.on_result = [&](const conformance::CheckResult& result) {
         constexpr const char* kWords[] = {"ok", "FAILED", "skipped"};
         ++counts[static_cast<int>(result.outcome)];
-        context.out << fmt::format("{:<8} {}{}{}\n", kWords[static_cast<int>(result.outcome)], result.name,
-                                   result.text.empty() ? "" : ": ", result.text);
-    }
+        if (result.outcome == conformance::Outcome::kSkipped && why_skipped.empty()) why_skipped = result.text;
+        context.out << fmt::format("{:<8} {}{}{}", kWords[static_cast<int>(result.outcome)], result.name,
+                                   result.text.empty() ? "" : ": ", result.text)
+                    << std::endl;
+    };
+    const bool apart = arguments.time_limit_s != 0;
+    const auto results =
+        apart ? conformance::run_apart(options, std::chrono::seconds(arguments.time_limit_s)) : conformance::run(options);
     context.out << fmt::format("{} passed, {} failed, {} skipped\n", counts[0], counts[1], counts[2]);
-    if (counts[1] != 0 || results.empty()) context.exit = kVerifyFailed;
+    if (results.empty()) return context.fail({Code::kNotFound, fmt::format("no check has \"{}\" in its name", options.only)});
+    if (counts[1] != 0) {
+        context.exit = kVerifyFailed;
+    } else if (counts[0] == 0) {
+        context.fail({Code::kUnsupported, fmt::format("nothing was checked: {}", why_skipped)}, kNothingChecked);
+    }
 }
 
 }  // namespace
 
 void add_plugins(CLI::App& app, Context& context) {
     struct Arguments {
-        conformance::Options check;
+        CheckArguments check;
         std::vector<std::string> search_path;
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App& verb = *app.add_subcommand("plugins", "List back ends and plug-ins; check one against the conformance suite");
     verb.add_option("--search-path", arguments->search_path, "Further directories to search");
-    verb.add_option("--check", arguments->check.path, "Run the conformance suite on this back end or policy file");
-    verb.add_option("--option", arguments->check.options, "key=value for the checked module; may be repeated");
-    verb.add_option("--seed", arguments->check.seed, "Seed of the random batches");
-    verb.add_option("--only", arguments->check.only, "Run only checks whose name contains this");
+    CheckArguments& suite = arguments->check;
+    verb.add_option("--check", suite.options.path, "Run the conformance suite on this back end or policy file");
+    verb.add_option("--option", suite.options.options, "key=value for the checked module; may be repeated");
+    verb.add_option("--seed", suite.options.seed, "Seed of the random batches");
+    verb.add_option("--only", suite.options.only, "Run only checks whose name contains this");
+    verb.add_option("--time-limit", suite.time_limit_s,
+                    "Seconds that one check may take; 0 = no limit, and the checks run in this process, for a debugger")
+        ->check(CLI::Range(0U, 86'400U))
+        ->capture_default_str();
+    verb.footer(
+        "Exit codes of --check: 0 all that applies passed, 1 usage, 2 a check failed (also by a crash or the time limit),\n"
+        "77 nothing was checked, because no check applies here.");
     verb.callback([arguments, &context] {
-        if (arguments->check.path.empty()) return list(arguments->search_path, context);
+        if (arguments->check.options.path.empty()) return list(arguments->search_path, context);
         check(arguments->check, context);
     });
 }

@@ -15,7 +15,7 @@ class App;
 
 namespace pegaflow::cli {
 
-enum Exit : int { kOk = 0, kUsage = 1, kVerifyFailed = 2, kBelowRatio = 3, kRegression = 4 };
+enum Exit : int { kOk = 0, kUsage = 1, kVerifyFailed = 2, kBelowRatio = 3, kRegression = 4, kNothingChecked = 77 };
 
 // Where a verb writes, and how it ends.
 struct Context {

@@ -73,7 +73,12 @@ const void* Registry::extension(void*, const char* id) {
 }
 
 const pega_entry* Registry::find_module(void* context, const char* name) {
-    auto entry = static_cast<Registry*>(context)->find(name);
+    auto& self = *static_cast<Registry*>(context);
+    auto entry = self.find(name);
+    // Who asks for a back end calls its tables as they are.
+    if (entry && (*entry)->get(PEGA_BACKEND_TABLE) != nullptr) {
+        if (auto tables = check_backend(*entry, self.path_of(name)); !tables) entry = unexpected<Error>(tables.error());
+    }
     if (entry) return *entry;
     base::log_warning("core", "{}", entry.error().message);
     return nullptr;

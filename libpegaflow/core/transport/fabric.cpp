@@ -57,6 +57,7 @@ struct Fabric::State {
     Result<void> probe(const std::string& name, ModuleReport& report);
     std::vector<std::string> wrappers_of(std::string_view backend) const;
     std::string outermost(const std::string& backend) const;
+    Result<core::BackendTables> tables_of(const std::string& backend) const;
     std::map<std::string, std::string> texts_for(const std::string& backend) const;
     std::map<std::string, std::string> options_of(const std::string& module) const;
 };
@@ -72,6 +73,18 @@ std::vector<std::string> Fabric::State::wrappers_of(std::string_view backend) co
 std::string Fabric::State::outermost(const std::string& backend) const {
     const std::vector<std::string> wrappers = wrappers_of(backend);
     return wrappers.empty() ? backend : wrappers.back();
+}
+
+// The tables of the outermost module. What it wraps is checked like it: an interposer calls its inner module as it is.
+Result<core::BackendTables> Fabric::State::tables_of(const std::string& backend) const {
+    std::vector<std::string> chain = wrappers_of(backend);
+    chain.insert(chain.begin(), backend);
+    core::BackendTables tables;
+    for (const std::string& module : chain) {
+        PEGA_ASSIGN(const pega_entry* entry, registry->find(module));
+        PEGA_ASSIGN(tables, core::check_backend(entry, registry->path_of(module)));
+    }
+    return tables;
 }
 
 // The options of the outermost module: its own, what it wraps, and with one more "inner." each the options of what lies within.
@@ -94,11 +107,10 @@ std::map<std::string, std::string> Fabric::State::options_of(const std::string& 
 }
 
 Result<void> Fabric::State::probe(const std::string& name, ModuleReport& report) {
-    const std::string module = outermost(name);
-    PEGA_ASSIGN(const pega_entry* entry, registry->find(module));
+    PEGA_ASSIGN(const pega_entry* entry, registry->find(outermost(name)));
     report.version = entry->version;
     Source source;
-    PEGA_ASSIGN(source.tables, core::check_backend(entry, registry->path_of(module)));
+    PEGA_ASSIGN(source.tables, tables_of(name));
     source.options = std::make_unique<OptionList>(texts_for(name));
     std::vector<pega_device_info> infos(kMaxDevices);
     infos.front().size = sizeof(pega_device_info);

@@ -12,8 +12,12 @@ pega_status open_channel(pega_device* device, const pega_channel_params* params,
     if (device == nullptr || out == nullptr) return PEGA_INVALID;
     pega_channel* inner = nullptr;
     const pega_status status = device->inner.channel->open(device->device, params, &inner);
-    if (status == PEGA_OK) *out = new pega_channel{device, inner};
-    return status;
+    if (status != PEGA_OK) return status;
+    auto channel = std::make_unique<pega_channel>(pega_channel{device, inner});
+    *out = channel.get();
+    const std::lock_guard lock(device->mutex);
+    device->channels.emplace(*out, std::move(channel));
+    return PEGA_OK;
 }
 
 pega_status state(pega_channel* channel) { return channel->device->inner.channel->state(channel->inner); }
@@ -126,8 +130,10 @@ pega_status close_channel(pega_channel* channel, std::uint64_t deadline_ns) {
     }
     device.wake();
     const pega_status status = device.inner.channel->close(channel->inner, deadline_ns);
-    if (status == PEGA_OK) delete channel;
-    return status;
+    if (status != PEGA_OK) return status;
+    const std::lock_guard lock(device.mutex);
+    device.channels.erase(channel);
+    return PEGA_OK;
 }
 
 }  // namespace

@@ -73,6 +73,9 @@ struct pega_device {
     std::mutex mutex;
     std::map<std::uint64_t, std::unique_ptr<interposer::Pending>> pending;  // by user_data; guarded by mutex
     std::deque<interposer::Held> held;                                      // guarded by mutex
+    // What is open and registered: wrappers that go with the device when nobody closed them before. Guarded by mutex.
+    std::map<const pega_channel*, std::unique_ptr<pega_channel>> channels;
+    std::map<const pega_region*, std::unique_ptr<pega_region>> regions;
 
     pega_device() = default;
     pega_device(const pega_device&) = delete;

@@ -6,8 +6,12 @@ namespace interposer {
 namespace {
 
 pega_status wrap_region(pega_device* device, pega_status status, pega_region* inner, pega_region** out) {
-    if (status == PEGA_OK) *out = new pega_region{device, inner};
-    return status;
+    if (status != PEGA_OK) return status;
+    auto region = std::make_unique<pega_region>(pega_region{device, inner});
+    *out = region.get();
+    const std::lock_guard lock(device->mutex);
+    device->regions.emplace(*out, std::move(region));
+    return PEGA_OK;
 }
 
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
@@ -32,9 +36,12 @@ pega_status unregister(pega_region* region) {
             if (used) return PEGA_INVALID;
         }
     }
-    const pega_status status = region->device->inner.region->unregister(region->inner);
-    if (status == PEGA_OK) delete region;
-    return status;
+    pega_device& device = *region->device;
+    const pega_status status = device.inner.region->unregister(region->inner);
+    if (status != PEGA_OK) return status;
+    const std::lock_guard lock(device.mutex);
+    device.regions.erase(region);
+    return PEGA_OK;
 }
 
 pega_status export_descriptor(pega_region* region, void* bytes, std::uint64_t capacity, std::uint64_t* length) {

@@ -16,6 +16,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <set>
 #include <vector>
 
 #include "pegaflow/backend.hpp"
@@ -54,6 +55,8 @@ struct pega_device {
     std::mutex mutex;
     std::deque<Batch> queue;                // accepted, not yet copied; guarded by mutex
     std::deque<pega_completion> completed;  // guarded by mutex
+    std::set<pega_channel*> channels;       // open; guarded by mutex
+    std::set<pega_region*> regions;         // registered; guarded by mutex
 };
 
 namespace {
@@ -204,8 +207,16 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
     return PEGA_OK;
 }
 
+void free_region(pega_region* region) {
+    if (region->owned) ::munmap(region->base, region->length);
+    delete region;
+}
+
 void close_device(pega_device* device) {
     if (device == nullptr) return;
+    // Nothing is copied outside poll: what is still queued never begins, and what is still open goes with the device.
+    for (pega_channel* channel : device->channels) delete channel;
+    for (pega_region* region : device->regions) free_region(region);
     ::close(device->event_fd);
     delete device;
 }
@@ -245,13 +256,19 @@ pega_status register_memory(pega_device* device, const pega_memory* memory, pega
     if (base == nullptr) return PEGA_INVALID;
     *out = new pega_region{
         device, static_cast<std::uint8_t*>(base), memory->length, owned, (memory->flags & PEGA_REGION_READ_ONLY) != 0, {}};
+    const std::lock_guard lock(device->mutex);
+    device->regions.insert(*out);
     return PEGA_OK;
 }
 
 pega_status unregister(pega_region* region) {
-    if (region == nullptr || region->in_flight.load() != 0) return PEGA_INVALID;
-    if (region->owned) ::munmap(region->base, region->length);
-    delete region;
+    if (region == nullptr) return PEGA_INVALID;
+    {
+        const std::lock_guard lock(region->device->mutex);
+        if (region->in_flight.load() != 0) return PEGA_INVALID;
+        region->device->regions.erase(region);
+    }
+    free_region(region);
     return PEGA_OK;
 }
 
@@ -275,6 +292,8 @@ pega_status open_channel(pega_device* device, const pega_channel_params* params,
     if (device == nullptr || params == nullptr || out == nullptr) return PEGA_INVALID;
     if (params->address != nullptr) return PEGA_UNSUPPORTED;
     *out = new pega_channel{device, params->queue_depth != 0 ? params->queue_depth : kDefaultDepth};
+    const std::lock_guard lock(device->mutex);
+    device->channels.insert(*out);
     return PEGA_OK;
 }
 
@@ -304,6 +323,7 @@ pega_status close_channel(pega_channel* channel, std::uint64_t) {
             if (work.channel == channel) run(device, work, true);
         }
         std::erase_if(device.queue, [&](const Batch& work) { return work.channel == channel; });
+        device.channels.erase(channel);
     }
     wake(device);
     delete channel;

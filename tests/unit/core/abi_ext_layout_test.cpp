@@ -22,6 +22,9 @@ TEST(AbiLayout, Calibration) {
     PIN(pega_ext_calibration, size, 0, 4);
     PIN(pega_ext_calibration, reserved, 4, 4);
     PIN(pega_ext_calibration, rates, 8, 8);
+    EXPECT_STREQ(PEGA_EXT_CALIBRATION, "pega.ext.calibration/1");
+    EXPECT_EQ(PEGA_RATE_CHOSEN, 1u);
+    EXPECT_EQ(PEGA_RATE_MEASURED, 2u);
 }
 
 TEST(AbiLayout, Digest) {
@@ -30,6 +33,7 @@ TEST(AbiLayout, Digest) {
     PIN(pega_digest_option, sums, 24, 8);
     PIN(pega_digest_option, computed, 32, 8);
     EXPECT_EQ(PEGA_OPTION_DIGEST, 4u);
+    EXPECT_EQ(PEGA_DIGEST_G, 0x9E37'79B9'7F4A'7C15u);
 }
 
 TEST(AbiLayout, Durable) {
@@ -40,6 +44,8 @@ TEST(AbiLayout, Durable) {
     PIN(pega_ext_durable, reserved, 4, 4);
     PIN(pega_ext_durable, flush, 8, 8);
     PIN(pega_ext_durable, discard, 16, 8);
+    EXPECT_STREQ(PEGA_EXT_DURABLE, "pega.ext.durable/1");
+    EXPECT_EQ(PEGA_OPTION_DURABLE, 3u);
 }
 
 TEST(AbiLayout, Wait) {
@@ -48,6 +54,7 @@ TEST(AbiLayout, Wait) {
     PIN(pega_ext_wait, reserved, 4, 4);
     PIN(pega_ext_wait, wait, 8, 8);
     PIN(pega_ext_wait, interrupt, 16, 8);
+    EXPECT_STREQ(PEGA_EXT_WAIT, "pega.ext.wait/1");
 }
 
 }  // namespace

@@ -357,6 +357,8 @@ TEST(AbiLayout, Constants) {
     EXPECT_EQ(static_cast<long long>(PEGA_OPTION_NOTIFY), 2);
     EXPECT_EQ(static_cast<long long>(PEGA_OPTION_STREAM), 1);
     EXPECT_EQ(static_cast<long long>(PEGA_EVENT_SHARED), 1);
+    EXPECT_EQ(static_cast<long long>(PEGA_POLICY_MAX_USES), 15);
+    EXPECT_EQ(std::uint64_t{PEGA_NO_BAD}, 0xFFFF'FFFF'FFFF'FFFFU);
     EXPECT_EQ(static_cast<long long>(PEGA_OK), 0);
     EXPECT_EQ(static_cast<long long>(PEGA_PENDING), 1);
     EXPECT_EQ(static_cast<long long>(PEGA_RETRY), -1);
@@ -378,6 +380,8 @@ TEST(AbiLayout, Identifiers) {
     EXPECT_STREQ(PEGA_CHANNEL_TABLE, "pega.channel/1");
     EXPECT_STREQ(PEGA_COMPLETION_TABLE, "pega.completion/1");
     EXPECT_STREQ(PEGA_BACKEND_TABLE, "pega.backend/1");
+    EXPECT_STREQ(PEGA_EVICTION_TABLE, "pega.policy.eviction/1");
+    EXPECT_STREQ(PEGA_ADMISSION_TABLE, "pega.policy.admission/1");
     EXPECT_STREQ(PEGA_EXT_NOTIFY, "pega.ext.notify/1");
     EXPECT_STREQ(PEGA_EXT_STREAM, "pega.ext.stream/1");
     EXPECT_STREQ(PEGA_EXT_CANCEL, "pega.ext.cancel/1");

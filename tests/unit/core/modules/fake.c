@@ -3,7 +3,8 @@
  * FAKE_NAME, FAKE_MAJOR, FAKE_ENTRY_SIZE, FAKE_NO_VERSION, FAKE_SHORT_CHANNEL, FAKE_NO_SUBMIT, FAKE_NO_COMPLETION,
  * FAKE_EXPORTS_OTHER. It is also compiled against older and newer headers than the core's.
  *
- * Options of open: polls = calls of poll before a batch is done; twice = report each end twice; depth = queue depth. */
+ * Options of open: polls = calls of poll before a batch is done; twice = report each end twice; depth = queue depth;
+ * write = abort, hang or exit: what becomes of the process when it submits a WRITE. */
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,6 +55,7 @@ struct pega_device {
     uint64_t values[kValues];
     long polls;
     long twice;
+    char write[8];
     uint32_t depth;
     int fd;
 };
@@ -106,6 +108,7 @@ static pega_status open_device(const pega_host* host, const pega_open_params* pa
         if (strcmp(params->options[i].key, "polls") == 0) d->polls = value;
         if (strcmp(params->options[i].key, "twice") == 0) d->twice = value;
         if (strcmp(params->options[i].key, "depth") == 0) d->depth = (uint32_t)value;
+        if (strcmp(params->options[i].key, "write") == 0) strncpy(d->write, params->options[i].value, sizeof d->write - 1);
     }
     d->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     pthread_mutex_init(&d->mutex, NULL);
@@ -235,8 +238,16 @@ static void use_regions(const pega_batch* b, int step) {
     }
 }
 
+/* As modules do that were never tried. */
+static void spoil(const char* how) {
+    if (strcmp(how, "abort") == 0) abort();
+    if (strcmp(how, "exit") == 0) _exit(0);
+    while (strcmp(how, "hang") == 0) pause();
+}
+
 static pega_status submit(pega_channel* c, const pega_batch* batch) {
     pega_device* d = c->device;
+    if (batch->op == PEGA_OP_WRITE) spoil(d->write);
     job j;
     memset(&j, 0, sizeof j);
     j.batch.size = sizeof j.batch;

@@ -29,6 +29,16 @@ TEST_P(RefusalTest, NamesTheFileAndWhatIsWrong) {
     for (const char* word : GetParam().words) EXPECT_THAT(fabric.error().message, HasSubstr(word));
 }
 
+TEST_P(RefusalTest, IsTheSameBehindAWrapper) {
+    const std::string module = GetParam().module;
+    FabricOptions options{.search_path = {PEGA_TEST_MODULES "/" + module, PEGA_TEST_MODULES "/wrapper"}, .backends = {module}};
+    options.wrap = {{"wrapper", module}};
+    auto fabric = Fabric::open(options);
+    ASSERT_FALSE(fabric);
+    EXPECT_THAT(fabric.error().message, HasSubstr(file_of(module)));
+    for (const char* word : GetParam().words) EXPECT_THAT(fabric.error().message, HasSubstr(word));
+}
+
 const Refusal kRefusals[] = {
     {"wrong_major", {"ABI 7.0", "speaks 1."}},
     {"short_entry", {"16 bytes", "expected at least 32"}},

@@ -37,6 +37,21 @@ TEST(Registry, TheHostOffersAClockAndOtherModules) {
     EXPECT_EQ(modules->find(host->context, "nobody"), nullptr);
 }
 
+TEST(Registry, GivesInterposersOnlyBackEndsThatAreWhole) {
+    Registry registry(std::vector<std::string>{PEGA_TEST_MODULES "/fake", PEGA_TEST_MODULES "/short_table",
+                                               PEGA_TEST_MODULES "/no_member", PEGA_TEST_MODULES "/no_table"});
+    const pega_host* host = registry.host();
+    const auto* modules = static_cast<const pega_host_modules*>(host->extension(host->context, PEGA_HOST_MODULES));
+    ASSERT_NE(modules, nullptr);
+    for (const char* broken : {"short_table", "no_member", "no_table"}) {
+        EXPECT_TRUE(registry.find(broken)) << "the entry itself is sound";
+        ::testing::internal::CaptureStderr();
+        EXPECT_EQ(modules->find(host->context, broken), nullptr) << broken;
+        EXPECT_THAT(::testing::internal::GetCapturedStderr(), ::testing::HasSubstr(broken));
+    }
+    EXPECT_NE(modules->find(host->context, "fake"), nullptr);
+}
+
 TEST(Registry, WritesAModulesLinesToTheLog) {
     Registry registry(kPath);
     const pega_host* host = registry.host();

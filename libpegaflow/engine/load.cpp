@@ -179,7 +179,8 @@ Result<void> place_lease(LoadOperation& op, const Instance& instance, const Leas
         for (std::size_t i = 0; i < targets.size(); ++i) {
             if (targets[i] == kNoBlock) continue;
             const Block& block = *blocks[i];
-            if (block.key.scope != instance.scope || block.key.group != group.group) {
+            if (block.key.scope != instance.scope || block.key.group != group.group ||
+                !instance.layout.shapes[group.group].fits(block, group.shard)) {
                 return fail(
                     Code::kInvalid,
                     fmt::format(

@@ -231,8 +231,8 @@ Result<void> claim_some(SaveOperation& op, const Instance& instance, const SaveL
     std::vector<std::uint64_t> pages;
     pages.reserve(missing);
     const std::uint64_t got = state.allocate_pages(shard.page_bytes, missing, op.worker, pages);
-    bool short_of_pages = got < missing;
-    for (std::size_t i = first; i < end && !short_of_pages; ++i) {
+    bool short_of_pages = got < missing, misfit = false;
+    for (std::size_t i = first; i < end && !short_of_pages && !misfit; ++i) {
         const KeyView& key = keys[i - first];
         if (pages.empty() && state.index->needs_page(key, list.shard)) {
             short_of_pages = state.allocate_pages(shard.page_bytes, 1, op.worker, pages) == 0;  // evicted since it was counted
@@ -240,6 +240,8 @@ Result<void> claim_some(SaveOperation& op, const Instance& instance, const SaveL
         }
         FillClaim claim = state.index->claim(key, shape, list.shard, wanted, pages.empty() ? kNoPage : pages.back(), now);
         if (claim.used_page) pages.pop_back();
+        misfit = claim.misfit;
+        if (misfit) break;
         if (claim.layers.empty()) {
             ++op.outcome.duplicate_blocks;
             if (claim.block) held.push_back(std::move(claim.block));
@@ -254,6 +256,11 @@ Result<void> claim_some(SaveOperation& op, const Instance& instance, const SaveL
         part.claims.push_back(std::move(claim));
     }
     for (const std::uint64_t page : pages) state.pool->free_page(page, shard.page_bytes);
+    if (misfit) {
+        return fail(Code::kInvalid, fmt::format("a stored block does not have the shape of storage group {} of instance {}: "
+                                                "namespace is shared by incompatible KV layouts",
+                                                list.group, instance.id));
+    }
     if (!short_of_pages) return {};
     ++state.counters.alloc_failures;
     return fail(

@@ -26,9 +26,11 @@ namespace pegaflow::engine {
 
 // What a saver may copy of one block: the layers that it claimed.
 struct FillClaim {
-    BlockRef block;          // null when the block is new and there was no page for it
-    LayerSet layers;         // empty = nothing to do: resident, or claimed by others
-    bool used_page = false;  // the page that was offered became the block's
+    BlockRef block;           // null when the block is new and there was no page for it
+    LayerSet layers;          // empty = nothing to do: resident, or claimed by others
+    bool used_page = false;   // the page that was offered became the block's
+    bool lacks_page = false;  // nothing was claimed, because it needs a page and none was offered
+    bool misfit = false;      // nothing was claimed, because the block that is there has another shape
 };
 
 // The shape of the blocks of one storage group: how many layers each shard has, the bytes of its page, and how many of them
@@ -40,6 +42,13 @@ struct GroupShape {
         std::uint64_t content_bytes = 0;
     };
     std::vector<Shard> shards;
+
+    // True when the block's pages are those of this shape, as far as the shard's are there. [data]
+    bool fits(const Block& block, std::uint32_t shard) const noexcept {
+        if (block.pages.size() != shards.size() || shard >= shards.size()) return false;
+        const Page& page = block.pages[shard];
+        return page.offset == kNoPage || page.bytes == shards[shard].page_bytes;
+    }
 };
 
 class BlockIndex {

@@ -66,7 +66,8 @@ FillClaim BlockIndex::claim(const KeyView& key, const GroupShape& shape, std::ui
         return claim;
     }
     if (block == nullptr) {
-        if (page == kNoPage) return claim;
+        claim.lacks_page = page == kNoPage;
+        if (claim.lacks_page) return claim;
         block = new Block(BlockKey(key.scope, key.group, key.text), key.hash, pages_);
         block->pages.resize(shape.shards.size());
         block->fill.resize(shape.shards.size());
@@ -78,9 +79,13 @@ FillClaim BlockIndex::claim(const KeyView& key, const GroupShape& shape, std::ui
         incomplete_.fetch_add(1, std::memory_order_relaxed);
     }
     claim.block = BlockRef(block);
+    // A shape is part of its scope: this is not to be, and yet no reason to write past a page.
+    claim.misfit = !shape.fits(*block, shard_number);
+    if (claim.misfit) return claim;
     Page& place = block->pages[shard_number];
     if (place.offset == kNoPage) {
-        if (page == kNoPage) return claim;
+        claim.lacks_page = page == kNoPage;
+        if (claim.lacks_page) return claim;
         place = {page, shape.shards[shard_number].page_bytes, shape.shards[shard_number].content_bytes};
         claim.used_page = true;
     }

@@ -38,7 +38,7 @@ TEST_F(InstanceTest, SealsWhenTheLastWorkerHasCome) {
     EXPECT_EQ(info.instance_id, "i");
     EXPECT_EQ(info.name_space, "toy");
     EXPECT_EQ(info.tp_size, 2U);
-    EXPECT_EQ(info.layout_fingerprint.size(), 32U);
+    EXPECT_EQ(info.layout_fingerprint.size(), 64U);
     ASSERT_EQ(info.workers.size(), 2U);
     EXPECT_EQ(info.workers[1].tp_rank, 1U);
     EXPECT_EQ(info.workers[1].device, "host:0");

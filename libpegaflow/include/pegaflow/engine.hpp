@@ -78,7 +78,7 @@ struct SaveRequest {
     std::uint32_t tp_rank = 0;
     std::uint32_t pp_rank = 0;
     std::int32_t device_id = 0;
-    std::span<const SaveLayer> layers;
+    std::span<const SaveLayer> layers;  // each layer at most once
     std::string_view wait_event;        // exported event (abi/ext/stream.h) to wait for before reading the source; "" = none
     pega_event* local_event = nullptr;  // the same for a caller in this process; borrowed until done
     std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();

@@ -232,6 +232,13 @@ TEST_F(SaveTest, SaysWhatIsWrongAndTakesNothing) {
     refused(s->request, "layer layer.99 is not registered on device 0");
     s = saving(w, hashes, ids(0, 2), {"layer.00", "layer.00"});
     refused(s->request, "named twice");
+    const auto elsewhere = ids(5, 2);
+    s = saving(w, hashes, ids(0, 2), {"layer.00", "layer.01", "layer.00"});
+    s->layers[2].block_ids = elsewhere;
+    refused(s->request, "named twice");
+    s = saving(w, hashes, ids(0, 2));
+    s->request.deadline = std::chrono::steady_clock::now() - 1s;
+    refused(s->request, "deadline");
     s = saving(w, hashes, ids(0, 2));
     s->request.device_id = 3;
     refused(s->request, "device 3 not found in instance i");

@@ -74,6 +74,7 @@ struct Instance {
     std::uint32_t tp_size = 0;
     std::uint32_t world_size = 0;
     bool page_first = false;
+    std::string dtype;
 
     mutable std::mutex mutex;
     std::map<std::int32_t, std::unique_ptr<Worker>> workers;  // guarded by mutex until sealed

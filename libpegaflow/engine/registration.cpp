@@ -55,6 +55,7 @@ std::shared_ptr<Instance> find_or_make(Engine::State& state, const WorkerRegistr
         slot->tp_size = w.tp_size;
         slot->world_size = w.world_size;
         slot->page_first = w.page_first;
+        slot->dtype = w.dtype;
         slot->publish();
     }
     return slot;
@@ -73,6 +74,10 @@ Result<void> check_fits(const Instance& instance, const WorkerRegistration& w) {
     if (instance.name_space != w.name_space) {
         return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists in namespace \"{}\"; requested \"{}\"",
                                                  instance.id, instance.name_space, w.name_space));
+    }
+    if (instance.dtype != w.dtype) {
+        return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists with dtype \"{}\"; requested \"{}\"",
+                                                 instance.id, instance.dtype, w.dtype));
     }
     if (instance.workers.contains(w.device_id)) {
         return fail(Code::kExists,

@@ -63,7 +63,7 @@ struct WorkerRegistration {
     std::uint32_t world_size = 1;
     std::int32_t device_id = 0;  // the caller's name for the worker's device; unique within the instance
     bool page_first = false;     // one page per block and shard: all its layers side by side
-    std::string dtype;           // part of the layout fingerprint; free text ("bfloat16"), "" = not told
+    std::string dtype;  // part of the layout fingerprint, the same on all workers; free text ("bfloat16"), "" = not told
     std::vector<LayerRegistration> layers;
 };
 

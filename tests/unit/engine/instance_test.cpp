@@ -101,6 +101,12 @@ TEST_F(InstanceTest, RefusesAnotherTopologyADeviceTwiceAndLateComers) {
     r = b.registration;
     r.page_first = true;
     EXPECT_EQ(refused(r).code, Code::kNotReady);
+    r = b.registration;
+    r.dtype = "float8";
+    mismatch = refused(r);
+    EXPECT_EQ(mismatch.code, Code::kNotReady);
+    EXPECT_THAT(mismatch.message,
+                ::testing::HasSubstr("topology mismatch: instance i exists with dtype \"bfloat16\"; requested \"float8\""));
     enroll(b);
     r = b.registration;
     r.device_id = 2;

@@ -91,6 +91,7 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
 
 std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
                                             std::vector<std::uint64_t>& out, engine::Wait wait) {
+    if (pool->most_pages(bytes) == 0) return 0;  // whatever is evicted
     const auto usable = [&](std::size_t slice) { return slices->has(slice); };
     const auto allocate = [&](std::uint64_t wanted) {
         return pool->allocate_many(bytes, wanted, node, out, slices == nullptr ? engine::Pool::Usable() : usable);

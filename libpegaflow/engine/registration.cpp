@@ -90,10 +90,26 @@ Result<void> check_fits(const Instance& instance, const WorkerRegistration& w) {
     return {};
 }
 
+// A page that no slice can hold would be asked for in vain, and all others be evicted for it.
+Result<void> check_pages(const engine::Pool& pool, const engine::Layout& layout) {
+    for (std::size_t group = 0; group < layout.shapes.size(); ++group) {
+        for (const engine::GroupShape::Shard& shard : layout.shapes[group].shards) {
+            if (pool.most_pages(shard.page_bytes) != 0) continue;
+            return fail(
+                Code::kInvalid,
+                fmt::format("a block page of storage group {} has {} bytes, more than any slice of the pool of {} bytes: "
+                            "no such block can be stored",
+                            group, shard.page_bytes, pool.capacity()));
+        }
+    }
+    return {};
+}
+
 Result<void> seal(Engine::State& state, Instance& instance) {
     std::vector<const WorkerRegistration*> all;
     for (const auto& [device, worker] : instance.workers) all.push_back(&worker->registration());
     PEGA_ASSIGN(instance.layout, engine::seal_layout(all));
+    PEGA_TRY(check_pages(*state.pool, instance.layout));
     instance.scope = state.scopes.number_of(instance.name_space, instance.layout.fingerprint);
     instance.sealed.store(true, std::memory_order_release);
     base::log_info("engine", "instance {} sealed: {} workers, layout {}", instance.id, instance.workers.size(),

@@ -6,9 +6,9 @@
 #include <compare>
 #include <map>
 #include <set>
+#include <utility>
 
 #include "engine/save.hpp"
-#include "pegaflow/bytes.hpp"
 
 namespace pegaflow::engine {
 namespace {
@@ -191,6 +191,36 @@ Result<void> Claimer::claim(const SaveList& list) {
     return result;
 }
 
+// What is more than the pool could hold if it were empty would only drive out everything else. All blocks of a save count, also
+// those that are there: they stay while the others are claimed.
+Result<void> check_room(const SaveOperation& op, const Instance& instance) {
+    const auto page_bytes = [&](const SaveList& list) {
+        return instance.layout.shapes[list.group].shards[list.shard].page_bytes;
+    };
+    const auto share = [&](const SaveList& list, std::size_t blocks) {  // of the pool
+        return static_cast<double>(blocks) / static_cast<double>(op.state.pool->most_pages(page_bytes(list)));
+    };
+    double taken = 0;
+    for (const SaveList& list : op.lists) taken += share(list, list.hashes.size());
+    if (taken <= 1) return {};
+    // Lists may have blocks in common, and name one several times.
+    std::map<std::uint32_t, std::set<std::string_view>> blocks;  // by group
+    for (const SaveList& list : op.lists) blocks[list.group].insert(list.hashes.begin(), list.hashes.end());
+    taken = 0;
+    std::uint64_t bytes = 0;
+    for (const SaveList& list : op.lists) {
+        const std::size_t count = std::exchange(blocks[list.group], {}).size();
+        taken += share(list, count);
+        bytes += count * page_bytes(list);
+    }
+    if (taken <= 1) return {};
+    ++op.state.counters.alloc_failures;
+    return fail(Code::kNoMemory,
+                fmt::format("storage error: pinned pool exhausted: a save of {} bytes is more than the pool of {} "
+                            "bytes holds; save fewer blocks at once",
+                            bytes, op.state.pool->capacity()));
+}
+
 }  // namespace
 
 Result<std::vector<SaveList>> make_save_lists(const Instance& instance, const Worker& worker, const SaveRequest& request) {
@@ -225,6 +255,7 @@ Result<std::vector<SaveList>> make_save_lists(const Instance& instance, const Wo
 }
 
 Result<void> claim_lists(SaveOperation& op, const Instance& instance) {
+    PEGA_TRY(check_room(op, instance));
     Claimer claimer(op, instance);
     for (const SaveList& list : op.lists) PEGA_TRY(claimer.claim(list));
     return {};

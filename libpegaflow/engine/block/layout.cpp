@@ -13,6 +13,8 @@ namespace {
 
 constexpr std::uint64_t kLayoutVersion = 1;  // of the page format; part of the fingerprint
 
+constexpr std::uint64_t kMostPageBytes = std::uint64_t{1} << 62;
+
 constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
 
 unexpected<Error> bad_layer(const LayerRegistration& layer, std::string why) {
@@ -198,11 +200,16 @@ Result<Layout> seal_layout(std::span<const WorkerRegistration* const> workers) {
     for (const auto& [name, facts] : layers) {  // ordered by name, which gives the ids their order
         for (const auto& [rank, stages] : facts.stages_by_rank) {
             Shard& shard = shards[{facts.group, rank, *stages.begin()}];
+            const std::uint64_t bytes = facts.segment_bytes * facts.segments;
+            if (bytes > kMostPageBytes - shard.page_bytes) {
+                return fail(Code::kInvalid, fmt::format("the page of layer {} and those before it overflows: {} and {} bytes",
+                                                        name, bytes, shard.page_bytes));
+            }
             shard.group = facts.group;
             shard.tp_rank = rank;
             shard.pp_rank = *stages.begin();
             shard.layers.push_back({name, shard.page_bytes, facts.segment_bytes, facts.segments});
-            shard.page_bytes = round_up(shard.page_bytes + facts.segment_bytes * facts.segments, kLayerAlignment);
+            shard.page_bytes = round_up(shard.page_bytes + bytes, kLayerAlignment);
         }
     }
     for (auto& [id, shard] : shards) {

@@ -205,6 +205,13 @@ std::uint64_t Pool::ready_bytes() const noexcept {
     return bytes;
 }
 
+std::uint64_t Pool::most_pages(std::uint64_t bytes) const noexcept {
+    const bool all = !incomplete();
+    std::uint64_t pages = 0;
+    for (const auto& slice : slices_) pages += all || slice->ready.load(std::memory_order_acquire) ? slice->length / bytes : 0;
+    return pages;
+}
+
 std::uint64_t Pool::used() const {
     std::uint64_t used = 0;
     for (const auto& slice : slices_) used += slice->slab.used();

@@ -269,6 +269,7 @@ public:
 
     // Copies blocks into the pool. `done` runs exactly once, on an engine thread or before the call returns, when the source
     // may be reused; all views of the request are borrowed until then. Blocks become hits shortly after.
+    // Blocks that were unused for long are evicted for it; a save of more than the whole pool is kNoMemory, and evicts none.
     // A save that ends after its deadline has failed, whatever was copied: its source may have changed under the copy.
     SaveId save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
     Result<SaveOutcome> save(const SaveRequest& request);

@@ -100,5 +100,45 @@ TEST_F(SaveClaimsTest, AQueueThatIsFullCostsNobodyABlock) {
     EXPECT_TRUE(save(w, late, ids(24, 4)));
 }
 
+TEST_F(SaveClaimsTest, MoreThanThePoolHoldsDrivesNothingOut) {
+    open(small(std::uint64_t{256} << 10));  // 64 pages
+    ToyWorker w("i", 0, 0, 1, 1, 128, toy::layers(2, 2048));
+    enroll(w);
+    Hashes old(0, 16), huge(10, 65), whole(10, 64);
+    fill(w, old);
+    const auto refused = save(w, huge, ids(20, 65));
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::kNoMemory);
+    EXPECT_THAT(refused.error().message, ::testing::HasSubstr("save fewer blocks at once"));
+    EXPECT_EQ(engine_->stats().evictions, 0U);
+    EXPECT_EQ(query("i", old.views())->hit_blocks, 16U);
+    ASSERT_TRUE(engine_->release(lease_all("i", old)));
+    // The same block many times, and in a list of its own, is one block.
+    std::vector<std::string_view> often(200, old.views()[3]);
+    const std::vector<std::uint32_t> blocks(200, 3);
+    const SaveLayer layers[] = {{"layer.00", blocks, often},
+                                {"layer.01", std::span(blocks).first(1), std::span(often).first(1)}};
+    SaveRequest request;
+    request.instance_id = "i";
+    request.layers = layers;
+    EXPECT_EQ(engine_->save(request)->duplicate_blocks, 201U);
+}
+
+TEST_F(SaveClaimsTest, APageThatNoSliceHoldsIsRefusedWhenTheInstanceSeals) {
+    EngineOptions options = small(std::uint64_t{1} << 20);
+    options.pool_slice_bytes = std::uint64_t{64} << 10;
+    open(options);
+    ToyWorker large("large", 0, 0, 1, 1, 4, toy::layers(2, 33 << 10)), fits("fits", 0, 0, 1, 1, 4, toy::layers(2, 32 << 10));
+    const auto refused = engine_->register_worker(large.registration);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::kInvalid);
+    EXPECT_THAT(refused.error().message, ::testing::HasSubstr("more than any slice of the pool"));
+    EXPECT_TRUE(engine_->instances().empty());
+    enroll(fits);
+    Hashes hashes(0, 1);
+    fill(fits, hashes);
+    EXPECT_EQ(query("fits", hashes.views())->hit_blocks, 1U);
+}
+
 }  // namespace
 }  // namespace pegaflow

@@ -179,6 +179,12 @@ TEST(SealLayout, TheFingerprintIsOfWhatABlockLooksLikeAndNothingElse) {
     for (const WorkerRegistration& other : {bytes, names, halves}) EXPECT_NE(print(other), print(base));
 }
 
+TEST(SealLayout, PagesThatOverflowAreRefused) {
+    WorkerRegistration huge = worker(0, 0, 1, 0, {"a", "b", "c"});
+    for (LayerRegistration& l : huge.layers) l.bytes_per_block = std::uint64_t{1} << 61;
+    EXPECT_THAT(refusal({huge}), ::testing::HasSubstr("overflows"));
+}
+
 TEST(SealLayout, NoNamesMakeTwoLayoutsLookAlike) {
     const auto print = [](const WorkerRegistration& w) { return seal({w})->fingerprint; };
     // What one says in a name, the other says in its dtype, or in a layer more.

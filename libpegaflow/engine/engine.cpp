@@ -215,7 +215,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     auto state = std::make_unique<State>(std::move(options), fabric, std::move(observer));
     const EngineOptions& o = state->options;
     if (o.max_queued_transfers == 0) return fail(Code::kInvalid, "max_queued_transfers is 0, expected at least 1");
-    if (o.lease_time <= o.lease_time.zero()) return fail(Code::kInvalid, "lease_time must be positive");
+    PEGA_TRY(state->check_leasing());
     const std::uint64_t block_bytes = o.block_bytes_hint != 0 ? o.block_bytes_hint : engine::kDefaultBlockBytes;
     const engine::PolicyScale scale{o.pool_bytes / block_bytes + 1, engine::BlockIndex::kShards};
     PEGA_ASSIGN(const auto eviction, engine::find_eviction_policy(fabric, o.eviction_policy, scale));
@@ -271,6 +271,7 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     const auto pass = s.gate.enter();
     if (!pass) return fail(Code::kCanceled, "the engine is closing");
     if (request.request_id.empty()) return fail(Code::kInvalid, "req_id must not be empty");
+    PEGA_ASSIGN(const auto expiry, s.lease_expiry(request.lease_time));
     PEGA_ASSIGN(const auto instance, s.instance(request.instance_id));
     for (const std::string_view hash : request.hashes) {
         if (hash.empty() || hash.size() > kMaxHashBytes) {
@@ -314,16 +315,9 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     s.counters.misses += request.hashes.size() - blocks.size();
     const bool partial = request.whole_prefix_only && request.group != 0 && blocks.size() < request.hashes.size();
     if (blocks.empty() || partial) return outcome;
-    const auto expiry = Clock::now() + request.lease_time.value_or(s.options.lease_time);
-    outcome.lease = s.leases.create(instance->id, std::move(blocks), instance->world_size, expiry);
+    PEGA_ASSIGN(outcome.lease, s.make_lease(*instance, std::move(blocks), expiry));
     return outcome;
 }
-
-Result<void> Engine::renew(const LeaseId& lease, std::optional<std::chrono::nanoseconds> lease_time) {
-    return state_->leases.renew(lease, Clock::now() + lease_time.value_or(state_->options.lease_time));
-}
-
-Result<void> Engine::release(const LeaseId& lease) { return state_->leases.release(lease); }
 
 Result<void> Engine::flush() {
     State& s = *state_;

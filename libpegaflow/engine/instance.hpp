@@ -69,6 +69,7 @@ private:
 
 // Registration changes under the mutex; after sealing, layout and workers do not change any more.
 struct Instance {
+    std::uint64_t number = 0;  // of the engine's instances, also of those that are gone
     std::string id;
     std::string name_space;
     std::uint32_t tp_size = 0;

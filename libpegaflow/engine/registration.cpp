@@ -50,6 +50,8 @@ std::shared_ptr<Instance> find_or_make(Engine::State& state, const WorkerRegistr
     std::shared_ptr<Instance>& slot = state.instances[w.instance_id];
     if (!slot) {
         slot = std::make_shared<Instance>();
+        slot->number = ++state.instance_count;
+        state.leases.add_instance(slot->number);
         slot->id = w.instance_id;
         slot->name_space = w.name_space;
         slot->tp_size = w.tp_size;
@@ -135,6 +137,7 @@ Result<void> join(Engine::State& state, Instance& instance, const WorkerRegistra
 void forget_if_empty(Engine::State& state, Instance& instance) {
     if (!instance.workers.empty()) return;
     instance.closed = true;
+    state.leases.drop_instance(instance.number);
     const std::unique_lock lock(state.instances_mutex);
     const auto it = state.instances.find(instance.id);
     if (it != state.instances.end() && it->second.get() == &instance) state.instances.erase(it);
@@ -188,7 +191,7 @@ Result<void> Engine::unregister_instance(std::string_view instance_id) {
         for (const auto& [device, worker] : instance->workers) worker->close();
     }
     if (s.prefetcher) s.prefetcher->drop_instance(instance->id);
-    s.leases.drop_instance(instance_id);
+    s.leases.drop_instance(instance->number);
     bool shared = false;
     {
         const std::shared_lock lock(s.instances_mutex);

@@ -198,7 +198,8 @@ Result<void> check_room(const SaveOperation& op, const Instance& instance) {
         return instance.layout.shapes[list.group].shards[list.shard].page_bytes;
     };
     const auto share = [&](const SaveList& list, std::size_t blocks) {  // of the pool
-        return static_cast<double>(blocks) / static_cast<double>(op.state.pool->most_pages(page_bytes(list)));
+        const auto most = static_cast<double>(op.state.pool->most_pages(page_bytes(list)));
+        return blocks == 0 ? 0 : static_cast<double>(blocks) / most;
     };
     double taken = 0;
     for (const SaveList& list : op.lists) taken += share(list, list.hashes.size());

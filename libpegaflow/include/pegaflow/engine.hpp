@@ -167,6 +167,9 @@ struct EngineOptions {
     std::string eviction_policy = "tiny_lfu";  // "lru", "tiny_lfu", or a plug-in module's name
     std::string admission_policy = "none";     // "none", or a plug-in module's name
     std::chrono::nanoseconds lease_time = std::chrono::seconds(600);
+    std::chrono::nanoseconds max_lease_time =
+        std::chrono::hours(24);                     // longer ones are cut to it, or to lease_time if that is more
+    std::uint32_t max_leases_per_instance = 65536;  // a query that would need one more is kQueueFull
     std::chrono::nanoseconds incomplete_block_time =
         std::chrono::seconds(300);              // partly filled blocks older than this are dropped
     std::uint32_t max_queued_transfers = 1024;  // not ended, per worker and direction; more is answered with kQueueFull
@@ -277,9 +280,10 @@ public:
     // become one. kNotFound when it is over.
     Result<void> cancel_save(SaveId save);
 
-    // Looks up blocks and leases the hits. kInvalid (empty request id, hash too long, unknown group), kNotFound (instance).
+    // Looks up blocks and leases the hits. kInvalid (empty request id, hash too long, unknown group, a lease time that is not
+    // positive), kNotFound (instance), kQueueFull (too many leases).
     Result<QueryOutcome> query(const QueryRequest& request);
-    // Pushes a lease's expiry out. Idempotent. kNotFound when unknown or expired.
+    // The lease ends that time from now, or the default one. Idempotent. kNotFound when unknown or expired.
     Result<void> renew(const LeaseId& lease, std::optional<std::chrono::nanoseconds> lease_time = {});
     // Drops a lease with all its remaining shares. kNotFound when unknown or expired.
     Result<void> release(const LeaseId& lease);

@@ -246,6 +246,26 @@ TEST_F(IndexTest, ClaimsGiveEachLayerToOneSaver) {
     EXPECT_TRUE(index_.contains(1, 0, "fill"));
 }
 
+TEST_F(IndexTest, AWholeBlockTakesThePlaceOfAPartThatNobodyCopiesInto) {
+    const GroupShape shape{{{2, 4096, 4096}}};
+    const BlockKey key(1, 0, "fill");
+    FillClaim half = index_.claim(key, shape, 0, LayerSet(std::vector<std::uint32_t>{0}), 0, 1);
+    EXPECT_TRUE(index_.being_copied(1, 0, "fill"));
+    EXPECT_FALSE(index_.being_copied(1, 0, "else"));
+    EXPECT_FALSE(insert("fill")) << "the copy would write into a block that is gone";
+    bool admitted = false;
+    EXPECT_FALSE(index_.filled(half, 0, &admitted));
+    half = {};
+    EXPECT_FALSE(index_.being_copied(1, 0, "fill"));
+    EXPECT_EQ(index_.incomplete(), 1U);
+    EXPECT_TRUE(insert("fill"));
+    EXPECT_TRUE(index_.contains(1, 0, "fill"));
+    EXPECT_EQ(index_.incomplete(), 0U);
+    EXPECT_EQ(index_.resident(), 1U);
+    EXPECT_EQ(pages_.freed, 2) << "the part's page, and that of the one that was refused";
+    EXPECT_FALSE(insert("fill"));
+}
+
 TEST_F(IndexTest, ABlockOfAnotherShapeIsNeverClaimed) {
     const GroupShape narrow{{{4, 4096, 4096}}}, wide{{{4, 4096, 4096}, {4, 4096, 4096}}}, large{{{4, 8192, 8192}}};
     const BlockKey key(1, 0, "fill");

@@ -93,6 +93,7 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
 
 std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, int node, engine::DeviceSlices* slices,
                                             std::vector<std::uint64_t>& out, engine::Wait wait) {
+    if (pool->most_pages(bytes) == 0) return 0;  // whatever is evicted
     const auto usable = [&](std::size_t slice) { return slices->has(slice); };
     const auto allocate = [&](std::uint64_t wanted) {
         return pool->allocate_many(bytes, wanted, node, out, slices == nullptr ? engine::Pool::Usable() : usable);
@@ -238,7 +239,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     auto state = std::make_unique<State>(std::move(options), fabric, std::move(observer));
     const EngineOptions& o = state->options;
     if (o.max_queued_transfers == 0) return fail(Code::kInvalid, "max_queued_transfers is 0, expected at least 1");
-    if (o.lease_time <= o.lease_time.zero()) return fail(Code::kInvalid, "lease_time must be positive");
+    PEGA_TRY(state->check_leasing());
     const std::uint64_t block_bytes = o.block_bytes_hint != 0 ? o.block_bytes_hint : engine::kDefaultBlockBytes;
     const engine::PolicyScale scale{o.pool_bytes / block_bytes + 1, engine::BlockIndex::kShards};
     PEGA_ASSIGN(const auto eviction, engine::find_eviction_policy(fabric, o.eviction_policy, scale));
@@ -248,9 +249,11 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     state->pool_regions = std::make_unique<engine::PoolRegions>(*state->pool);
     state->index = std::make_unique<engine::BlockIndex>(eviction, *state->admission, *state->pool);
     if (!o.tier.paths.empty()) PEGA_TRY(state->open_tier());
-    state->digest_thread = std::thread([raw = state.get()] { raw->run_digests(); });
-    state->watch_thread = std::thread([raw = state.get()] { raw->run_watch(); });
-    return std::unique_ptr<Engine>(new Engine(std::move(state)));
+    State& s = *state;
+    std::unique_ptr<Engine> engine(new Engine(std::move(state)));  // closes what has started when the rest does not
+    PEGA_ASSIGN(s.digest_thread, base::start_thread([&s] { s.run_digests(); }));
+    PEGA_ASSIGN(s.watch_thread, base::start_thread([&s] { s.run_watch(); }));
+    return engine;
 }
 
 SaveId Engine::save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) {
@@ -294,6 +297,7 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     const auto pass = s.gate.enter();
     if (!pass) return fail(Code::kCanceled, "the engine is closing");
     if (request.request_id.empty()) return fail(Code::kInvalid, "req_id must not be empty");
+    PEGA_ASSIGN(const auto expiry, s.lease_expiry(request.lease_time));
     PEGA_ASSIGN(const auto instance, s.instance(request.instance_id));
     for (const std::string_view hash : request.hashes) {
         if (hash.empty() || hash.size() > kMaxHashBytes) {
@@ -337,16 +341,9 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     s.counters.misses += request.hashes.size() - blocks.size();
     const bool partial = request.whole_prefix_only && request.group != 0 && blocks.size() < request.hashes.size();
     if (blocks.empty() || partial) return outcome;
-    const auto expiry = Clock::now() + request.lease_time.value_or(s.options.lease_time);
-    outcome.lease = s.leases.create(instance->id, std::move(blocks), instance->world_size, expiry);
+    PEGA_ASSIGN(outcome.lease, s.make_lease(*instance, std::move(blocks), expiry));
     return outcome;
 }
-
-Result<void> Engine::renew(const LeaseId& lease, std::optional<std::chrono::nanoseconds> lease_time) {
-    return state_->leases.renew(lease, Clock::now() + lease_time.value_or(state_->options.lease_time));
-}
-
-Result<void> Engine::release(const LeaseId& lease) { return state_->leases.release(lease); }
 
 Result<void> Engine::flush() {
     State& s = *state_;

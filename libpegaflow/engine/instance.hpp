@@ -69,11 +69,13 @@ private:
 
 // Registration changes under the mutex; after sealing, layout and workers do not change any more.
 struct Instance {
+    std::uint64_t number = 0;  // of the engine's instances, also of those that are gone
     std::string id;
     std::string name_space;
     std::uint32_t tp_size = 0;
     std::uint32_t world_size = 0;
     bool page_first = false;
+    std::string dtype;
 
     mutable std::mutex mutex;
     std::map<std::int32_t, std::unique_ptr<Worker>> workers;  // guarded by mutex until sealed

@@ -8,9 +8,9 @@
 
 namespace pegaflow::engine {
 
-Result<void> Lane::reserve(std::size_t count) {
+Result<void> Lane::reserve(std::size_t count, std::size_t held) {
     const std::lock_guard lock(mutex_);
-    if (outstanding_ != 0 && outstanding_ + count > max_transfers_) {
+    if (outstanding_ != held && outstanding_ + count > max_transfers_) {
         return fail(Code::kQueueFull,
                     fmt::format("{} transfers have not ended, {} more would pass the bound of {}; try again later",
                                 outstanding_, count, max_transfers_));

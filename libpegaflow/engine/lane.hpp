@@ -21,8 +21,8 @@ public:
     Lane(Channel channel, std::uint32_t max_transfers) : channel_(std::move(channel)), max_transfers_(max_transfers) {}
 
     // Makes room for `count` transfers. kQueueFull when that many do not fit beside those that have not ended; a request that
-    // is larger than the bound itself fits when the lane is empty. [any]
-    Result<void> reserve(std::size_t count);
+    // is larger than the bound itself fits when the lane is empty but for the `held` that it has reserved before. [any]
+    Result<void> reserve(std::size_t count, std::size_t held = 0);
     // Gives back room for `count` transfers that will not be submitted. [any]
     void unreserve(std::size_t count) noexcept;
     // Submits into reserved room, now or when the channel takes it. When it succeeds, `done` runs exactly once, on the progress

@@ -11,27 +11,43 @@ constexpr const char* kUnknown = "query lease is unknown or expired";
 
 }  // namespace
 
-LeaseId LeaseTable::create(std::string instance_id, std::vector<BlockRef> blocks, std::uint32_t shares,
-                           Clock::time_point expiry) {
+void LeaseTable::add_instance(std::uint64_t number) {
+    const std::lock_guard lock(mutex_);
+    counts_.emplace(number, 0);
+}
+
+Result<LeaseId> LeaseTable::create(const LeaseOwner& owner, std::vector<BlockRef> blocks, std::uint32_t shares,
+                                   Clock::time_point expiry) {
     LeaseId id{};
     std::size_t filled = 0;
     while (filled < id.size()) {
         const ssize_t count = ::getrandom(id.data() + filled, id.size() - filled, 0);
         if (count > 0) filled += static_cast<std::size_t>(count);
     }
-    auto leased = std::make_shared<const std::vector<BlockRef>>(std::move(blocks));
+    auto leased =
+        std::make_shared<const std::vector<BlockRef>>(std::move(blocks));  // goes outside the mutex when it is refused
     const std::lock_guard lock(mutex_);
-    leases_.emplace(id, Lease{std::move(instance_id), std::move(leased), shares, {}, expiry});
+    const auto count = counts_.find(owner.number);
+    if (count == counts_.end())
+        return fail(Code::kNotFound, fmt::format("instance {} not found: it has just gone", owner.name));
+    if (count->second >= most_) {
+        return fail(Code::kQueueFull, fmt::format("instance {} holds {} leases, as many as one may; release those of requests "
+                                                  "that are over, and try again",
+                                                  owner.name, count->second));
+    }
+    ++count->second;
+    leases_.emplace(id, Lease{owner.number, std::string(owner.name), std::move(leased), shares, {}, expiry});
     by_expiry_.emplace(expiry, id);
     return id;
 }
 
-Result<LeaseTable::Map::iterator> LeaseTable::find(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) {
+Result<LeaseTable::Map::iterator> LeaseTable::find(const LeaseId& id, const LeaseOwner& owner, std::int32_t device_id) {
     const auto it = leases_.find(id);
     if (it == leases_.end() || it->second.expiry <= Clock::now()) return fail(Code::kNotFound, kUnknown);
-    if (it->second.instance_id != instance_id) {
+    if (it->second.owner != owner.number) {
+        if (it->second.owner_name == owner.name) return fail(Code::kNotFound, kUnknown);
         return fail(Code::kInvalid,
-                    fmt::format("query lease belongs to instance {}, got {}", it->second.instance_id, instance_id));
+                    fmt::format("query lease belongs to instance {}, got {}", it->second.owner_name, owner.name));
     }
     if (it->second.consumed_by.contains(device_id)) {
         return fail(Code::kNotFound, fmt::format("{}: device {} has consumed its share", kUnknown, device_id));
@@ -39,16 +55,16 @@ Result<LeaseTable::Map::iterator> LeaseTable::find(const LeaseId& id, std::strin
     return it;
 }
 
-Result<LeasedBlocks> LeaseTable::peek(const LeaseId& id, std::string_view instance_id, std::int32_t device_id) const {
+Result<LeasedBlocks> LeaseTable::peek(const LeaseId& id, const LeaseOwner& owner, std::int32_t device_id) const {
     const std::lock_guard lock(mutex_);
-    PEGA_ASSIGN(const auto it, const_cast<LeaseTable*>(this)->find(id, instance_id, device_id));
+    PEGA_ASSIGN(const auto it, const_cast<LeaseTable*>(this)->find(id, owner, device_id));
     return it->second.blocks;
 }
 
-Result<void> LeaseTable::consume(std::span<const LeaseId> ids, std::string_view instance_id, std::int32_t device_id) {
+Result<void> LeaseTable::consume(std::span<const LeaseId> ids, const LeaseOwner& owner, std::int32_t device_id) {
     std::vector<LeasedBlocks> blocks;  // freed after the lock
     const std::lock_guard lock(mutex_);
-    for (const LeaseId& id : ids) PEGA_TRY(find(id, instance_id, device_id));
+    for (const LeaseId& id : ids) PEGA_TRY(find(id, owner, device_id));
     for (const LeaseId& id : ids) {
         const auto it = leases_.find(id);
         if (it == leases_.end()) continue;  // named twice
@@ -60,6 +76,7 @@ Result<void> LeaseTable::consume(std::span<const LeaseId> ids, std::string_view 
 
 void LeaseTable::erase(Map::iterator lease, std::vector<LeasedBlocks>& blocks) {
     blocks.push_back(std::move(lease->second.blocks));
+    if (const auto count = counts_.find(lease->second.owner); count != counts_.end()) --count->second;
     by_expiry_.erase({lease->second.expiry, lease->first});
     leases_.erase(lease);
 }
@@ -85,13 +102,14 @@ Result<void> LeaseTable::release(const LeaseId& id) {
     return {};
 }
 
-std::uint64_t LeaseTable::drop_instance(std::string_view instance_id) {
+std::uint64_t LeaseTable::drop_instance(std::uint64_t number) {
     std::vector<LeasedBlocks> blocks;
     const std::lock_guard lock(mutex_);
+    counts_.erase(number);
     std::uint64_t dropped = 0;
     for (auto it = leases_.begin(); it != leases_.end();) {
         const auto next = std::next(it);
-        if (it->second.instance_id == instance_id) {
+        if (it->second.owner == number) {
             erase(it, blocks);
             ++dropped;
         }

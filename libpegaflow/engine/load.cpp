@@ -179,7 +179,8 @@ Result<void> place_lease(LoadOperation& op, const Instance& instance, const Leas
         for (std::size_t i = 0; i < targets.size(); ++i) {
             if (targets[i] == kNoBlock) continue;
             const Block& block = *blocks[i];
-            if (block.key.scope != instance.scope || block.key.group != group.group) {
+            if (block.key.scope != instance.scope || block.key.group != group.group ||
+                !instance.layout.shapes[group.group].fits(block, group.shard)) {
                 return fail(
                     Code::kInvalid,
                     fmt::format(
@@ -226,7 +227,7 @@ Result<void> check(LoadOperation& op, const Instance& instance, const LoadReques
     std::set<LeaseId> named;
     for (const LeaseLoad& load : request.loads) {
         if (!named.insert(load.lease).second) return fail(Code::kInvalid, "a lease is named twice in one load");
-        PEGA_ASSIGN(auto blocks, op.state.leases.peek(load.lease, request.instance_id, request.device_id));
+        PEGA_ASSIGN(auto blocks, op.state.leases.peek(load.lease, {instance.number, instance.id}, request.device_id));
         PEGA_TRY(place_lease(op, instance, load, std::move(blocks)));
     }
     if (op.state.options.verify_on_load) {
@@ -258,7 +259,7 @@ Result<void> launch(const std::shared_ptr<LoadOperation>& op, const Instance& in
     // Nothing can be wrong with the request any more, and there is room for it: only now the shares go.
     std::vector<LeaseId> leases;
     for (const LeaseLoad& load : request.loads) leases.push_back(load.lease);
-    if (auto taken = op->state.leases.consume(leases, request.instance_id, request.device_id); !taken) {
+    if (auto taken = op->state.leases.consume(leases, {instance.number, instance.id}, request.device_id); !taken) {
         lane.unreserve(moving.size());
         return taken;
     }

@@ -50,11 +50,14 @@ std::shared_ptr<Instance> find_or_make(Engine::State& state, const WorkerRegistr
     std::shared_ptr<Instance>& slot = state.instances[w.instance_id];
     if (!slot) {
         slot = std::make_shared<Instance>();
+        slot->number = ++state.instance_count;
+        state.leases.add_instance(slot->number);
         slot->id = w.instance_id;
         slot->name_space = w.name_space;
         slot->tp_size = w.tp_size;
         slot->world_size = w.world_size;
         slot->page_first = w.page_first;
+        slot->dtype = w.dtype;
         slot->publish();
     }
     return slot;
@@ -74,6 +77,10 @@ Result<void> check_fits(const Instance& instance, const WorkerRegistration& w) {
         return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists in namespace \"{}\"; requested \"{}\"",
                                                  instance.id, instance.name_space, w.name_space));
     }
+    if (instance.dtype != w.dtype) {
+        return fail(Code::kNotReady, fmt::format("topology mismatch: instance {} exists with dtype \"{}\"; requested \"{}\"",
+                                                 instance.id, instance.dtype, w.dtype));
+    }
     if (instance.workers.contains(w.device_id)) {
         return fail(Code::kExists,
                     fmt::format("GPU context for device {} already exists in instance {}", w.device_id, instance.id));
@@ -85,10 +92,26 @@ Result<void> check_fits(const Instance& instance, const WorkerRegistration& w) {
     return {};
 }
 
+// A page that no slice can hold would be asked for in vain, and all others be evicted for it.
+Result<void> check_pages(const engine::Pool& pool, const engine::Layout& layout) {
+    for (std::size_t group = 0; group < layout.shapes.size(); ++group) {
+        for (const engine::GroupShape::Shard& shard : layout.shapes[group].shards) {
+            if (pool.most_pages(shard.page_bytes) != 0) continue;
+            return fail(
+                Code::kInvalid,
+                fmt::format("a block page of storage group {} has {} bytes, more than any slice of the pool of {} bytes: "
+                            "no such block can be stored",
+                            group, shard.page_bytes, pool.capacity()));
+        }
+    }
+    return {};
+}
+
 Result<void> seal(Engine::State& state, Instance& instance) {
     std::vector<const WorkerRegistration*> all;
     for (const auto& [device, worker] : instance.workers) all.push_back(&worker->registration());
     PEGA_ASSIGN(instance.layout, engine::seal_layout(all));
+    PEGA_TRY(check_pages(*state.pool, instance.layout));
     instance.scope = state.scopes.number_of(instance.name_space, instance.layout.fingerprint);
     instance.sealed.store(true, std::memory_order_release);
     base::log_info("engine", "instance {} sealed: {} workers, layout {}", instance.id, instance.workers.size(),
@@ -114,6 +137,7 @@ Result<void> join(Engine::State& state, Instance& instance, const WorkerRegistra
 void forget_if_empty(Engine::State& state, Instance& instance) {
     if (!instance.workers.empty()) return;
     instance.closed = true;
+    state.leases.drop_instance(instance.number);
     const std::unique_lock lock(state.instances_mutex);
     const auto it = state.instances.find(instance.id);
     if (it != state.instances.end() && it->second.get() == &instance) state.instances.erase(it);
@@ -167,7 +191,7 @@ Result<void> Engine::unregister_instance(std::string_view instance_id) {
         for (const auto& [device, worker] : instance->workers) worker->close();
     }
     if (s.prefetcher) s.prefetcher->drop_instance(instance->id);
-    s.leases.drop_instance(instance_id);
+    s.leases.drop_instance(instance->number);
     bool shared = false;
     {
         const std::shared_lock lock(s.instances_mutex);

@@ -100,13 +100,14 @@ struct Engine::State final : engine::TierHost {
     std::unique_ptr<engine::PoolRegions> pool_regions;
     std::unique_ptr<engine::AdmissionPolicy> admission;
     std::unique_ptr<engine::BlockIndex> index;
-    engine::LeaseTable leases;
+    engine::LeaseTable leases{options.max_leases_per_instance};
     engine::OperationTable operations;
     engine::Counters counters;
     base::Gate gate;
 
     mutable std::shared_mutex instances_mutex;
     std::map<std::string, std::shared_ptr<engine::Instance>, std::less<>> instances;  // guarded by instances_mutex
+    std::uint64_t instance_count = 0;                                                 // ever made; guarded by instances_mutex
     engine::ScopeTable scopes;
     // Null without a tier; both are set before the first request and stay until close.
     std::unique_ptr<engine::Tier> tier;
@@ -140,6 +141,14 @@ struct Engine::State final : engine::TierHost {
     // Takes up to `most` pages of `bytes` from a block that only the caller has, where the device reaches them; how many.
     std::uint64_t take_pages(engine::Block& evicted, std::uint64_t bytes, std::uint64_t most,
                              const engine::DeviceSlices* slices, std::vector<std::uint64_t>& out) const;
+
+    // leasing.cpp
+    Result<void> check_leasing() const;
+    // When a lease ends that begins now. kInvalid for a time that is not positive. [any]
+    Result<engine::Clock::time_point> lease_expiry(std::optional<std::chrono::nanoseconds> asked) const;
+    // As LeaseTable::create. [any]
+    Result<LeaseId> make_lease(const engine::Instance& instance, std::vector<engine::BlockRef> blocks,
+                               engine::Clock::time_point expiry);
 
     // digests.cpp
     // What no layer of a shard wrote of a page's content adds to the page's digest.

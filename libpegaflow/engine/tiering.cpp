@@ -95,8 +95,8 @@ bool Engine::State::begin_prefetch(const QueryRequest& request, const engine::In
         const BlockKey key(instance.scope, request.group, request.hashes[i]);
         if (BlockRef here = resident(key)) {
             wish.held.push_back(std::move(here));
-        } else if (tier->contains(key)) {
-            wish.keys.push_back(key);
+        } else if (tier->contains(key) && !index->being_copied(key.scope, key.group, key.hash())) {
+            wish.keys.push_back(key);  // what is being copied would come first, and the fetch for nothing
         } else if (request.group == 0) {
             break;
         } else {

@@ -210,7 +210,8 @@ bool BlockIndex::needs_page(const KeyView& key, std::uint32_t shard_number) cons
     }
     const std::lock_guard lock(shard.mutex);
     const Block* block = find(shard, key.hash, key.scope, key.group, key.text);
-    return block == nullptr || block->pages[shard_number].offset == kNoPage;
+    if (block == nullptr) return true;
+    return shard_number < block->pages.size() && block->pages[shard_number].offset == kNoPage;
 }
 
 }  // namespace pegaflow::engine

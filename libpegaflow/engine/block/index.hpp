@@ -26,9 +26,11 @@ namespace pegaflow::engine {
 
 // What a saver may copy of one block: the layers that it claimed.
 struct FillClaim {
-    BlockRef block;          // null when the block is new and there was no page for it
-    LayerSet layers;         // empty = nothing to do: resident, or claimed by others
-    bool used_page = false;  // the page that was offered became the block's
+    BlockRef block;           // null when the block is new and there was no page for it
+    LayerSet layers;          // empty = nothing to do: resident, or claimed by others
+    bool used_page = false;   // the page that was offered became the block's
+    bool lacks_page = false;  // nothing was claimed, because it needs a page and none was offered
+    bool misfit = false;      // nothing was claimed, because the block that is there has another shape
 };
 
 // The shape of the blocks of one storage group: how many layers each shard has, the bytes of its page, and how many of them
@@ -40,6 +42,13 @@ struct GroupShape {
         std::uint64_t content_bytes = 0;
     };
     std::vector<Shard> shards;
+
+    // True when the block's pages are those of this shape, as far as the shard's are there. [data]
+    bool fits(const Block& block, std::uint32_t shard) const noexcept {
+        if (block.pages.size() != shards.size() || shard >= shards.size()) return false;
+        const Page& page = block.pages[shard];
+        return page.offset == kNoPage || page.bytes == shards[shard].page_bytes;
+    }
 };
 
 class BlockIndex {
@@ -60,6 +69,8 @@ public:
     bool contains(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
     // The resident block, pinned; no effect on recency. [any]
     BlockRef peek(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
+    // True while somebody copies into the block: it is about to become resident. [any]
+    bool being_copied(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
     // `needs_page` of this key comes soon: fetches what it will look at. [any]
     void expect_claim(const KeyView& key) const noexcept { prefetch_slot(shard_of(key.hash), key.hash); }
     // True when a saver of this shard would have to bring a page. [any]
@@ -80,8 +91,9 @@ public:
     // The copy failed: others may claim the layers again; a block without any layer goes. [any]
     void unclaim(const FillClaim& claim, std::uint32_t shard);
 
-    // Makes a complete block resident at once (replay of traces, slower tiers). False when it is there already. With `wanted`
-    // admission is not asked: somebody waits for the block. [any]
+    // Makes a complete block resident at once (replay of traces, slower tiers), also in place of an incomplete one that nobody
+    // copies into. False when it is there already, or being copied. With `wanted` admission is not asked: somebody waits for
+    // the block. [any]
     bool insert_resident(const BlockRef& block, bool* admitted, bool wanted = false);
 
     // Takes the block that should go first out of the index; null when no block can go. Its pages are the caller's

@@ -7,6 +7,10 @@
 namespace pegaflow::engine {
 namespace {
 
+bool being_filled(const Block& block) noexcept {
+    return std::any_of(block.fill.begin(), block.fill.end(), [](const ShardFill& f) { return !(f.claimed == f.filled); });
+}
+
 bool unused(const Block& block) noexcept { return block.refs.load(std::memory_order_acquire) == 1; }
 
 }  // namespace
@@ -66,7 +70,8 @@ FillClaim BlockIndex::claim(const KeyView& key, const GroupShape& shape, std::ui
         return claim;
     }
     if (block == nullptr) {
-        if (page == kNoPage) return claim;
+        claim.lacks_page = page == kNoPage;
+        if (claim.lacks_page) return claim;
         block = new Block(BlockKey(key.scope, key.group, key.text), key.hash, pages_);
         block->pages.resize(shape.shards.size());
         block->fill.resize(shape.shards.size());
@@ -78,9 +83,13 @@ FillClaim BlockIndex::claim(const KeyView& key, const GroupShape& shape, std::ui
         incomplete_.fetch_add(1, std::memory_order_relaxed);
     }
     claim.block = BlockRef(block);
+    // A shape is part of its scope: this is not to be, and yet no reason to write past a page.
+    claim.misfit = !shape.fits(*block, shard_number);
+    if (claim.misfit) return claim;
     Page& place = block->pages[shard_number];
     if (place.offset == kNoPage) {
-        if (page == kNoPage) return claim;
+        claim.lacks_page = page == kNoPage;
+        if (claim.lacks_page) return claim;
         place = {page, shape.shards[shard_number].page_bytes, shape.shards[shard_number].content_bytes};
         claim.used_page = true;
     }
@@ -127,13 +136,27 @@ void BlockIndex::unclaim(const FillClaim& claim, std::uint32_t shard_number) {
     if (empty) take_out(shard, block, Leaves::kAlone);
 }
 
+bool BlockIndex::being_copied(std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
+    if (incomplete() == 0) return false;
+    const std::uint64_t table = table_hash(scope, group, hash);
+    const Shard& shard = shard_of(table);
+    const std::lock_guard lock(shard.mutex);
+    const Block* block = find(shard, table, scope, group, hash);
+    return block != nullptr && block->state == BlockState::kFilling && being_filled(*block);
+}
+
 bool BlockIndex::insert_resident(const BlockRef& block, bool* admitted, bool wanted) {
     Shard& shard = shard_of(block->hash);
+    BlockRef part;  // that is there; goes after the mutex
     const std::lock_guard lock(shard.mutex);
     *admitted = false;
-    if (find(shard, block->hash, block->key.scope, block->key.group, block->key.hash()) != nullptr) return false;
+    if (Block* there = find(shard, block->hash, block->key.scope, block->key.group, block->key.hash())) {
+        if (there->state == BlockState::kResident || being_filled(*there)) return false;
+        part = BlockRef(there);
+    }
     *admitted = make_resident(shard, *block, wanted);
     if (!*admitted) return true;
+    if (part) take_out(shard, *part, Leaves::kAlone);
     block->refs.fetch_add(1, std::memory_order_relaxed);
     insert(shard, block.get());
     return true;
@@ -242,16 +265,13 @@ void BlockIndex::erase_doomed(const std::function<void(BlockRef)>& visit) {
 }
 
 std::uint64_t BlockIndex::drop_incomplete(std::int64_t before_ns, std::uint64_t scope) {
-    const auto being_copied = [](const Block& block) {
-        return std::any_of(block.fill.begin(), block.fill.end(), [](const ShardFill& f) { return !(f.claimed == f.filled); });
-    };
     std::uint64_t dropped = 0;
     for (Shard& shard : shards_) {
         std::vector<BlockRef> out;
         const std::lock_guard lock(shard.mutex);
         each_block(shard, [&](Block* block) {
             if (block->state != BlockState::kFilling) return;
-            if ((static_cast<std::int64_t>(block->came) < before_ns || block->key.scope == scope) && !being_copied(*block))
+            if ((static_cast<std::int64_t>(block->came) < before_ns || block->key.scope == scope) && !being_filled(*block))
                 out.emplace_back(block);
         });
         for (const BlockRef& block : out) take_out(shard, *block, Leaves::kAlone);

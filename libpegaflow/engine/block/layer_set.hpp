@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <compare>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -63,6 +64,17 @@ public:
         const auto zero = [](std::uint64_t bits) { return bits == 0; };
         return a.first_ == b.first_ && std::ranges::equal(left.first(both), right.first(both)) &&
                std::ranges::all_of(left.subspan(both), zero) && std::ranges::all_of(right.subspan(both), zero);
+    }
+
+    // Some order, in which equal sets are equal.
+    friend std::strong_ordering operator<=>(const LayerSet& a, const LayerSet& b) noexcept {
+        if (a.first_ != b.first_) return a.first_ <=> b.first_;
+        const auto left = a.rest(), right = b.rest();
+        for (std::size_t i = 0; i < std::max(left.size(), right.size()); ++i) {
+            const std::uint64_t x = i < left.size() ? left[i] : 0, y = i < right.size() ? right[i] : 0;
+            if (x != y) return x <=> y;
+        }
+        return std::strong_ordering::equal;
     }
 
 private:

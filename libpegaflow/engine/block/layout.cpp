@@ -6,12 +6,14 @@
 #include <algorithm>
 #include <set>
 
-#include "base/hash.hpp"
+#include "base/sha256.hpp"
 
 namespace pegaflow::engine {
 namespace {
 
-constexpr int kLayoutVersion = 1;  // of the page format; part of the fingerprint
+constexpr std::uint64_t kLayoutVersion = 1;  // of the page format; part of the fingerprint
+
+constexpr std::uint64_t kMostPageBytes = std::uint64_t{1} << 62;
 
 constexpr std::uint64_t round_up(std::uint64_t value, std::uint64_t to) { return (value + to - 1) / to * to; }
 
@@ -82,18 +84,39 @@ Result<void> check_cover(const std::map<std::string, LayerFacts>& layers, std::u
     return {};
 }
 
+// What a fingerprint is of: numbers of 8 bytes, and texts with their length before them. No two layouts read the same, whatever
+// their names are.
+class Description {
+public:
+    Description& add(std::uint64_t number) {
+        for (int shift = 0; shift < 64; shift += 8) bytes_.push_back(static_cast<char>(number >> shift & 0xff));
+        return *this;
+    }
+    Description& add(std::string_view text) {
+        add(text.size());
+        bytes_ += text;
+        return *this;
+    }
+    std::string_view bytes() const { return bytes_; }
+
+private:
+    std::string bytes_;
+};
+
 std::string fingerprint(const Layout& layout, const WorkerRegistration& first) {
-    std::string text = fmt::format("v{};{};tp{};world{};", kLayoutVersion, first.dtype, first.tp_size, first.world_size);
+    Description all;
+    all.add(kLayoutVersion).add(std::string_view(first.dtype)).add(first.tp_size).add(first.world_size);
+    all.add(layout.groups.size());
     for (const auto& group : layout.groups) {
+        all.add(group.size());
         for (const Shard& shard : group) {
-            text += fmt::format("g{}t{}p{}:{};", shard.group, shard.tp_rank, shard.pp_rank, shard.page_bytes);
+            all.add(shard.group).add(shard.tp_rank).add(shard.pp_rank).add(shard.page_bytes).add(shard.layers.size());
             for (const ShardLayer& layer : shard.layers) {
-                text += fmt::format("{}@{}={}x{};", layer.name, layer.offset, layer.segments, layer.segment_bytes);
+                all.add(std::string_view(layer.name)).add(layer.offset).add(layer.segments).add(layer.segment_bytes);
             }
         }
     }
-    return fmt::format("{:016x}{:016x}", base::hash_bytes(text.data(), text.size(), 1),
-                       base::hash_bytes(text.data(), text.size(), 2));
+    return base::sha256_hex(all.bytes());
 }
 
 std::vector<Shard::Gap> gaps_of(const Shard& shard) {
@@ -177,11 +200,16 @@ Result<Layout> seal_layout(std::span<const WorkerRegistration* const> workers) {
     for (const auto& [name, facts] : layers) {  // ordered by name, which gives the ids their order
         for (const auto& [rank, stages] : facts.stages_by_rank) {
             Shard& shard = shards[{facts.group, rank, *stages.begin()}];
+            const std::uint64_t bytes = facts.segment_bytes * facts.segments;
+            if (bytes > kMostPageBytes - shard.page_bytes) {
+                return fail(Code::kInvalid, fmt::format("the page of layer {} and those before it overflows: {} and {} bytes",
+                                                        name, bytes, shard.page_bytes));
+            }
             shard.group = facts.group;
             shard.tp_rank = rank;
             shard.pp_rank = *stages.begin();
             shard.layers.push_back({name, shard.page_bytes, facts.segment_bytes, facts.segments});
-            shard.page_bytes = round_up(shard.page_bytes + facts.segment_bytes * facts.segments, kLayerAlignment);
+            shard.page_bytes = round_up(shard.page_bytes + bytes, kLayerAlignment);
         }
     }
     for (auto& [id, shard] : shards) {

@@ -60,7 +60,7 @@ struct Shard {
 struct Layout {
     std::vector<std::vector<Shard>> groups;  // shards by storage group
     std::vector<GroupShape> shapes;          // the same for the index
-    std::string fingerprint;                 // 32 hex digits
+    std::string fingerprint;                 // SHA-256 of all of it, in hex
 
     // The shard and layer number of a worker's layer; null when the worker has no such layer.
     struct Place {

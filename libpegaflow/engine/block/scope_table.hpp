@@ -8,6 +8,7 @@
 #include <mutex>
 #include <string>
 #include <string_view>
+#include <utility>
 
 namespace pegaflow::engine {
 
@@ -19,11 +20,8 @@ public:
 
     // The number of the pair, a new one when it is new. [any]
     std::uint64_t number_of(std::string_view name_space, std::string_view fingerprint) {
-        std::string key(name_space);
-        key.push_back('\0');
-        key.append(fingerprint);
         const std::lock_guard lock(mutex_);
-        const auto [it, added] = numbers_.emplace(std::move(key), scopes_.size() + 1);
+        const auto [it, added] = numbers_.try_emplace({std::string(name_space), std::string(fingerprint)}, scopes_.size() + 1);
         if (added) scopes_.push_back({std::string(name_space), std::string(fingerprint)});
         return it->second;
     }
@@ -35,8 +33,8 @@ public:
 
 private:
     mutable std::mutex mutex_;
-    std::map<std::string, std::uint64_t> numbers_;  // guarded by mutex_
-    std::deque<Scope> scopes_;                      // guarded by mutex_; a deque does not move what it holds
+    std::map<std::pair<std::string, std::string>, std::uint64_t> numbers_;  // guarded by mutex_
+    std::deque<Scope> scopes_;  // guarded by mutex_; a deque does not move what it holds
 };
 
 }  // namespace pegaflow::engine

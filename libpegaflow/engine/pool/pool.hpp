@@ -49,6 +49,8 @@ public:
     std::uint64_t ready_bytes() const noexcept;
     // The system had no memory for some slice: what is ready is all that there will be. [any]
     bool incomplete() const noexcept { return incomplete_.load(std::memory_order_relaxed); }
+    // How many pages of `bytes` there can be when nothing else is; 0 for a page that is larger than a slice. [any]
+    std::uint64_t most_pages(std::uint64_t bytes) const noexcept;
     std::size_t slice_count() const noexcept { return slices_.size(); }
     const Slice& slice(std::size_t number) const noexcept { return *slices_[number]; }
     // The number of the slice in which a page lies. [any]

@@ -63,7 +63,7 @@ struct WorkerRegistration {
     std::uint32_t world_size = 1;
     std::int32_t device_id = 0;  // the caller's name for the worker's device; unique within the instance
     bool page_first = false;     // one page per block and shard: all its layers side by side
-    std::string dtype;           // part of the layout fingerprint; free text ("bfloat16"), "" = not told
+    std::string dtype;  // part of the layout fingerprint, the same on all workers; free text ("bfloat16"), "" = not told
     std::vector<LayerRegistration> layers;
 };
 
@@ -78,7 +78,7 @@ struct SaveRequest {
     std::uint32_t tp_rank = 0;
     std::uint32_t pp_rank = 0;
     std::int32_t device_id = 0;
-    std::span<const SaveLayer> layers;
+    std::span<const SaveLayer> layers;  // each layer at most once
     std::string_view wait_event;        // exported event (abi/ext/stream.h) to wait for before reading the source; "" = none
     pega_event* local_event = nullptr;  // the same for a caller in this process; borrowed until done
     std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max();
@@ -167,6 +167,9 @@ struct EngineOptions {
     std::string eviction_policy = "tiny_lfu";  // "lru", "tiny_lfu", or a plug-in module's name
     std::string admission_policy = "none";     // "none", or a plug-in module's name
     std::chrono::nanoseconds lease_time = std::chrono::seconds(600);
+    std::chrono::nanoseconds max_lease_time =
+        std::chrono::hours(24);                     // longer ones are cut to it, or to lease_time if that is more
+    std::uint32_t max_leases_per_instance = 65536;  // a query that would need one more is kQueueFull
     std::chrono::nanoseconds incomplete_block_time =
         std::chrono::seconds(300);              // partly filled blocks older than this are dropped
     std::uint32_t max_queued_transfers = 1024;  // not ended, per worker and direction; more is answered with kQueueFull
@@ -269,6 +272,7 @@ public:
 
     // Copies blocks into the pool. `done` runs exactly once, on an engine thread or before the call returns, when the source
     // may be reused; all views of the request are borrowed until then. Blocks become hits shortly after.
+    // Blocks that were unused for long are evicted for it; a save of more than the whole pool is kNoMemory, and evicts none.
     // A save that ends after its deadline has failed, whatever was copied: its source may have changed under the copy.
     SaveId save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done);
     Result<SaveOutcome> save(const SaveRequest& request);
@@ -276,9 +280,10 @@ public:
     // become one. kNotFound when it is over.
     Result<void> cancel_save(SaveId save);
 
-    // Looks up blocks and leases the hits. kInvalid (empty request id, hash too long, unknown group), kNotFound (instance).
+    // Looks up blocks and leases the hits. kInvalid (empty request id, hash too long, unknown group, a lease time that is not
+    // positive), kNotFound (instance), kQueueFull (too many leases).
     Result<QueryOutcome> query(const QueryRequest& request);
-    // Pushes a lease's expiry out. Idempotent. kNotFound when unknown or expired.
+    // The lease ends that time from now, or the default one. Idempotent. kNotFound when unknown or expired.
     Result<void> renew(const LeaseId& lease, std::optional<std::chrono::nanoseconds> lease_time = {});
     // Drops a lease with all its remaining shares. kNotFound when unknown or expired.
     Result<void> release(const LeaseId& lease);

@@ -45,7 +45,9 @@ TEST_F(LaneTest, RoomIsGivenWholeOrNotAtAll) {
     l->unreserve(3);
     EXPECT_TRUE(l->reserve(9)) << "a request above the bound runs alone";
     EXPECT_EQ(l->reserve(1).error().code, Code::kQueueFull);
-    l->unreserve(9);
+    EXPECT_TRUE(l->reserve(2, 9)) << "also when it turns out to be larger";
+    EXPECT_EQ(l->reserve(2, 9).error().code, Code::kQueueFull) << "it is not alone any more";
+    l->unreserve(11);
 }
 
 TEST_F(LaneTest, MoreThanTheChannelTakesWaitsItsTurn) {

@@ -246,5 +246,57 @@ TEST_F(IndexTest, ClaimsGiveEachLayerToOneSaver) {
     EXPECT_TRUE(index_.contains(1, 0, "fill"));
 }
 
+TEST_F(IndexTest, AWholeBlockTakesThePlaceOfAPartThatNobodyCopiesInto) {
+    const GroupShape shape{{{2, 4096, 4096}}};
+    const BlockKey key(1, 0, "fill");
+    FillClaim half = index_.claim(key, shape, 0, LayerSet(std::vector<std::uint32_t>{0}), 0, 1);
+    EXPECT_TRUE(index_.being_copied(1, 0, "fill"));
+    EXPECT_FALSE(index_.being_copied(1, 0, "else"));
+    EXPECT_FALSE(insert("fill")) << "the copy would write into a block that is gone";
+    bool admitted = false;
+    EXPECT_FALSE(index_.filled(half, 0, &admitted));
+    half = {};
+    EXPECT_FALSE(index_.being_copied(1, 0, "fill"));
+    EXPECT_EQ(index_.incomplete(), 1U);
+    EXPECT_TRUE(insert("fill"));
+    EXPECT_TRUE(index_.contains(1, 0, "fill"));
+    EXPECT_EQ(index_.incomplete(), 0U);
+    EXPECT_EQ(index_.resident(), 1U);
+    EXPECT_EQ(pages_.freed, 2) << "the part's page, and that of the one that was refused";
+    EXPECT_FALSE(insert("fill"));
+}
+
+TEST_F(IndexTest, ABlockOfAnotherShapeIsNeverClaimed) {
+    const GroupShape narrow{{{4, 4096, 4096}}}, wide{{{4, 4096, 4096}, {4, 4096, 4096}}}, large{{{4, 8192, 8192}}};
+    const BlockKey key(1, 0, "fill");
+    const LayerSet all(std::vector<std::uint32_t>{0, 1, 2, 3}), one(std::vector<std::uint32_t>{0});
+    const FillClaim first = index_.claim(key, narrow, 0, one, 0, 1);
+    EXPECT_FALSE(index_.needs_page(key, 1)) << "it has no such page, and never will";
+    for (const auto& [shape, shard] : {std::pair(wide, 1U), std::pair(wide, 0U), std::pair(large, 0U)}) {
+        const FillClaim other = index_.claim(key, shape, shard, all, 8192, 1);
+        EXPECT_TRUE(other.misfit);
+        EXPECT_TRUE(other.layers.empty());
+        EXPECT_FALSE(other.used_page);
+        EXPECT_FALSE(shape.fits(*first.block, shard));
+    }
+    EXPECT_TRUE(narrow.fits(*first.block, 0));
+    EXPECT_FALSE(narrow.fits(*first.block, 1));
+}
+
+TEST_F(IndexTest, AClaimWithoutAPageSaysThatItNeedsOne) {
+    const GroupShape shape{{{1, 4096, 4096}, {1, 4096, 4096}}};
+    const BlockKey key(1, 0, "fill");
+    const LayerSet one(std::vector<std::uint32_t>{0});
+    FillClaim claim = index_.claim(key, shape, 0, one, kNoPage, 1);
+    EXPECT_TRUE(claim.lacks_page);
+    EXPECT_FALSE(claim.block);
+    claim = index_.claim(key, shape, 0, one, 0, 1);
+    EXPECT_FALSE(claim.lacks_page);
+    const FillClaim other = index_.claim(key, shape, 1, one, kNoPage, 1);
+    EXPECT_TRUE(other.lacks_page) << "the other shard has a page of its own";
+    EXPECT_TRUE(other.block);
+    EXPECT_FALSE(index_.claim(key, shape, 0, one, kNoPage, 1).lacks_page) << "taken by the first";
+}
+
 }  // namespace
 }  // namespace pegaflow::engine

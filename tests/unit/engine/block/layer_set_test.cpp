@@ -17,6 +17,20 @@ TEST(LayerSet, IsASetOfNumbersBelowAndAbove64) {
     EXPECT_EQ(set, LayerSet()) << "words of zeros make no difference";
 }
 
+TEST(LayerSet, HasAnOrderThatKnowsEqualSets) {
+    const auto set = [](std::vector<std::uint32_t> numbers) { return LayerSet(numbers); };
+    LayerSet shrunk = set({3, 200});
+    shrunk -= set({200});
+    EXPECT_TRUE((shrunk <=> set({3})) == 0) << "words of zeros make no difference";
+    const LayerSet sets[] = {set({}), set({0}), set({1}), set({0, 1}), set({0, 70}), set({70}), set({140}), set({70, 140})};
+    for (const LayerSet& a : sets) {
+        for (const LayerSet& b : sets) {
+            EXPECT_EQ((a <=> b) == 0, a == b);
+            EXPECT_EQ(a<b, b> a);
+        }
+    }
+}
+
 TEST(LayerSet, JoinsAndTakesAwayAsSetsDo) {
     for (std::uint32_t seed = 1; seed <= 50; ++seed) {
         std::set<std::uint32_t> a, b;

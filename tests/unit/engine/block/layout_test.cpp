@@ -179,5 +179,25 @@ TEST(SealLayout, TheFingerprintIsOfWhatABlockLooksLikeAndNothingElse) {
     for (const WorkerRegistration& other : {bytes, names, halves}) EXPECT_NE(print(other), print(base));
 }
 
+TEST(SealLayout, PagesThatOverflowAreRefused) {
+    WorkerRegistration huge = worker(0, 0, 1, 0, {"a", "b", "c"});
+    for (LayerRegistration& l : huge.layers) l.bytes_per_block = std::uint64_t{1} << 61;
+    EXPECT_THAT(refusal({huge}), ::testing::HasSubstr("overflows"));
+}
+
+TEST(SealLayout, NoNamesMakeTwoLayoutsLookAlike) {
+    const auto print = [](const WorkerRegistration& w) { return seal({w})->fingerprint; };
+    // What one says in a name, the other says in its dtype, or in a layer more.
+    WorkerRegistration plain = worker(0, 0, 1, 0, {"a"}), sly = plain, both = worker(0, 0, 1, 0, {"a", "b"});
+    plain.dtype = "bf16";
+    sly.dtype = "bf16;tp1;world1;g0t0p0:4096;a@0=1x1000";
+    EXPECT_NE(print(sly), print(plain));
+    WorkerRegistration joined = worker(0, 0, 1, 0, {"a@0=1x1000;b"});
+    EXPECT_NE(print(joined), print(both));
+    WorkerRegistration early = worker(0, 0, 1, 0, {"ab", "c"}), late = worker(0, 0, 1, 0, {"a", "bc"});
+    EXPECT_NE(print(early), print(late));
+    EXPECT_EQ(print(plain).size(), 64U);
+}
+
 }  // namespace
 }  // namespace pegaflow::engine

@@ -80,5 +80,14 @@ TEST(Pool, SaysWhatItCannotHave) {
     EXPECT_NE(huge.error().message.find("cannot map a pool of"), std::string::npos);
 }
 
+TEST(Pool, TellsHowManyPagesThereCanBe) {
+    const auto pool = Pool::create({.bytes = 40 << 10, .numa_affinity = false, .slice_bytes = 16 << 10});
+    ASSERT_TRUE(pool) << pool.error().message;
+    EXPECT_EQ((*pool)->most_pages(4 << 10), 10U);
+    EXPECT_EQ((*pool)->most_pages(12 << 10), 2U) << "the last slice is too small";
+    EXPECT_EQ((*pool)->most_pages(16 << 10), 2U);
+    EXPECT_EQ((*pool)->most_pages(20 << 10), 0U);
+}
+
 }  // namespace
 }  // namespace pegaflow::engine

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// Blocks that are in the pool in part, or on their way there, while the tier has the whole.
+#include "tests/unit/engine/tier/tier_fixture.hpp"
+#include "toy_worker.hpp"
+
+namespace pegaflow {
+namespace {
+
+class TieringTest : public TierFixture {
+protected:
+    // Block 0 is in the tier, and not in the pool.
+    void store_one() {
+        start();
+        if (IsSkipped()) return;
+        save(0, 1);
+        engine_->cleanup_memory();
+        ASSERT_FALSE(engine_->contains("replica", hash_));
+        replica_.fill(0, 0);
+    }
+
+    const std::string hash_ = make_hashes(1)[0];
+};
+
+TEST_F(TieringTest, ABlockSavedInPartDoesNotHideTheWholeOne) {
+    store_one();
+    if (IsSkipped()) return;
+    ASSERT_TRUE(replica_.save(*engine_, {0}, {hash_}, 0, 0, 2));  // two of its four layers
+    EXPECT_EQ(engine_->stats().incomplete_blocks, 1U);
+    EXPECT_TRUE(hit(0));
+    EXPECT_EQ(engine_->stats().incomplete_blocks, 0U);
+    EXPECT_EQ(stats().read_blocks, 1U);
+    EXPECT_TRUE(hit(0));
+    EXPECT_EQ(stats().read_blocks, 1U) << "it is in the pool now";
+    ASSERT_TRUE(replica_.save(*engine_, {0}, {hash_}, 0, 2, 2)) << "the rest of it comes late";
+    EXPECT_TRUE(hit(0));
+}
+
+TEST_F(TieringTest, WhatIsBeingCopiedIsNotFetched) {
+    store_one();
+    if (IsSkipped()) return;
+    toy::Hold hold(*fabric_);
+    const std::string_view view = hash_;
+    const std::uint32_t block = 0;
+    const std::string names[] = {"layer.100", "layer.101", "layer.102", "layer.103"};
+    std::vector<SaveLayer> layers;
+    for (const std::string& name : names) layers.push_back({name, {&block, 1}, {&view, 1}});
+    SaveRequest request;
+    request.instance_id = "replica";
+    request.layers = layers;
+    request.local_event = hold.event();
+    std::promise<Result<SaveOutcome>> done;
+    engine_->save_async(request, [&](Result<SaveOutcome> r) { done.set_value(std::move(r)); });
+    EXPECT_FALSE(hit(0));
+    EXPECT_EQ(stats().read_blocks, 0U);
+    hold.release();
+    EXPECT_TRUE(done.get_future().get());
+    EXPECT_TRUE(hit(0));
+    EXPECT_EQ(stats().read_blocks, 0U);
+}
+
+}  // namespace
+}  // namespace pegaflow

@@ -20,8 +20,9 @@ for name in sys.argv[1:]:
             if "product_loss_pct" in together:
                 line += f"  beside product kept {together['copies_kept_pct']:.1f} %, product loses {together['product_loss_pct']:.2f} %"
         else:
+            times = row.get("time_us") or row["solo_time_us"]  # as older results call it
             line += (f"  {row['bytes_per_s']['median'] / 1e9:6.2f} GB/s cv {row['bytes_per_s']['cv_pct']:.1f}"
-                     f"  solo {row['solo_pct_of_peak']:5.1f} % p50 {row['solo_time_us']['p50']:.0f} us"
+                     f"  solo {row['solo_pct_of_peak']:5.1f} % p50 {times['p50']:.0f} us"
                      f"  submit {row['submit_ns_per_fragment']:.1f} ns/fragment  wrong {row['wrong_bytes']}")
             if "digests" in row:
                 line += f"  digests {'computed' if row['digests']['computed'] else 'left to the processor'}, wrong {row['digests']['wrong']}"

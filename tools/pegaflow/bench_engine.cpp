@@ -11,11 +11,14 @@
 #include <fstream>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <unordered_set>
 
 #include "engine/block/index.hpp"
+#include "tools/pegaflow/bench_head.hpp"
 #include "tools/pegaflow/bench_query.hpp"
 #include "tools/pegaflow/bench_save.hpp"
+#include "tools/pegaflow/bench_ssd.hpp"
 #include "tools/pegaflow/replay_tier.hpp"
 #include "tools/pegaflow/verb.hpp"
 
@@ -28,11 +31,15 @@ using engine::BlockRef;
 using Clock = std::chrono::steady_clock;
 
 constexpr std::size_t kHashBytes = 32;
-constexpr std::size_t kScanEvery = 10;  // requests
+constexpr std::size_t kScanEvery = 10;       // requests
+constexpr std::uint64_t kInsertsATimed = 8;  // reading the clock for each would be a good part of what it measures
+constexpr std::uint64_t kFor99 = 1000;       // fewer samples do not tell a p99
 
 struct Arguments {
     std::string trace;
-    bool json = false;
+    std::string json;  // where to: a file, "-" = standard output, "" = nowhere
+    bool replay_only = false;
+    double max_query_us = 0, max_save_us = 0;
     std::vector<double> capacities = {5, 10, 25, 50};
     std::vector<std::string> policies = {"lru", "tiny_lfu"};
     std::vector<std::uint32_t> scans = {0, 200};
@@ -115,6 +122,7 @@ BlockRef make_block(std::string_view hash, engine::PageOwner& pages) {
 struct Outcome {
     std::uint64_t hits = 0, inserts = 0;
     double insert_seconds = 0;
+    ssd::Histogram insert_times;  // of some, with the eviction that makes room
 };
 
 // Each request looks its prefix up, then saves what was not found, from the end to the start as the engine does.
@@ -137,8 +145,11 @@ Result<Outcome> replay(const Trace& trace, const std::string& policy, std::uint6
         const auto start = Clock::now();
         for (std::size_t i = request.size(); i-- > first;) {
             bool admitted = false;
+            const bool timed = i % kInsertsATimed == 0;
+            const auto begun = timed ? Clock::now() : Clock::time_point();
             if (index.insert_resident(make_block(views[i], pages), &admitted)) ++out.inserts;
             if (index.resident() > capacity) index.evict_one();
+            if (timed) out.insert_times.add(static_cast<std::uint64_t>((Clock::now() - begun).count()));
         }
         out.insert_seconds += std::chrono::duration<double>(Clock::now() - start).count();
     }
@@ -151,7 +162,12 @@ struct Row {
     double capacity_pct = 0;
     std::uint64_t capacity_blocks = 0;
     double hit_pct = 0;
-    double inserts_per_second = 0;
+    Outcome outcome;
+    double inserts_per_second() const {
+        return outcome.inserts == 0 ? 0 : static_cast<double>(outcome.inserts) / outcome.insert_seconds;
+    }
+    double insert_ns(double percentile) const { return 1e3 * outcome.insert_times.percentile_us(percentile); }
+    bool knows_p99() const { return outcome.insert_times.count() >= kFor99; }
 };
 
 Result<std::vector<Row>> replay_all(const Arguments& arguments, const Trace& trace) {
@@ -163,44 +179,61 @@ Result<std::vector<Row>> replay_all(const Arguments& arguments, const Trace& tra
                 const auto blocks = static_cast<std::uint64_t>(static_cast<double>(trace.distinct) * capacity / 100);
                 PEGA_ASSIGN(const Outcome o, replay(scanned, policy, std::max<std::uint64_t>(1, blocks)));
                 rows.push_back({policy, scan, capacity, blocks,
-                                100.0 * static_cast<double>(o.hits) / static_cast<double>(trace.blocks),
-                                static_cast<double>(o.inserts) / o.insert_seconds});
+                                100.0 * static_cast<double>(o.hits) / static_cast<double>(trace.blocks), o});
             }
         }
     }
     return rows;
 }
 
-void print_table(const Arguments& arguments, const Trace& trace, double bound, const std::vector<Row>& rows,
-                 const std::vector<QueryCost>& costs, const SaveCost& save, const std::vector<TierReplay>& tiers,
-                 std::ostream& out) {
-    out << fmt::format("# {}: {} requests, {} blocks, {} distinct; an infinite cache hits {:.1f} %\n", arguments.trace,
-                       trace.requests.size(), trace.blocks, trace.distinct, bound);
-    out << fmt::format("{:<10} {:>6} {:>9} {:>9} {:>8} {:>9} {:>12}\n", "policy", "scan", "capacity", "blocks", "hit %",
-                       "of bound", "M inserts/s");
-    for (const Row& row : rows) {
-        out << fmt::format("{:<10} {:>6} {:>7.0f} % {:>9} {:>8.2f} {:>8.1f}% {:>12.2f}\n", row.policy, row.scan,
-                           row.capacity_pct, row.capacity_blocks, row.hit_pct, 100 * row.hit_pct / bound,
-                           row.inserts_per_second / 1e6);
-    }
-    if (!tiers.empty()) {
-        out << fmt::format("{:>9} {:>9} {:>9} {:>8} {:>10} {:>10} {:>8}\n", "memory", "ssd", "memory %", "ssd %", "stored",
-                           "rewritten", "WA");
-    }
-    for (const TierReplay& r : tiers) {
-        out << fmt::format("{:>7.0f} % {:>7.0f} % {:>9.2f} {:>8.2f} {:>10} {:>10} {:>8.4f}\n", r.memory_pct, r.ssd_pct,
-                           r.memory_hit_pct, r.ssd_hit_pct, r.stored_blocks, r.rewritten_blocks, r.write_amplification());
-    }
-    for (const QueryCost& cost : costs) {
+// All that was measured.
+struct Report {
+    std::uint64_t infinite_hits = 0;
+    double bound = 0;  // per cent that an infinite cache hits
+    std::vector<Row> rows;
+    std::vector<QueryCost> costs;
+    std::optional<SaveCost> save;
+    std::vector<TierReplay> tiers;
+};
+
+void print_costs(const Report& report, std::ostream& out) {
+    for (const QueryCost& cost : report.costs) {
         out << fmt::format("{} thread{}: {:.1f} million lookups/s; a query of {} hashes p50 {:.1f} us, p99 {:.1f} us\n",
                            cost.threads, cost.threads == 1 ? "" : "s", cost.lookups_per_second / 1e6, kQueryHashes, cost.p50_us,
                            cost.p99_us);
     }
+    if (!report.save) return;
+    const SaveCost& save = *report.save;
     out << fmt::format(
         "a save of {}-byte blocks: {:.2f} us of processor time a block besides the copy ({:.2f} us), {:.2f} us when it evicts; "
         "digests add {:.2f} us, and {:.2f} us when it evicts\n",
         save.block_bytes, save.save_us, save.copy_us, save.save_evicting_us, save.digest_us,
         std::max(0.0, save.save_evicting_digests_us - save.save_evicting_us));
+}
+
+void print_table(const Arguments& arguments, const Trace& trace, const Head& head, const Report& report, std::ostream& out) {
+    const double bound = report.bound;
+    out << "# " << head.title("engine") << "\n";
+    head.print_warnings(out);
+    out << fmt::format("# {}: {} requests, {} blocks, {} distinct; an infinite cache hits {:.1f} %\n", arguments.trace,
+                       trace.requests.size(), trace.blocks, trace.distinct, bound);
+    out << fmt::format("{:<10} {:>6} {:>9} {:>9} {:>8} {:>9} {:>12} {:>9} {:>9}\n", "policy", "scan", "capacity", "blocks",
+                       "hit %", "of bound", "M inserts/s", "p50_ns", "p99_ns");
+    for (const Row& row : report.rows) {
+        out << fmt::format("{:<10} {:>6} {:>7.0f} % {:>9} {:>8.2f} {:>8.1f}% {:>12.2f} {:>9.0f} {:>9}\n", row.policy, row.scan,
+                           row.capacity_pct, row.capacity_blocks, row.hit_pct, bound > 0 ? 100 * row.hit_pct / bound : 0,
+                           row.inserts_per_second() / 1e6, row.insert_ns(0.5),
+                           row.knows_p99() ? fmt::format("{:.0f}", row.insert_ns(0.99)) : "-");
+    }
+    if (!report.tiers.empty()) {
+        out << fmt::format("{:>9} {:>9} {:>9} {:>8} {:>10} {:>10} {:>8}\n", "memory", "ssd", "memory %", "ssd %", "stored",
+                           "rewritten", "WA");
+    }
+    for (const TierReplay& r : report.tiers) {
+        out << fmt::format("{:>7.0f} % {:>7.0f} % {:>9.2f} {:>8.2f} {:>10} {:>10} {:>8.4f}\n", r.memory_pct, r.ssd_pct,
+                           r.memory_hit_pct, r.ssd_hit_pct, r.stored_blocks, r.rewritten_blocks, r.write_amplification());
+    }
+    print_costs(report, out);
 }
 
 boost::json::object to_json(const TierReplay& r) {
@@ -228,39 +261,43 @@ boost::json::object to_json(const SaveCost& save) {
             {"digest_us_per_block", save.digest_us}};
 }
 
-void print_json(const Arguments& arguments, const Trace& trace, double bound, const std::vector<Row>& rows,
-                const std::vector<QueryCost>& costs, const SaveCost& save, const std::vector<TierReplay>& tiers,
-                std::ostream& out) {
+boost::json::object to_json(const Row& row) {
+    const boost::json::value p99 = row.knows_p99() ? boost::json::value(row.insert_ns(0.99)) : nullptr;
+    return {{"policy", row.policy},
+            {"scan_blocks", row.scan},
+            {"capacity_pct", row.capacity_pct},
+            {"capacity_blocks", row.capacity_blocks},
+            {"hit_blocks", row.outcome.hits},
+            {"hit_pct", row.hit_pct},
+            {"inserts_per_s", row.inserts_per_second()},
+            {"insert_ns", boost::json::object{{"p50", row.insert_ns(0.5)}, {"p99", p99}}}};
+}
+
+std::string json_text(const Arguments& arguments, const Trace& trace, const Head& head, const Report& report) {
     boost::json::array results, queries, stacked;
-    for (const TierReplay& r : tiers) stacked.push_back(to_json(r));
-    for (const Row& row : rows) {
-        results.push_back(boost::json::object{{"policy", row.policy},
-                                              {"scan_blocks", row.scan},
-                                              {"capacity_pct", row.capacity_pct},
-                                              {"capacity_blocks", row.capacity_blocks},
-                                              {"hit_pct", row.hit_pct},
-                                              {"inserts_per_s", row.inserts_per_second}});
-    }
-    for (const QueryCost& cost : costs) {
+    for (const TierReplay& r : report.tiers) stacked.push_back(to_json(r));
+    for (const Row& row : report.rows) results.push_back(to_json(row));
+    for (const QueryCost& cost : report.costs) {
         queries.push_back(boost::json::object{{"threads", cost.threads},
                                               {"hashes", kQueryHashes},
                                               {"lookups_per_s", cost.lookups_per_second},
                                               {"p50_us", cost.p50_us},
                                               {"p99_us", cost.p99_us}});
     }
-    out << boost::json::serialize(boost::json::object{{"schema", "pegaflow.bench"},
-                                                      {"path", "engine"},
-                                                      {"trace", arguments.trace},
-                                                      {"requests", trace.requests.size()},
-                                                      {"blocks", trace.blocks},
-                                                      {"distinct_blocks", trace.distinct},
-                                                      {"infinite_hit_pct", bound},
-                                                      {"scan_every_requests", kScanEvery},
-                                                      {"queries", std::move(queries)},
-                                                      {"save", to_json(save)},
-                                                      {"tiers", std::move(stacked)},
-                                                      {"results", std::move(results)}})
-        << "\n";
+    boost::json::object out = head.to_json();
+    out["path"] = "engine";
+    out["trace"] = arguments.trace;
+    out["requests"] = trace.requests.size();
+    out["blocks"] = trace.blocks;
+    out["distinct_blocks"] = trace.distinct;
+    out["infinite_hit_blocks"] = report.infinite_hits;
+    out["infinite_hit_pct"] = report.bound;
+    out["scan_every_requests"] = kScanEvery;
+    out["queries"] = std::move(queries);
+    if (report.save) out["save"] = to_json(*report.save);
+    out["tiers"] = std::move(stacked);
+    out["results"] = std::move(results);
+    return boost::json::serialize(out) + "\n";
 }
 
 // Memory and an SSD tier below it: hits of both, and what the device had to write for it.
@@ -285,15 +322,33 @@ Result<std::vector<TierReplay>> replay_tiers(const Arguments& arguments, const T
     return out;
 }
 
+// What is measured besides the replay, against what was asked for.
+void judge(const Arguments& arguments, const Report& report, Context& context) {
+    const bool slow_query = arguments.max_query_us > 0 && report.costs.front().p50_us > arguments.max_query_us;
+    const bool slow_save = arguments.max_save_us > 0 && report.save->save_us > arguments.max_save_us;
+    if (slow_query || slow_save) context.exit = kBelowRatio;
+}
+
 Result<void> bench(const Arguments& arguments, Context& context) {
+    const bool gates = arguments.max_query_us > 0 || arguments.max_save_us > 0;
+    if (gates && arguments.replay_only)
+        return fail(Code::kInvalid,
+                    "--replay-only measures neither queries nor saves: --max-query-us and --max-save-us need them");
+    const Head head(context);
     PEGA_ASSIGN(const Trace trace, read_trace(arguments.trace));
     PEGA_ASSIGN(const Outcome all, replay(trace, "lru", UINT64_MAX));
-    const double bound = 100.0 * static_cast<double>(all.hits) / static_cast<double>(trace.blocks);
-    PEGA_ASSIGN(const auto rows, replay_all(arguments, trace));
-    PEGA_ASSIGN(const auto costs, query_costs(trace.distinct, arguments.threads));
-    PEGA_ASSIGN(const SaveCost save, save_cost());
-    PEGA_ASSIGN(const auto tiers, replay_tiers(arguments, trace));
-    (arguments.json ? print_json : print_table)(arguments, trace, bound, rows, costs, save, tiers, context.out);
+    Report report;
+    report.infinite_hits = all.hits;
+    report.bound = 100.0 * static_cast<double>(all.hits) / static_cast<double>(trace.blocks);
+    PEGA_ASSIGN(report.rows, replay_all(arguments, trace));
+    if (!arguments.replay_only) {
+        PEGA_ASSIGN(report.costs, query_costs(trace.distinct, arguments.threads));
+        PEGA_ASSIGN(report.save, save_cost());
+    }
+    PEGA_ASSIGN(report.tiers, replay_tiers(arguments, trace));
+    if (arguments.json != "-") print_table(arguments, trace, head, report, context.out);
+    PEGA_TRY(write_output(arguments.json, json_text(arguments, trace, head, report), context.out));
+    judge(arguments, report, context);
     return {};
 }
 
@@ -307,12 +362,17 @@ void add_bench_engine(CLI::App& bench_verb, Context& context) {
     verb.add_option("--policy", arguments->policies, "Eviction policies")->capture_default_str();
     verb.add_option("--scan", arguments->scans, "Blocks of a one-off request after every tenth one; 0 = as recorded")
         ->capture_default_str();
-    verb.add_option("--threads", arguments->threads, "Threads that query at once")->capture_default_str();
+    verb.add_option("-t,--threads", arguments->threads, "Threads that query at once")->capture_default_str();
     verb.add_option("--ssd", arguments->ssd, "Capacities of an SSD tier in percent of the distinct blocks; 0 for none")
         ->capture_default_str();
     verb.add_option("--ssd-memory", arguments->ssd_memory, "Capacity of the memory above it, in percent")
         ->capture_default_str();
-    verb.add_flag("--json", arguments->json);
+    verb.add_flag("--replay-only", arguments->replay_only, "Neither queries nor saves, which need the host back end");
+    verb.add_option("--max-query-us", arguments->max_query_us,
+                    "Exit 3 when a query of 1,000 hashes takes longer (p50, the first of --threads)");
+    verb.add_option("--max-save-us", arguments->max_save_us,
+                    "Exit 3 when a save takes more processor time a block besides the copy");
+    add_output_option(verb, "--json", arguments->json, "JSON");
     verb.callback([arguments, &context] {
         if (const auto done = bench(*arguments, context); !done) context.fail(done.error());
     });

@@ -64,30 +64,33 @@ Result<Ends> choose_ends(const FabricOptions& options, const std::string& asked,
 class Bench {
 public:
     Bench(const PeerArguments& arguments, Context& context)
-        : arguments_(arguments), printer_(arguments, report_, context), context_(context) {}
+        : arguments_(arguments), report_(context), printer_(arguments, report_, context), context_(context) {}
 
     Result<void> run() {
+        if (arguments_.list) return print_choices(arguments_, context_.out);
         PEGA_ASSIGN(const std::uint64_t total, parse_size(arguments_.total));
         PEGA_ASSIGN(const FabricOptions plain, fabric_options(arguments_, "", ""));
         PEGA_ASSIGN(ends_, choose_ends(plain, arguments_.device, report_));
+        PEGA_TRY(check(arguments_, report_.device));
         PEGA_ASSIGN(const auto list, shapes(arguments_));
-        bytes_ = arguments_.plan.outstanding * total;
-        remote_bytes_ = arguments_.layout == "both-random" ? 2 * bytes_ : bytes_;
+        memory_ = needs(arguments_.plan, list);
         PEGA_ASSIGN(const std::uint64_t peak_bytes, parse_size(arguments_.peak_bytes));
         peak_bytes_ = std::max(total, peak_bytes);
         report_.layout = arguments_.layout;
-        report_.command = context_.command;
         report_.verify = arguments_.plan.verify;
-        PEGA_ASSIGN(peer_, start_peer(std::max(remote_bytes_, kPeakOutstanding * peak_bytes_)));
+        report_.head.device(report_.device);
+        PEGA_ASSIGN(peer_, start_peer(std::max(memory_.host_bytes, kPeakOutstanding * peak_bytes_)));
         for (const std::string& mode : arguments_.modes) {
             report_.path = "p2p-" + mode;
             const bool reads = mode == "read";
             PEGA_TRY(measure_peak(reads));
             printer_.begin();
+            std::vector<Sides> sides;
             for (const std::string& path : arguments_.paths) {
-                PEGA_ASSIGN(Sides sides, open(path, bytes_, remote_bytes_));
-                for (const Shape& shape : list) PEGA_TRY(point(sides, path, shape, reads));
+                PEGA_ASSIGN(Sides opened, open(path, memory_.device_bytes, memory_.host_bytes));
+                sides.push_back(std::move(opened));
             }
+            PEGA_TRY(measure_points(arguments_, sides, list, reads, printer_));
         }
         return printer_.end();
     }
@@ -121,16 +124,6 @@ private:
         report_.peak = peak_of(peak);
         return {};
     }
-    Result<void> point(Sides& sides, const std::string& path, const Shape& shape, bool reads) {
-        printer_.announce(path, shape);
-        Plan plan = arguments_.plan;
-        plan.shape = shape;
-        plan.to_device = reads;
-        Row row{path, shape, {}, {}};
-        PEGA_ASSIGN(row.point, measure(sides, plan));
-        printer_.add(std::move(row));
-        return {};
-    }
 
 public:
     // Copies between GPUs are not chosen by the measured table: a GPU is not calibrated for this.
@@ -147,7 +140,8 @@ private:
     Printer printer_;
     Context& context_;
     Ends ends_;
-    std::uint64_t bytes_ = 0, remote_bytes_ = 0, peak_bytes_ = 0;
+    Needs memory_;
+    std::uint64_t peak_bytes_ = 0;
     std::unique_ptr<PeerProcess> peer_;
 };
 
@@ -170,9 +164,11 @@ void add_bench_p2p(CLI::App& bench_verb, Context& context) {
         ->capture_default_str();
     verb.add_option("--peak-bytes", arguments->peak_bytes, "Bytes of one large copy of the peak; at least --total")
         ->capture_default_str();
-    verb.add_option("--layout", arguments->layout,
-                    "contiguous, random here (consecutive there), or random on both sides, spread over twice the memory")
-        ->check(CLI::IsMember({"contiguous", "random", "both-random"}))
+    verb.add_option(
+            "--layout", arguments->layout,
+            "contiguous, strided (every second block here, consecutive there), random here (consecutive there), or random "
+            "on both sides, spread over twice the memory")
+        ->check(CLI::IsMember({"contiguous", "strided", "random", "both-random"}))
         ->capture_default_str();
     verb.callback([arguments, &context] {
         if (const auto done = Bench(*arguments, context).run(); !done) context.fail(done.error());

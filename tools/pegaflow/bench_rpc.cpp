@@ -6,7 +6,6 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <algorithm>
 #include <boost/json.hpp>
 #include <iostream>
 #include <memory>
@@ -14,6 +13,8 @@
 #include "pegaflow/abi/region.h"
 #include "pegaflow/client.hpp"
 #include "server/server.hpp"
+#include "tools/pegaflow/bench_head.hpp"
+#include "tools/pegaflow/transfer/report.hpp"
 #include "tools/pegaflow/verb.hpp"
 
 namespace pegaflow::cli {
@@ -24,16 +25,39 @@ constexpr std::uint64_t kBlockBytes = 4096;
 struct Arguments {
     std::size_t hashes = 100;
     std::size_t iterations = 5000;
-    bool json = false;
+    std::string json;  // where to: a file, "-" = standard output, "" = nowhere
     double max_ratio = 0;
 };
 
-double percentile(std::vector<double>& values, double p) {
-    std::sort(values.begin(), values.end());
-    return values[static_cast<std::size_t>(p * static_cast<double>(values.size() - 1))];
+void print_table(const Arguments& arguments, const Head& head, const std::vector<double>& empty,
+                 const std::vector<double>& query, std::ostream& out) {
+    out << "# " << head.title("rpc") << "\n";
+    head.print_warnings(out);
+    out << fmt::format(
+        "empty call        p50 {:8.1f} us  p99 {:8.1f} us\nquery of {:<6}   p50 {:8.1f} us  p99 {:8.1f} us\nratio of "
+        "medians  {:.3f}\n",
+        percentile(empty, 0.5), percentile(empty, 0.99), arguments.hashes, percentile(query, 0.5), percentile(query, 0.99),
+        percentile(query, 0.5) / percentile(empty, 0.5));
+}
+
+Result<void> report(const Arguments& arguments, const Head& head, const std::vector<double>& empty,
+                    const std::vector<double>& query, Context& context) {
+    const double ratio = percentile(query, 0.5) / percentile(empty, 0.5);
+    if (arguments.json != "-") print_table(arguments, head, empty, query, context.out);
+    boost::json::object out = head.to_json();
+    out["path"] = "rpc";
+    out["hashes"] = arguments.hashes;
+    out["iterations"] = arguments.iterations;
+    out["empty_us"] = statistics(empty);
+    out["query_us"] = statistics(query);
+    out["ratio"] = ratio;
+    PEGA_TRY(write_output(arguments.json, boost::json::serialize(out) + "\n", context.out));
+    if (arguments.max_ratio > 0 && ratio > arguments.max_ratio) context.exit = kBelowRatio;
+    return {};
 }
 
 Result<void> bench(const Arguments& arguments, Context& context) {
+    const Head head(context);
     server::Config config;
     config.listen = config.admin_listen = "127.0.0.1:0";
     config.engine.pool_bytes = 64 << 20;
@@ -84,26 +108,7 @@ Result<void> bench(const Arguments& arguments, Context& context) {
         empty.push_back(std::chrono::duration<double, std::micro>(b - a).count());
         query.push_back(std::chrono::duration<double, std::micro>(c - b).count());
     }
-    const double ratio = percentile(query, 0.5) / percentile(empty, 0.5);
-    if (arguments.json) {
-        context.out << boost::json::serialize(boost::json::object{
-                           {"schema", "pegaflow.bench"},
-                           {"path", "rpc"},
-                           {"hashes", arguments.hashes},
-                           {"iterations", arguments.iterations},
-                           {"empty_us", boost::json::object{{"p50", percentile(empty, 0.5)}, {"p99", percentile(empty, 0.99)}}},
-                           {"query_us", boost::json::object{{"p50", percentile(query, 0.5)}, {"p99", percentile(query, 0.99)}}},
-                           {"ratio", ratio}})
-                    << "\n";
-    } else {
-        context.out << fmt::format(
-            "empty call        p50 {:8.1f} us  p99 {:8.1f} us\nquery of {:<6}   p50 {:8.1f} us  p99 {:8.1f} us\nratio of "
-            "medians  {:.3f}\n",
-            percentile(empty, 0.5), percentile(empty, 0.99), arguments.hashes, percentile(query, 0.5), percentile(query, 0.99),
-            ratio);
-    }
-    if (arguments.max_ratio > 0 && ratio > arguments.max_ratio) context.exit = kBelowRatio;
-    return {};
+    return report(arguments, head, empty, query, context);
 }
 
 }  // namespace
@@ -114,7 +119,7 @@ void add_bench_rpc(CLI::App& bench_verb, Context& context) {
     verb.add_option("--hashes", arguments->hashes)->check(CLI::Range(1, 100000))->capture_default_str();
     verb.add_option("-n,--iters", arguments->iterations)->check(CLI::Range(10, 10000000))->capture_default_str();
     verb.add_option("--max-ratio", arguments->max_ratio, "Exit 3 when the ratio is above");
-    verb.add_flag("--json", arguments->json);
+    add_output_option(verb, "--json", arguments->json, "JSON");
     verb.callback([arguments, &context] {
         if (const auto done = bench(*arguments, context); !done) context.fail(done.error());
     });

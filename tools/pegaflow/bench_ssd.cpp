@@ -4,19 +4,17 @@
 #include "tools/pegaflow/bench_ssd.hpp"
 
 #include <fmt/format.h>
-#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <chrono>
 #include <cmath>
-#include <fstream>
 #include <iostream>
 #include <numeric>
 #include <sstream>
 
 #include "pegaflow/bytes.hpp"
+#include "tools/pegaflow/bench_head.hpp"
 #include "tools/pegaflow/bench_ssd_tier.hpp"
 #include "tools/pegaflow/verb.hpp"
 
@@ -160,17 +158,19 @@ Result<std::vector<Mode>> parse_modes(const std::string& text) {
     return out;
 }
 
-void print_header(const Arguments& a, const Bench& bench, double peak, const std::string& fio, std::ostream& out) {
+void print_header(const Arguments& a, const Bench& bench, const Head& head, double peak, const std::string& fio,
+                  std::ostream& out) {
     const boost::json::object disk = describe(bench.paths()[0]);
     const auto text = [&](const char* key) {
         const auto* value = disk.if_contains(key);
         return value != nullptr && value->is_string() ? std::string(value->get_string()) : std::string("?");
     };
-    out << fmt::format(
-        "# pegaflow bench ssd  v{}  {}{} ({}, disk {}, scheduler {}, write cache {}, poll queues {})  {}  verify {}\n",
-        PEGAFLOW_VERSION, bench.paths()[0],
-        bench.paths().size() > 1 ? fmt::format(" and {} more", bench.paths().size() - 1) : "", format_size(bench.bytes()),
-        text("disk"), text("scheduler"), text("write_cache"), text("io_poll"), a.backend, a.verify ? "on" : "OFF");
+    out << fmt::format("# {}  {}{} ({}, disk {}, scheduler {}, write cache {}, poll queues {})  {}  verify {}\n",
+                       head.title("ssd"), bench.paths()[0],
+                       bench.paths().size() > 1 ? fmt::format(" and {} more", bench.paths().size() - 1) : "",
+                       format_size(bench.bytes()), text("disk"), text("scheduler"), text("write_cache"), text("io_poll"),
+                       a.backend, a.verify ? "on" : "OFF");
+    head.print_warnings(out);
     out << fmt::format("# peak (measured, sequential reads of 1 MiB, 32 in flight): {:.3f} GB/s{}\n", peak / 1e9,
                        fio.empty() ? "" : fmt::format("; reference {}, in turns with ours", fio));
     out << fmt::format("{:>6} {:>8} {:>5} {:>3} {:>9} {:>9} {:>6} {:>9} {:>9} {:>9} {:>5} {:>7}", "rw", "block", "depth", "thr",
@@ -251,27 +251,19 @@ Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vec
     return {};
 }
 
-boost::json::object report(const Arguments& a, const Bench& bench, const std::vector<Point>& points, double peak,
-                           const std::string& fio, const Context& context, const std::string& start) {
-    utsname system{};
-    ::uname(&system);
-    boost::json::array command(context.command.begin(), context.command.end());
+boost::json::object report(const Arguments& a, const Bench& bench, const Head& head, const std::vector<Point>& points,
+                           double peak, const std::string& fio) {
     boost::json::array disks;
     for (const std::string& path : bench.paths()) disks.push_back(describe(path));
     boost::json::array rows;
     for (const Point& point : points) rows.push_back(to_json(point, a, peak));
-    return {
-        {"schema", "pegaflow.bench"},
-        {"schema_version", 1},
-        {"tool", boost::json::object{{"version", PEGAFLOW_VERSION}}},
-        {"command", std::move(command)},
-        {"start_time", start},
-        {"env", boost::json::object{{"kernel", system.release},
-                                    {"processors", ::sysconf(_SC_NPROCESSORS_ONLN)},
-                                    {"reference", fio},
-                                    {"ssd", std::move(disks)}}},
-        {"peak", boost::json::object{{"measured_bytes_per_s", peak}, {"method", "sequential reads of 1 MiB, 32 in flight"}}},
-        {"results", std::move(rows)}};
+    boost::json::object out = head.to_json();
+    boost::json::object& env = out["env"].as_object();
+    env["reference"] = fio;
+    env["ssd"] = std::move(disks);
+    out["peak"] = boost::json::object{{"measured_bytes_per_s", peak}, {"method", "sequential reads of 1 MiB, 32 in flight"}};
+    out["results"] = std::move(rows);
+    return out;
 }
 
 void judge(const Arguments& a, std::vector<Point>& points, double peak, Context& context) {
@@ -284,17 +276,8 @@ void judge(const Arguments& a, std::vector<Point>& points, double peak, Context&
     }
 }
 
-std::string utc_now() {
-    const std::time_t now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
-    std::tm parts{};
-    ::gmtime_r(&now, &parts);
-    char text[32];
-    std::strftime(text, sizeof text, "%Y-%m-%dT%H:%M:%SZ", &parts);
-    return text;
-}
-
 Result<void> bench_ssd(const Arguments& a, Context& context) {
-    const std::string start = utc_now();
+    const Head head(context);
     PEGA_ASSIGN(const auto sizes, parse_sizes(a.sizes));
     PEGA_ASSIGN(const auto modes, parse_modes(a.modes));
     std::string fio;
@@ -318,7 +301,7 @@ Result<void> bench_ssd(const Arguments& a, Context& context) {
     PEGA_TRY(measure(*bench, tier.get(), a, points, context.err));
     judge(a, points, peak, context);
     const bool table = a.json != "-" && !a.csv;
-    if (table) print_header(a, *bench, peak, fio, context.out);
+    if (table) print_header(a, *bench, head, peak, fio, context.out);
     if (a.csv)
         context.out << "path,rw,block_bytes,depth,threads,batch,bytes_per_s,ops_per_s,p50_us,p99_us,max_us,cpu_us_per_op,wrong_"
                        "bytes,pct\n";
@@ -327,13 +310,7 @@ Result<void> bench_ssd(const Arguments& a, Context& context) {
         if (a.csv) print_csv(point, context.out);
     }
     if (a.json.empty()) return {};
-    const std::string text = boost::json::serialize(report(a, *bench, points, peak, fio, context, start)) + "\n";
-    if (a.json == "-") {
-        context.out << text;
-    } else if (std::ofstream file(a.json); !(file << text)) {
-        return fail(Code::kInvalid, fmt::format("cannot write {}", a.json));
-    }
-    return {};
+    return write_output(a.json, boost::json::serialize(report(a, *bench, head, points, peak, fio)) + "\n", context.out);
 }
 
 }  // namespace
@@ -368,9 +345,7 @@ void add_bench_ssd(CLI::App& bench_verb, Context& context) {
     verb.add_flag("--tier", a->tier,
                   "Blocks through the whole SSD tier instead, with digests made and checked; in a directory of its own");
     verb.add_flag("--overwrite", a->overwrite, "The bytes of the files and disks that --device names are not needed");
-    verb.add_option("--json", a->json, "Write JSON to a file, or to standard output without one")
-        ->expected(0, 1)
-        ->default_str("-");
+    add_output_option(verb, "--json", a->json, "JSON");
     verb.add_flag("--csv", a->csv);
     verb.add_option("--option", a->options, "KEY=VALUE for the nvme back end");
     verb.add_option("--search-path", a->search_path, "Further directories with back ends");

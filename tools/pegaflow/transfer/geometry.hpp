@@ -22,7 +22,8 @@ struct Geometry {
     std::uint64_t page() const noexcept { return layers * segments * fragment; }
 };
 
-enum class Order { kContiguous, kRandom };
+// kStrided: every second place, in their order.
+enum class Order { kContiguous, kStrided, kRandom };
 enum class Placement { kPageFirst, kLayerFirst };
 
 struct Shape {
@@ -33,8 +34,12 @@ struct Shape {
     Placement device_placement = Placement::kLayerFirst;
     Placement host_placement = Placement::kPageFirst;
     std::uint64_t bytes() const noexcept { return blocks * geometry.page(); }
-    // Places for blocks on the host: scattered pages have as much unused memory between them.
+    std::uint64_t fragments() const noexcept { return blocks * geometry.layers * geometry.segments; }
+    // Places for blocks on each side: strided ones on the device, and scattered pages of the host, have as much unused memory
+    // between them.
+    std::uint64_t device_places() const noexcept { return device_order == Order::kStrided ? 2 * blocks : blocks; }
     std::uint64_t host_places() const noexcept { return host_order == Order::kRandom ? 2 * blocks : blocks; }
+    std::uint64_t device_bytes() const noexcept { return device_places() * geometry.page(); }
     std::uint64_t host_bytes() const noexcept { return host_places() * geometry.page(); }
 };
 
@@ -42,6 +47,12 @@ struct Shape {
 // cache of deepseek-v3), bfloat16. kNotFound with the names that exist.
 Result<Geometry> preset(const std::string& name);
 std::string preset_names();
+// A model as its configuration describes it: K and V of `tokens` tokens a block; `dtype` is fp8, bf16, fp16 or fp32. kInvalid.
+struct ModelShape {
+    std::uint32_t layers = 0, tokens = 16, kv_heads = 0, head_dim = 0;
+    std::string dtype = "bf16";
+};
+Result<Geometry> model(const ModelShape& shape);
 
 // One set of spans and indices; base offsets add to both sides.
 struct Scatter {
@@ -51,7 +62,8 @@ struct Scatter {
     // The shape's spans between two regions, its indices permuted by `random` as the shape says.
     static Scatter make(const Shape& shape, const Region& local, std::uint64_t local_base, const Region& remote,
                         std::uint64_t remote_base, std::mt19937_64& random);
-    void fill(Transfer& transfer, bool read) const;
+    // The blocks from `first` on, at most `count`.
+    void fill(Transfer& transfer, bool read, std::size_t first = 0, std::size_t count = SIZE_MAX) const;
     // Bytes that differ between the two images, which begin at the regions' starts.
     std::uint64_t wrong_bytes(const std::byte* local_image, const std::byte* remote_image) const;
     // Of the digests that a device gave for the indices, those that are not what the remote image has.

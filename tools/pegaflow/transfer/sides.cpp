@@ -18,28 +18,49 @@ Result<std::string> choose_device(const FabricOptions& options, const std::strin
     return chosen->name;
 }
 
-Result<Sides> Sides::open(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
-                          std::uint64_t staging_bytes) {
+Result<Sides> Sides::open(const FabricOptions& options, const std::string& device) {
     Sides s;
     PEGA_ASSIGN(s.fabric_, Fabric::open(options));
     PEGA_ASSIGN(s.device_, s.fabric_->device(device));
-    PEGA_ASSIGN(s.local_, s.device_->allocate(s.device_->info().kind, bytes));
-    PEGA_ASSIGN(s.staging_, s.device_->allocate(PEGA_MEMORY_HOST, staging_bytes));
     PEGA_ASSIGN(s.channel_, s.device_->open_channel());
     return s;
 }
 
+Result<Region> Sides::allocate_host(std::uint64_t bytes, HugePages pages) {
+    if (pages != HugePages::kOff) {
+        auto memory = HostMemory::huge(bytes);
+        if (memory) {
+            PEGA_ASSIGN(Region region, device_->register_address(memory->address(), bytes));
+            memory_.push_back(std::move(*memory));
+            return region;
+        }
+        if (pages == HugePages::k2M) return fail(memory.error());
+    }
+    huge_ = false;
+    return device_->allocate(PEGA_MEMORY_HOST, bytes);
+}
+
+Result<void> Sides::allocate(std::uint64_t bytes, std::uint64_t staging_bytes, HugePages pages) {
+    huge_ = true;
+    const std::uint32_t kind = device_->info().kind;
+    PEGA_ASSIGN(local_, kind == PEGA_MEMORY_HOST ? allocate_host(bytes, pages) : device_->allocate(kind, bytes));
+    PEGA_ASSIGN(staging_, device_->allocate(PEGA_MEMORY_HOST, staging_bytes));
+    return {};
+}
+
 Result<Sides> Sides::make(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
-                          std::uint64_t host_bytes) {
-    PEGA_ASSIGN(Sides s, open(options, device, bytes, bytes));
-    PEGA_ASSIGN(s.remote_, s.device_->allocate(PEGA_MEMORY_HOST, host_bytes));
+                          std::uint64_t host_bytes, HugePages pages) {
+    PEGA_ASSIGN(Sides s, open(options, device));
+    PEGA_TRY(s.allocate(bytes, bytes, pages));
+    PEGA_ASSIGN(s.remote_, s.allocate_host(host_bytes, pages));
     s.remote_bytes_ = host_bytes;
     return s;
 }
 
 Result<Sides> Sides::make_peer(const FabricOptions& options, const std::string& device, std::uint64_t bytes,
                                const Remote& remote) {
-    PEGA_ASSIGN(Sides s, open(options, device, bytes, std::max(bytes, remote.bytes)));
+    PEGA_ASSIGN(Sides s, open(options, device));
+    PEGA_TRY(s.allocate(bytes, std::max(bytes, remote.bytes), HugePages::kOff));
     PEGA_ASSIGN(s.remote_, s.device_->import_region(remote.descriptor));
     if (s.remote_.length() < remote.bytes) return fail(Code::kInvalid, "the peer's memory is smaller than --total needs");
     PEGA_ASSIGN(s.second_, s.device_->allocate(PEGA_MEMORY_HOST, remote.bytes));
@@ -50,8 +71,17 @@ Result<Sides> Sides::make_peer(const FabricOptions& options, const std::string& 
 
 Sides::~Sides() {
     channel_ = {};
+    workers_.clear();
     for (Region* region : {&local_, &remote_, &staging_, &second_}) *region = {};
     fabric_.reset();
+}
+
+Result<Channel*> Sides::worker_channel(std::size_t thread) {
+    while (workers_.size() <= thread) {
+        PEGA_ASSIGN(Channel opened, channel());
+        workers_.push_back(std::make_unique<Channel>(std::move(opened)));
+    }
+    return workers_[thread].get();
 }
 
 Result<void> Sides::copy(Region& local, Region& remote, bool read) {

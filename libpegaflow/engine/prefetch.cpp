@@ -232,7 +232,9 @@ void Prefetcher::add_stats(TierStats& stats) const {
     for (const auto& request : requests_) ++(request->in ? stats.prefetch_active : stats.prefetch_waiting);
     stats.prefetch_bytes = bytes_in_flight_;
     stats.prefetch_joined = joined_;
-    stats.prefetch_canceled = canceled_;
+    for (const auto& [key, fetch] : fetches_) stats.prefetch_reading_blocks += fetch->reading ? 1 : 0;
+    stats.prefetch_canceled = canceled_ + stale_;
+    stats.prefetch_stale = stale_;
     stats.prefetch_expired = expired_;
     stats.prefetch_too_slow = too_slow_;
     stats.prefetch_failed = failed_;

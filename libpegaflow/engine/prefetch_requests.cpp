@@ -181,7 +181,7 @@ void Prefetcher::tick(Clock::time_point now) {
     for (auto it = requests_.begin(); it != requests_.end();) {
         Request& request = **it;
         if (now - request.asked >= options_.idle) {
-            ++canceled_;
+            ++stale_;
             it = forget(it);
             continue;
         }

@@ -18,6 +18,8 @@
 #include "base/thread.hpp"
 #include "engine/block/index.hpp"
 #include "engine/block/scope_table.hpp"
+#include "engine/distinct_blocks.hpp"
+#include "engine/distribution.hpp"
 #include "engine/instance.hpp"
 #include "engine/lease.hpp"
 #include "engine/pool/pool.hpp"
@@ -82,7 +84,8 @@ struct Counters {
         evicted_bytes{0};
     Counter quarantined{0}, mismatches{0}, save_requests{0}, save_failures{0}, saved_blocks{0}, duplicates{0}, save_bytes{0};
     Counter load_requests{0}, load_failures{0}, load_bytes{0}, loads_in_flight{0}, saves_in_flight{0};
-    Counter leases_expired{0}, queries{0}, queue_full{0}, canceled{0}, tier_hits{0};
+    Counter leases_expired{0}, queries{0}, queue_full{0}, canceled{0}, tier_hits{0}, evictions_offered{0};
+    ResidenceCounter evicted_residence{kResidenceBounds}, erased_residence{kResidenceBounds};
 };
 
 }  // namespace pegaflow::engine
@@ -103,6 +106,7 @@ struct Engine::State final : engine::TierHost {
     engine::LeaseTable leases{options.max_leases_per_instance};
     engine::OperationTable operations;
     engine::Counters counters;
+    std::unique_ptr<engine::DistinctBlocks> distinct;  // null when nobody wants to know
     base::Gate gate;
 
     mutable std::shared_mutex instances_mutex;
@@ -130,7 +134,6 @@ struct Engine::State final : engine::TierHost {
     bool abandoned = false;  // closed with transfers under way that never ended; set before close returns
 
     Result<std::shared_ptr<engine::Instance>> instance(std::string_view id) const;
-    Result<Device*> device_for(const MemoryDescription& memory);
     // Pages for blocks, evicting what must go, where the worker's device reaches them. Fewer than asked means that the pool is
     // full of pinned blocks. [any]
     std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, engine::Worker& worker,
@@ -150,6 +153,9 @@ struct Engine::State final : engine::TierHost {
     Result<LeaseId> make_lease(const engine::Instance& instance, std::vector<engine::BlockRef> blocks,
                                engine::Clock::time_point expiry);
 
+    // Counts what was erased in a clean-up. [any]
+    void note_erased(const engine::Block& block);
+
     // digests.cpp
     // What no layer of a shard wrote of a page's content adds to the page's digest.
     std::uint64_t digest_gaps(const engine::Shard& shard, const engine::Page& page) const noexcept;
@@ -166,6 +172,14 @@ struct Engine::State final : engine::TierHost {
     void expect_digests(const engine::Block& block) const noexcept;
     void finish_digests(engine::Block& block) const noexcept;
     void run_digests();
+
+    // devices.cpp
+    // kNotFound when the options name a device that is not there.
+    Result<void> check_devices() const;
+    // True when workers may register memory of the device.
+    bool allowed(const DeviceInfo& device) const;
+    // The device that moves blocks between such memory and the pool. kInvalid when it is not allowed.
+    Result<Device*> device_for(const MemoryDescription& memory);
 
     void run_watch();
     void close(engine::Clock::time_point deadline);

@@ -26,7 +26,9 @@ struct Config {
     std::chrono::nanoseconds drain_timeout = std::chrono::seconds(30);
     std::string log_level = "info";
     FabricOptions fabric;
-    EngineOptions engine;
+    EngineOptions engine = {.distinct_windows = {std::chrono::minutes(15), std::chrono::hours(1), std::chrono::hours(24)}};
+    // Where each key was set, as messages say it: `pegaflow.toml:5: key "cache.eviction"`, or the flag.
+    std::map<std::string, std::string, std::less<>> origins;
 };
 
 // How an option is written and read.
@@ -50,6 +52,11 @@ Result<void> read_config(const std::string& path, Config& config);
 Result<void> parse_config(std::string_view text, std::string_view name, Config& config);
 // Sets one option by key. kInvalid. [any]
 Result<void> set_option(Config& config, std::string_view key, std::string_view value);
+// Checks what only the loaded modules know: names of devices and policies. kInvalid with where the name was set and those that
+// exist. [any]
+Result<void> check_names(const Config& config, Fabric& fabric);
+// "15m", "1h", "1d": a window of time in its largest whole unit. [any]
+std::string format_window(std::chrono::nanoseconds window);
 // The configuration as a TOML file. [any]
 std::string to_toml(const Config& config);
 // The reference page in Markdown. [any]

@@ -3,314 +3,73 @@
 
 #include <fmt/format.h>
 
-#include <cstring>
-#include <map>
-#include <memory>
-#include <optional>
-#include <variant>
-#include <vector>
+#include <algorithm>
+#include <array>
+#include <cctype>
+
+#include "server/pickle_reader.hpp"
 
 namespace pegaflow::server {
 namespace {
 
 constexpr std::size_t kMaxInput = 1 << 20;
-constexpr std::size_t kMaxOpcodes = 1024;  // a wrapper has about sixty; bounds memory and how deep objects nest
 constexpr std::size_t kIpcHandleBytes = 64;
 constexpr std::size_t kShareFields = 8;
+constexpr const char* kWrapper = "pegaflow.ipc_wrapper CudaIPCWrapper";
+constexpr const char* kSize = "torch Size";
 
-struct Item;
-using Items = std::vector<Item>;
-using Pairs = std::vector<std::pair<Item, Item>>;
-
-struct None {};
-struct Mark {};
-struct Bytes {
-    std::string data;
+struct DType {
+    std::string_view global;
+    std::int64_t bytes;  // of one element
 };
-struct Global {
-    std::string name;  // "module name"
-};
-struct Tuple {
-    std::shared_ptr<Items> items;  // shared with the memo
-};
-struct Dict {
-    std::shared_ptr<Pairs> pairs;  // likewise
-};
-// A global applied to arguments: only known to have been one.
-struct Made {
-    std::string name;
-    std::shared_ptr<Items> arguments;
-    std::shared_ptr<std::optional<Dict>> state;
-};
+// Those that a KV cache can have, by the names under which torch pickles them.
+constexpr DType kDTypes[] = {{"torch bfloat16", 2},       {"torch float16", 2},
+                             {"torch float32", 4},        {"torch float64", 8},
+                             {"torch float8_e4m3fn", 1},  {"torch float8_e4m3fnuz", 1},
+                             {"torch float8_e5m2", 1},    {"torch float8_e5m2fnuz", 1},
+                             {"torch float8_e8m0fnu", 1}, {"torch float4_e2m1fn_x2", 1},
+                             {"torch bool", 1},           {"torch uint8", 1},
+                             {"torch uint16", 2},         {"torch uint32", 4},
+                             {"torch uint64", 8},         {"torch int8", 1},
+                             {"torch int16", 2},          {"torch int32", 4},
+                             {"torch int64", 8}};
 
-struct Item : std::variant<None, Mark, bool, std::int64_t, std::string, Bytes, Global, Tuple, Dict, Made> {
-    using variant::variant;
-};
-
-class Reader {
-public:
-    explicit Reader(std::string_view bytes) : bytes_(bytes) {}
-    // A dictionary can be made to hold itself: emptying them all breaks every circle. What was read is used up by then.
-    ~Reader() {
-        for (const auto& pairs : dicts_) pairs->clear();
-    }
-    Reader(const Reader&) = delete;
-    Reader& operator=(const Reader&) = delete;
-
-    Result<Item> read() {
-        for (std::size_t opcodes = 0; at_ < bytes_.size(); ++opcodes) {
-            const std::size_t position = at_;
-            if (opcodes == kMaxOpcodes) return refuse(position, "too many opcodes");
-            const auto opcode = static_cast<unsigned char>(bytes_[at_++]);
-            if (opcode == '.') {
-                if (stack_.size() != 1) return refuse(position, "the stack does not hold exactly one object at the end");
-                return std::move(stack_.back());
-            }
-            if (const char* why = step(opcode)) return refuse(position, fmt::format("opcode {:#04x}: {}", opcode, why));
-        }
-        return refuse(at_, "it ends in the middle");
-    }
-
-private:
-    static unexpected<Error> refuse(std::size_t position, std::string why) {
-        return fail(Code::kInvalid, fmt::format("wrapper_bytes is not a pickled CudaIPCWrapper: byte {}: {}", position, why));
-    }
-
-    bool take(std::size_t count, std::string_view* out) {
-        if (bytes_.size() - at_ < count) return false;
-        *out = bytes_.substr(at_, count);
-        at_ += count;
-        return true;
-    }
-    bool number(std::size_t width, std::uint64_t* out) {
-        std::string_view raw;
-        if (!take(width, &raw)) return false;
-        *out = 0;
-        std::memcpy(out, raw.data(), width);  // little-endian, as the format is
-        return true;
-    }
-    bool line(std::string* out) {
-        const std::size_t end = bytes_.find('\n', at_);
-        if (end == std::string_view::npos) return false;
-        *out = std::string(bytes_.substr(at_, end - at_));
-        at_ = end + 1;
-        return true;
-    }
-    bool pop(Item* out) {
-        if (stack_.empty() || std::holds_alternative<Mark>(stack_.back())) return false;
-        *out = std::move(stack_.back());
-        stack_.pop_back();
-        return true;
-    }
-    // What lies above the topmost mark, which goes too.
-    bool pop_to_mark(Items* out) {
-        std::size_t first = stack_.size();
-        while (first > 0 && !std::holds_alternative<Mark>(stack_[first - 1])) --first;
-        if (first == 0) return false;
-        out->assign(std::make_move_iterator(stack_.begin() + static_cast<std::ptrdiff_t>(first)),
-                    std::make_move_iterator(stack_.end()));
-        stack_.resize(first - 1);
-        return true;
-    }
-    const char* push(Item item) {
-        stack_.push_back(std::move(item));
-        return nullptr;
-    }
-    const char* push_text(std::size_t width, bool binary) {
-        std::uint64_t length = 0;
-        std::string_view text;
-        if (!number(width, &length) || !take(length, &text)) return "it ends within a text";
-        return binary ? push(Bytes{std::string(text)}) : push(std::string(text));
-    }
-    const char* push_integer(std::size_t width, bool is_signed) {
-        std::uint64_t raw = 0;
-        if (!number(width, &raw)) return "it ends within a number";
-        return push(is_signed ? static_cast<std::int64_t>(static_cast<std::int32_t>(raw)) : static_cast<std::int64_t>(raw));
-    }
-    const char* push_long() {
-        std::uint64_t width = 0;
-        std::string_view raw;
-        if (!number(1, &width) || width > 8 || !take(width, &raw)) return "a whole number of more than 8 bytes";
-        std::uint64_t value = 0;
-        std::memcpy(&value, raw.data(), width);
-        if (width != 0 && width < 8 && (static_cast<unsigned char>(raw[width - 1]) & 0x80) != 0)
-            value |= ~std::uint64_t{0} << (8 * width);
-        return push(static_cast<std::int64_t>(value));
-    }
-    const char* push_tuple(std::size_t count) {
-        auto items = std::make_shared<Items>(count);
-        for (std::size_t i = count; i-- > 0;) {
-            if (!pop(&(*items)[i])) return "a tuple lacks items";
-        }
-        return push(Tuple{items});
-    }
-    const char* set_items(const Items& items) {
-        if (items.size() % 2 != 0 || stack_.empty() || !std::holds_alternative<Dict>(stack_.back()))
-            return "items that belong to no dictionary";
-        Pairs& pairs = *std::get<Dict>(stack_.back()).pairs;
-        for (std::size_t i = 0; i < items.size(); i += 2) pairs.emplace_back(items[i], items[i + 1]);
-        return nullptr;
-    }
-    static bool allowed(const std::string& global) {
-        static const char* const kExact[] = {"pegaflow.ipc_wrapper CudaIPCWrapper", "torch Size"};
-        for (const char* name : kExact) {
-            if (global == name) return true;
-        }
-        // torch.float16 and its like: a plain name in the module torch.
-        return global.starts_with("torch ") &&
-               global.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_", 6) == std::string::npos;
-    }
-    const char* push_global(std::string name) {
-        return allowed(name) ? push(Global{std::move(name)}) : "a global that is none of those expected";
-    }
-    const char* make_object();
-    const char* build();
-    const char* memo_get(std::uint64_t slot) {
-        const auto it = memo_.find(slot);
-        return it == memo_.end() ? "a memo slot that was never set" : push(it->second);
-    }
-    const char* step(unsigned char opcode);
-    const char* step_simple(unsigned char opcode);
-
-    std::string_view bytes_;
-    std::size_t at_ = 0;
-    Items stack_;
-    std::map<std::uint64_t, Item> memo_;
-    std::vector<std::shared_ptr<Pairs>> dicts_;  // all that were made
-};
-
-const char* Reader::make_object() {
-    Item arguments;
-    Item callee;
-    if (!pop(&arguments) || !pop(&callee)) return "an object lacks its class or arguments";
-    const auto* global = std::get_if<Global>(&callee);
-    const auto* tuple = std::get_if<Tuple>(&arguments);
-    if (global == nullptr || tuple == nullptr) return "an object of something that is no class";
-    return push(Made{global->name, tuple->items, std::make_shared<std::optional<Dict>>()});
+const DType* find_dtype(std::string_view global) {
+    const auto* const it = std::ranges::find(kDTypes, global, &DType::global);
+    return it == std::end(kDTypes) ? nullptr : it;
 }
 
-const char* Reader::build() {
-    Item state;
-    if (!pop(&state) || stack_.empty()) return "a state without an object";
-    auto* object = std::get_if<Made>(&stack_.back());
-    const auto* dict = std::get_if<Dict>(&state);
-    if (object == nullptr || dict == nullptr || object->state->has_value()) return "a state that is no attribute dictionary";
-    *object->state = *dict;
-    return nullptr;
-}
-
-const char* Reader::step_simple(unsigned char opcode) {
-    std::uint64_t value = 0;
-    switch (opcode) {
-        case 0x80:
-            return number(1, &value) && value >= 3 && value <= 5 ? nullptr : "protocol is not 3 to 5";  // PROTO
-        case 0x95:
-            return number(8, &value) ? nullptr : "it ends within a frame";  // FRAME
-        case '(':
-            return push(Mark{});
-        case 'N':
-            return push(None{});
-        case 0x88:
-            return push(true);
-        case 0x89:
-            return push(false);
-        case 'K':
-            return push_integer(1, false);
-        case 'M':
-            return push_integer(2, false);
-        case 'J':
-            return push_integer(4, true);
-        case 0x8a:
-            return push_long();
-        case 0x8c:
-            return push_text(1, false);  // SHORT_BINUNICODE
-        case 'X':
-            return push_text(4, false);
-        case 0x8d:
-            return push_text(8, false);
-        case 'C':
-            return push_text(1, true);  // SHORT_BINBYTES
-        case 'B':
-            return push_text(4, true);
-        case 0x8e:
-            return push_text(8, true);
-        case ')':
-            return push(Tuple{std::make_shared<Items>()});
-        case 0x85:
-            return push_tuple(1);
-        case 0x86:
-            return push_tuple(2);
-        case 0x87:
-            return push_tuple(3);
-        case '}':
-            dicts_.push_back(std::make_shared<Pairs>());
-            return push(Dict{dicts_.back()});
-        case 'h':
-            return number(1, &value) ? memo_get(value) : "it ends within a memo slot";
-        case 'j':
-            return number(4, &value) ? memo_get(value) : "it ends within a memo slot";
-        default:
-            return "not one that this class needs";
-    }
-}
-
-const char* Reader::step(unsigned char opcode) {
-    std::uint64_t value = 0;
-    Items items;
-    switch (opcode) {
-        case 't':  // TUPLE
-            return pop_to_mark(&items) ? push(Tuple{std::make_shared<Items>(std::move(items))}) : "a tuple without its mark";
-        case 'u':  // SETITEMS
-            return pop_to_mark(&items) ? set_items(items) : "items without their mark";
-        case 's': {  // SETITEM
-            items.resize(2);
-            return pop(&items[1]) && pop(&items[0]) ? set_items(items) : "an item lacks its key or value";
-        }
-        case 'c': {  // GLOBAL
-            std::string module;
-            std::string name;
-            return line(&module) && line(&name) ? push_global(module + " " + name) : "it ends within a name";
-        }
-        case 0x93: {  // STACK_GLOBAL
-            Item name;
-            Item module;
-            if (!pop(&name) || !pop(&module)) return "a global lacks its names";
-            const auto* n = std::get_if<std::string>(&name);
-            const auto* m = std::get_if<std::string>(&module);
-            return n != nullptr && m != nullptr ? push_global(*m + " " + *n) : "a global whose names are no texts";
-        }
-        case 'R':   // REDUCE
-        case 0x81:  // NEWOBJ
-            return make_object();
-        case 'b':
-            return build();
-        case 0x94:  // MEMOIZE
-            value = memo_.size();
-            break;
-        case 'q':
-            if (!number(1, &value)) return "it ends within a memo slot";
-            break;
-        case 'r':
-            if (!number(4, &value)) return "it ends within a memo slot";
-            break;
-        default:
-            return step_simple(opcode);
-    }
-    if (stack_.empty() || std::holds_alternative<Mark>(stack_.back())) return "a memo slot for nothing";
-    memo_.insert_or_assign(value, stack_.back());
-    return nullptr;
-}
+bool known_global(std::string_view name) { return name == kWrapper || name == kSize || find_dtype(name) != nullptr; }
 
 unexpected<Error> bad_shape(std::string_view why) {
     return fail(Code::kInvalid, fmt::format("wrapper_bytes is not a usable CudaIPCWrapper: {}", why));
 }
 
-const Item* attribute(const Dict& dict, std::string_view name) {
-    for (const auto& [key, value] : *dict.pairs) {
-        const auto* text = std::get_if<std::string>(&key);
-        if (text != nullptr && *text == name) return &value;
+// The attributes by name. Old clients leave out the last two.
+enum Attribute : std::size_t { kHandle, kDType, kShape, kDeviceUuid, kStride, kStorageOffset, kAttributes };
+constexpr std::array<std::string_view, kAttributes> kNames = {"handle",      "dtype",  "shape",
+                                                              "device_uuid", "stride", "storage_offset"};
+using Attributes = std::array<const Item*, kAttributes>;
+
+Result<Attributes> attributes_of(const Item& root) {
+    const auto* object = std::get_if<Made>(&root);
+    if (object == nullptr || object->name != kWrapper || object->called || !object->arguments->empty() ||
+        !object->state->has_value()) {
+        return bad_shape("it is another object");
     }
-    return nullptr;
+    Attributes out{};
+    for (const auto& [key, value] : *object->state->value().pairs) {
+        const auto* name = std::get_if<std::string>(&key);
+        if (name == nullptr) return bad_shape("an attribute's name is no text");
+        const auto at = static_cast<std::size_t>(std::ranges::find(kNames, *name) - kNames.begin());
+        if (at == kAttributes) return bad_shape(fmt::format("it has another attribute, {}", printable(*name)));
+        if (out[at] != nullptr) return bad_shape(fmt::format("it has {} twice", kNames[at]));
+        out[at] = &value;
+    }
+    for (const Attribute needed : {kHandle, kDType, kShape, kDeviceUuid}) {
+        if (out[needed] == nullptr) return bad_shape(fmt::format("{} is missing", kNames[needed]));
+    }
+    return out;
 }
 
 // The raw handle out of torch's bytes: 64 of them, or a version byte, a type byte and the payload.
@@ -330,37 +89,97 @@ Result<std::string> ipc_handle(const std::string& bytes) {
     return bytes.substr(2);
 }
 
+// What _share_cuda_() returns: device index, memory handle, size and offset of the storage, the name of the file with the
+// reference counter and its offset there, an event handle, and whether the event is to be waited for.
+Result<void> read_handle(const Item& item, CudaWrapper& out) {
+    const auto* tuple = std::get_if<Tuple>(&item);
+    if (tuple == nullptr) return bad_shape("handle is no tuple");
+    const Items& fields = *tuple->items;
+    if (fields.size() != kShareFields)
+        return bad_shape(fmt::format("handle has {} fields, expected {}", fields.size(), kShareFields));
+    const auto number = [&](std::size_t at) { return std::get_if<std::int64_t>(&fields[at]); };
+    const auto bytes = [&](std::size_t at) { return std::get_if<Bytes>(&fields[at]); };
+    const auto natural = [&](std::size_t at) { return number(at) != nullptr && *number(at) >= 0; };
+    if (!natural(0)) return bad_shape("handle field 0 is no device index");
+    if (bytes(1) == nullptr) return bad_shape("handle field 1, the memory handle, is no bytes");
+    if (!natural(2) || *number(2) == 0) return bad_shape("handle field 2 is no size of a storage");
+    std::int64_t end = 0;
+    if (!natural(3) || __builtin_add_overflow(*number(2), *number(3), &end))
+        return bad_shape("handle field 3 is no offset of a storage");
+    if (bytes(4) == nullptr) return bad_shape("handle field 4, the name of the reference counter, is no bytes");
+    if (!natural(5)) return bad_shape("handle field 5 is no offset of a reference counter");
+    if (bytes(6) == nullptr || bytes(6)->data.size() != kIpcHandleBytes)
+        return bad_shape(fmt::format("handle field 6, the event handle, is not {} bytes", kIpcHandleBytes));
+    if (!std::holds_alternative<bool>(fields[7])) return bad_shape("handle field 7 is not true or false");
+    PEGA_ASSIGN(out.ipc_handle, ipc_handle(bytes(1)->data));
+    out.storage_bytes = static_cast<std::uint64_t>(*number(2));
+    out.offset = static_cast<std::uint64_t>(*number(3));
+    return {};
+}
+
+// Whole numbers of at least `least`; false for anything else.
+bool numbers(const Item& item, std::int64_t least, std::vector<std::int64_t>& out) {
+    const auto* tuple = std::get_if<Tuple>(&item);
+    if (tuple == nullptr) return false;
+    for (const Item& element : *tuple->items) {
+        const auto* value = std::get_if<std::int64_t>(&element);
+        if (value == nullptr || *value < least) return false;
+        out.push_back(*value);
+    }
+    return true;
+}
+
+// The tensor lies within its storage, as far as its attributes say.
+Result<void> check_tensor(const Attributes& attributes, std::uint64_t storage_bytes) {
+    const auto* global = std::get_if<Global>(attributes[kDType]);
+    const DType* dtype = global == nullptr ? nullptr : find_dtype(global->name);
+    if (dtype == nullptr) return bad_shape("dtype is no torch.dtype of a KV cache");
+    std::vector<std::int64_t> shape, stride;
+    const auto* size = std::get_if<Made>(attributes[kShape]);
+    const bool is_size =
+        size != nullptr && size->name == kSize && size->called && size->arguments->size() == 1 && !size->state->has_value();
+    if (!is_size || !numbers(size->arguments->front(), 1, shape)) return bad_shape("shape is no torch.Size of whole numbers");
+    const bool strided = attributes[kStride] != nullptr;
+    if (strided && (!numbers(*attributes[kStride], 0, stride) || stride.size() != shape.size()))
+        return bad_shape(fmt::format("stride is no tuple of {} whole numbers, as many as shape has", shape.size()));
+    std::int64_t last = 0, next = 1, bytes = 0;  // the last element, and the stride of a tensor without one
+    bool overflow = false;
+    for (std::size_t at = shape.size(); at-- > 0;) {
+        std::int64_t extent = 0;
+        overflow |= __builtin_mul_overflow(shape[at] - 1, strided ? stride[at] : next, &extent);
+        overflow |= __builtin_add_overflow(last, extent, &last) || __builtin_mul_overflow(next, shape[at], &next);
+    }
+    overflow |= __builtin_add_overflow(last, 1, &last) || __builtin_mul_overflow(last, dtype->bytes, &bytes);
+    if (overflow || static_cast<std::uint64_t>(bytes) > storage_bytes)
+        return bad_shape(fmt::format("the tensor does not fit its storage of {} bytes", storage_bytes));
+    if (const Item* offset = attributes[kStorageOffset]) {
+        const auto* shift = std::get_if<std::int64_t>(offset);
+        if (shift == nullptr || *shift != 0) return bad_shape("storage_offset is not 0");
+    }
+    return {};
+}
+
+// 01234567-89ab-cdef-0123-456789abcdef, also behind "GPU-".
+bool is_uuid(std::string_view text) {
+    constexpr std::string_view kForm = "xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx";
+    if (text.starts_with("GPU-")) text.remove_prefix(4);
+    return std::ranges::equal(text, kForm, [](char c, char form) {
+        return form == '-' ? c == '-' : std::isxdigit(static_cast<unsigned char>(c)) != 0;
+    });
+}
+
 }  // namespace
 
 Result<CudaWrapper> read_cuda_wrapper(std::string_view bytes) {
     if (bytes.size() > kMaxInput) return bad_shape(fmt::format("{} bytes are too many", bytes.size()));
-    Reader reader(bytes);
-    PEGA_ASSIGN(const Item root, reader.read());
-    const auto* object = std::get_if<Made>(&root);
-    if (object == nullptr || object->name != "pegaflow.ipc_wrapper CudaIPCWrapper" || !object->state->has_value())
-        return bad_shape("it is another object");
-    const Dict& attributes = object->state->value();
-    const Item* uuid = attribute(attributes, "device_uuid");
-    const Item* handle = attribute(attributes, "handle");
-    if (uuid == nullptr || !std::holds_alternative<std::string>(*uuid)) return bad_shape("device_uuid is missing or no text");
-    if (handle == nullptr || !std::holds_alternative<Tuple>(*handle)) return bad_shape("handle is missing or no tuple");
-    const Items& fields = *std::get<Tuple>(*handle).items;
-    if (fields.size() != kShareFields)
-        return bad_shape(fmt::format("handle has {} fields, expected {}", fields.size(), kShareFields));
-    const auto* memory = std::get_if<Bytes>(&fields[1]);
-    const auto* size = std::get_if<std::int64_t>(&fields[2]);
-    const auto* offset = std::get_if<std::int64_t>(&fields[3]);
-    if (memory == nullptr || size == nullptr || offset == nullptr || *size <= 0 || *offset < 0) {
-        return bad_shape("handle fields 1 to 3 are not bytes, a positive size and an offset");
-    }
-    const Item* storage_offset = attribute(attributes, "storage_offset");
-    const auto* shift = storage_offset == nullptr ? nullptr : std::get_if<std::int64_t>(storage_offset);
-    if (storage_offset != nullptr && (shift == nullptr || *shift != 0)) return bad_shape("storage_offset is not 0");
+    PEGA_ASSIGN(const Pickle pickle, Pickle::read(bytes, known_global));
+    PEGA_ASSIGN(const Attributes attributes, attributes_of(pickle.root()));
     CudaWrapper out;
-    out.device_uuid = std::get<std::string>(*uuid);
-    PEGA_ASSIGN(out.ipc_handle, ipc_handle(memory->data));
-    out.storage_bytes = static_cast<std::uint64_t>(*size);
-    out.offset = static_cast<std::uint64_t>(*offset);
+    PEGA_TRY(read_handle(*attributes[kHandle], out));
+    PEGA_TRY(check_tensor(attributes, out.storage_bytes));
+    const auto* uuid = std::get_if<std::string>(attributes[kDeviceUuid]);
+    if (uuid == nullptr || !is_uuid(*uuid)) return bad_shape("device_uuid is no UUID");
+    out.device_uuid = *uuid;
     return out;
 }
 

@@ -2,8 +2,8 @@
 // pickle.hpp - decodes the one pickled class by which existing clients describe GPU memory. It executes nothing.
 //
 // Accepted: pickle protocols 3 to 5 of an instance of pegaflow.ipc_wrapper.CudaIPCWrapper with its plain attribute dictionary;
-// the handle is the 8-tuple of torch's UntypedStorage._share_cuda_(). Any other opcode, global or type is refused with its
-// position.
+// the handle is the 8-tuple of torch's UntypedStorage._share_cuda_(). Any other opcode or global is refused with its position,
+// any other attribute, field or type by its name.
 #pragma once
 
 #include <cstdint>

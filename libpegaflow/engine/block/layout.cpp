@@ -84,6 +84,28 @@ Result<void> check_cover(const std::map<std::string, LayerFacts>& layers, std::u
     return {};
 }
 
+// A page-first worker saves whole pages, all its layers at once: of two workers either both save the same page, or each its
+// own.
+Result<void> check_pages(std::span<const WorkerRegistration* const> workers) {
+    std::map<std::string_view, const WorkerRegistration*> owners;  // a layer's first worker stands for all that have its layers
+    for (const WorkerRegistration* worker : workers) {
+        std::map<const WorkerRegistration*, std::size_t> shared;
+        for (const LayerRegistration& layer : worker->layers) {
+            const auto owner = owners.find(layer.name);
+            if (owner != owners.end()) ++shared[owner->second];
+        }
+        for (const auto& [other, count] : shared) {
+            if (count == worker->layers.size() && count == other->layers.size()) continue;
+            return fail(Code::kInvalid,
+                        fmt::format("page_first workers must have the same layers or none in common: device {} has {} layers, "
+                                    "device {} has {}, and {} are in both",
+                                    worker->device_id, worker->layers.size(), other->device_id, other->layers.size(), count));
+        }
+        for (const LayerRegistration& layer : worker->layers) owners.emplace(layer.name, worker);
+    }
+    return {};
+}
+
 // What a fingerprint is of: numbers of 8 bytes, and texts with their length before them. No two layouts read the same, whatever
 // their names are.
 class Description {
@@ -195,6 +217,7 @@ const Layout::Place* Layout::find(std::uint32_t tp_rank, std::uint32_t pp_rank, 
 Result<Layout> seal_layout(std::span<const WorkerRegistration* const> workers) {
     PEGA_ASSIGN(const auto layers, collect(workers));
     PEGA_TRY(check_cover(layers, workers.front()->tp_size, workers.front()->page_first));
+    if (workers.front()->page_first) PEGA_TRY(check_pages(workers));
     Layout layout;
     std::map<std::tuple<std::uint32_t, std::uint32_t, std::uint32_t>, Shard> shards;  // group, tp_rank, pp_rank
     for (const auto& [name, facts] : layers) {  // ordered by name, which gives the ids their order

@@ -144,6 +144,27 @@ TEST(SealLayout, EachRankAndStageIsAShardAndReplicasShareOne) {
                 ::testing::HasSubstr("claimed by different pipeline stages"));
 }
 
+TEST(SealLayout, PageFirstWorkersShareAllLayersOrNone) {
+    const auto page_first = [](std::vector<WorkerRegistration> workers) {
+        for (WorkerRegistration& w : workers) w.page_first = true;
+        return workers;
+    };
+    const auto same = seal(page_first({worker(0, 0, 1, 0, {"a", "b"}), worker(1, 0, 1, 0, {"b", "a"})}));
+    ASSERT_TRUE(same) << same.error().message;
+    EXPECT_EQ(same->groups[0].size(), 1U);
+    EXPECT_TRUE(seal(page_first({worker(0, 0, 1, 0, {"a", "b"}), worker(1, 0, 1, 1, {"c"}), worker(2, 0, 1, 1, {"c"})})));
+    EXPECT_TRUE(seal(page_first({worker(0, 0, 2, 0, {"a"}), worker(1, 1, 2, 0, {"a"})})));
+    const std::vector<WorkerRegistration> overlap = {worker(0, 0, 1, 0, {"a", "b"}), worker(1, 0, 1, 0, {"b", "c"})};
+    EXPECT_THAT(
+        refusal(page_first(overlap)),
+        ::testing::HasSubstr("same layers or none in common: device 1 has 2 layers, device 0 has 2, and 1 are in both"));
+    EXPECT_THAT(refusal(page_first({worker(0, 0, 1, 0, {"a", "b"}), worker(1, 0, 1, 0, {"b"})})),
+                ::testing::HasSubstr("device 1 has 1 layers, device 0 has 2, and 1 are in both"));
+    EXPECT_THAT(refusal(page_first({worker(0, 0, 1, 0, {"a"}), worker(1, 0, 1, 0, {"b"}), worker(2, 0, 1, 0, {"a", "b"})})),
+                ::testing::HasSubstr("device 2 has 2 layers, device 0 has 1"));
+    EXPECT_TRUE(seal(overlap)) << "layer by layer, replicas may overlap";
+}
+
 TEST(SealLayout, StorageGroupsAreApartAndAgreed) {
     WorkerRegistration hybrid = worker(0, 0, 1, 0, {"a", "m", "b"});
     hybrid.layers[1].storage_group = 1;

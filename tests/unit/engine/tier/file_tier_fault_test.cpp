@@ -121,7 +121,7 @@ TEST_F(FileTierFaultTest, AReadThatCannotBeCancelledMakesMissesUntilItEnds) {
     start();
     if (IsSkipped()) return;
     save(0, 3);
-    start({{"delay_us", "1000000"}, {"op", "read"}});
+    start({{"delay_us", "2000000"}, {"op", "read"}});
     const auto hashes = make_hashes(3);
     const auto begin = Clock::now();
     EXPECT_EQ(ask(hashes).hit_blocks, 0U);

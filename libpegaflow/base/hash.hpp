@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // hash.hpp - a fast 64-bit hash of short byte strings for tables in memory; its values are never stored or sent.
 //
-// Content hashes come from clients, who must not be able to choose such that all land in one place. What is hashed is mixed
-// with random words that the process draws once, and no choice makes a product lose what the other factor says.
+// Content hashes come from clients, who must not be able to choose such that all land in one place: a word that makes a factor
+// zero hides the other one. Every word is mixed with a random one of the process first, so that no client knows what it would
+// be.
 #pragma once
 
 #include <cstddef>
@@ -16,11 +17,10 @@ struct HashKey {
 };
 extern const HashKey kHashKey;  // drawn before main
 
-// Multiplies to 128 bits and folds, and keeps the factors: one that is zero does not hide the other. The mixing step of the
-// wyhash family (public domain, Wang Yi).
+// Multiplies to 128 bits and folds: the mixing step of the wyhash family (public domain, Wang Yi).
 inline std::uint64_t mix(std::uint64_t a, std::uint64_t b) noexcept {
     const auto product = static_cast<unsigned __int128>(a) * b;
-    return a ^ b ^ static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+    return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
 }
 
 inline std::uint64_t load64(const unsigned char* bytes) noexcept {

@@ -178,6 +178,7 @@ void Ring::drop_file(int slot) noexcept {
 
 int Ring::add_buffer(void* base, std::uint64_t length, std::uint64_t* slice_bytes, int* error) noexcept {
     *error = 0;
+    while (*slice_bytes / 2 >= std::max(length, kMinSlice)) *slice_bytes /= 2;
     for (; *slice_bytes >= kMinSlice; *slice_bytes /= 2) {
         const std::uint64_t count = (length + *slice_bytes - 1) / *slice_bytes;
         const int first = find_room(buffer_used_, count);
@@ -196,8 +197,8 @@ int Ring::add_buffer(void* base, std::uint64_t length, std::uint64_t* slice_byte
         std::fill_n(buffer_used_.begin() + first, static_cast<std::ptrdiff_t>(done), true);
         if (done == count) return first;
         drop_buffer(first, done);
-        // A limit on locked memory holds for any size of slice; what is too large or too scattered may be taken in parts.
-        if (done != 0 || count > 1) return -1;
+        // What is too large or too scattered may be taken in parts; a limit on locked memory holds for all of them together.
+        if (done != 0) return -1;
     }
     return -1;
 }

@@ -33,6 +33,7 @@ pega_status state(pega_channel*) { return PEGA_OK; }
 pega_status submit(pega_channel* channel, const pega_batch* batch) {
     if (channel == nullptr || batch == nullptr) return PEGA_INVALID;
     pega_device& device = *channel->device;
+    if (inherited(device)) return PEGA_INVALID;
     Batch* slot = nullptr;
     {
         const std::lock_guard lock(device.mutex);
@@ -88,7 +89,7 @@ pega_status close(pega_channel* channel, std::uint64_t deadline_ns) {
     for (;;) {
         {
             const std::lock_guard lock(device.mutex);
-            if (channel->in_flight == 0) {
+            if (channel->in_flight == 0 || inherited(device)) {  // a child's copy of what the parent waits for
                 std::erase_if(device.channels, [&](const auto& c) { return c.get() == channel; });
                 return PEGA_OK;
             }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device.hpp"
 
+#include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -32,6 +33,10 @@ void wake(pega_device& device) noexcept {
 
 namespace {
 
+std::atomic<unsigned> forks{0};  // of this process's ancestry, since the module was loaded
+
+void count_fork() { forks.fetch_add(1, std::memory_order_relaxed); }
+
 std::uint32_t wait(pega_device* device, pega_completion* out, std::uint32_t capacity, std::uint64_t deadline_ns) {
     if (capacity == 0) return 0;
     const std::lock_guard polling(device->poll_mutex);
@@ -58,12 +63,12 @@ int wait_fd(pega_device* device) { return device->epoll_fd; }
 
 pega_status arm(pega_device* device) {
     const std::lock_guard polling(device->poll_mutex);
-    if (!device->records.empty() || must_poll(*device)) return PEGA_PENDING;
+    if (inherited(*device) || !device->records.empty() || must_poll(*device)) return PEGA_PENDING;
     std::uint64_t drained = 0;
     for (const int fd : {device->event_fd, device->ring_fd}) {
         [[maybe_unused]] const auto count = ::read(fd, &drained, sizeof drained);
     }
-    if (device->ring.is_open() && !device->ring.announce(device->ring_fd)) return PEGA_PENDING;
+    if (device->ring.is_open() && (device->ring.unsent() || !device->ring.announce(device->ring_fd))) return PEGA_PENDING;
     const std::lock_guard lock(device->mutex);
     if (!device->incoming.empty() || device->look_at_cancels.load() || device->look_at_tables.load()) return PEGA_PENDING;
     device->sleeping = true;
@@ -107,10 +112,14 @@ pega_status try_ring(pega_device& device) {
 
 }  // namespace
 
+bool inherited(const pega_device& device) noexcept { return device.forks != forks.load(std::memory_order_relaxed); }
+
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
     if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    [[maybe_unused]] static const int watched = ::pthread_atfork(nullptr, nullptr, &count_fork);
     auto device = std::make_unique<pega_device>();
     device->host = host;
+    device->forks = forks.load(std::memory_order_relaxed);
     std::string why;
     if (!parse_options(params->options, params->option_count, &device->options, &why)) {
         pegaflow::backend::log(host, PEGA_LOG_ERROR, "nvme", "%s", why.c_str());

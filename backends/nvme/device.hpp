@@ -43,6 +43,11 @@ struct TableChange {
     std::shared_ptr<File> file;     // keeps the file open until its slot is empty; the regions on it are the other owners
 };
 
+// A thread that polls: its address is no other's as long as a ring remembers it.
+struct PollingThread {
+    std::atomic<bool> ended{false};
+};
+
 }  // namespace nvme_backend
 
 struct pega_region {
@@ -85,6 +90,7 @@ struct pega_device {
     int event_fd = -1;      // written by threads that want the poller
     int ring_fd = -1;       // written by the kernel while the poller sleeps on wait_fd
     int epoll_fd = -1;
+    unsigned forks = 0;  // that this process had behind it when the device was opened
 
     std::mutex mutex;
     std::condition_variable idle;                         // a batch has ended
@@ -103,8 +109,8 @@ struct pega_device {
 
     std::mutex poll_mutex;  // guards all that follows
     nvme_backend::Ring ring;
-    const void* ring_thread = nullptr;
-    bool wake_armed = false;  // the ring watches event_fd
+    std::shared_ptr<const nvme_backend::PollingThread> ring_thread;  // its other owner is the thread
+    bool wake_armed = false;                                         // the ring watches event_fd
     std::vector<nvme_backend::Batch*> taken;
     std::vector<nvme_backend::Batch*> runnable[3];  // by priority, urgent last
     std::vector<nvme_backend::Batch*> active;       // all that were taken and have not ended
@@ -141,6 +147,8 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
 void close_device(pega_device* device);
 // Makes the poller look, when it sleeps. `mutex` is held.
 void wake(pega_device& device) noexcept;
+// True in a child of the process that opened the device: the ring's memory is the parent's, too, and not to be touched.
+bool inherited(const pega_device& device) noexcept;
 
 // The engine (pump.cpp). poll_mutex is held for all of them.
 // Moves everything that can be moved; sleeps for up to `sleep_ns` (kNoTimeout = for ever) when there is nothing to report.
@@ -164,6 +172,8 @@ void start(pega_device& device, Operation& operation);
 void issue(pega_device& device, Operation& operation);
 // Issues what could not be issued before, or ends it when its batch has failed meanwhile.
 void retry(pega_device& device, Operation& operation);
+// Ends what could not be handed in, for this reason.
+void refuse(pega_device& device, Operation& operation, int error);
 // Asks the kernel to end it early.
 void cancel(pega_device& device, Operation& operation);
 // The kernel is done with it.

@@ -258,6 +258,11 @@ void retry(pega_device& device, Operation& op) {
     finish(device, op, false);
 }
 
+void refuse(pega_device& device, Operation& op, int error) {
+    fail(op, error);
+    finish(device, op, false);
+}
+
 void complete(pega_device& device, Operation& op, std::int32_t result) {
     op.in_kernel = false;
     --device.in_kernel;
@@ -272,10 +277,7 @@ void complete(pega_device& device, Operation& op, std::int32_t result) {
         if (op.batch->status == PEGA_OK && ++op.refusals < kMostRefusals) return device.again.push_back(&op);
         if (op.batch->status != PEGA_OK) result = -ECANCELED;
     }
-    if (result < 0) {
-        fail(op, -result);
-        return finish(device, op, false);
-    }
+    if (result < 0) return refuse(device, op, -result);
     if (op.phase == Phase::kFlush) return finish(device, op, true);
     moved(device, op, static_cast<std::uint64_t>(result));
 }

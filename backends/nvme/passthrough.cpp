@@ -68,23 +68,31 @@ bool NvmeNamespace::identify(int fd, const std::string& path, std::string* why) 
         *why = path + ": the controller does not identify the namespace: " + std::strerror(error);
         return false;
     }
-    const unsigned format = data[26] & 0xF;
-    const unsigned char* lba_format = data + 128 + format * 4;
-    if (little(lba_format, 2) != 0) {
-        *why = path + ": a format with metadata per block cannot be served";
-        return false;
-    }
-    lba_bits = lba_format[2];
-    bytes = little(data, 8) << lba_bits;
-    if (lba_bits < 9 || lba_bits > 16 || bytes == 0) {
-        *why = path + ": a format with blocks of 2^" + std::to_string(lba_bits) + " bytes cannot be served";
-        return false;
-    }
+    if (!decode(data, path, why)) return false;
     // A page of a buffer is a segment at worst. Half of what the queue takes: the kernel's own mapping needs room, too.
     const std::uint64_t segments = queue_number(path, "max_segments", 33);
     max_io_bytes =
         std::min(queue_number(path, "max_hw_sectors_kb", 128) << 10, std::max<std::uint64_t>(segments / 2, 1) * 4096);
     max_io_bytes = max_io_bytes >> lba_bits << lba_bits;
+    return true;
+}
+
+bool NvmeNamespace::decode(const unsigned char* data, const std::string& path, std::string* why) {
+    // FLBAS: the number of the format in bits 3:0, its upper part in bits 6:5, of drives with more than 16 of them; in between
+    // where metadata is, if any.
+    const unsigned format = (data[26] & 0x0FU) | (data[26] & 0x60U) >> 1;
+    const unsigned char* lba_format = data + 128 + static_cast<std::size_t>(format) * 4;
+    if (little(lba_format, 2) != 0) {
+        *why = path + ": a format with metadata per block cannot be served";
+        return false;
+    }
+    lba_bits = lba_format[2];
+    const std::uint64_t blocks = little(data, 8);
+    if (lba_bits < 9 || lba_bits > 16 || blocks == 0 || blocks > UINT64_MAX >> lba_bits) {
+        *why = path + ": " + std::to_string(blocks) + " blocks of 2^" + std::to_string(lba_bits) + " bytes cannot be served";
+        return false;
+    }
+    bytes = blocks << lba_bits;
     return true;
 }
 

@@ -19,6 +19,9 @@ struct NvmeNamespace {
     static bool is_generic(const std::string& path) noexcept;
     // Asks the controller. False when it is no NVMe namespace or has a format that cannot be served; `why` says it. [any]
     bool identify(int fd, const std::string& path, std::string* why);
+    // What the controller told about the namespace: its format and size. `data` is a whole identify structure. As identify.
+    // [any]
+    bool decode(const unsigned char* data, const std::string& path, std::string* why);
     // 0 or an errno; both block. [any]
     static int flush(int fd, std::uint32_t nsid) noexcept;
     static int discard(int fd, std::uint32_t nsid, std::uint64_t first_lba, std::uint64_t lbas) noexcept;

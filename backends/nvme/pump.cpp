@@ -4,8 +4,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include "device.hpp"
 
@@ -16,11 +19,18 @@ constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
 // After a sleep, when the device may have nothing, they are small.
 constexpr unsigned kFirstLot = 4, kLargestLot = 32;
+constexpr int kGoneStepMs = 1;
+constexpr std::uint64_t kRecoverStepNs = 1'000'000;
 
-// Differs between threads that run at the same time, without a system call.
-const void* this_thread() noexcept {
-    static thread_local char marker;
-    return &marker;
+// The kernel knows the thread that a ring belongs to. What a new thread may share with one that has ended (an address of its
+// own variables, an id) would pass for it.
+const std::shared_ptr<PollingThread>& this_thread() {
+    struct Owner {
+        std::shared_ptr<PollingThread> thread = std::make_shared<PollingThread>();
+        ~Owner() { thread->ended.store(true, std::memory_order_release); }
+    };
+    static thread_local const Owner owner;
+    return owner.thread;
 }
 
 int open_ring(pega_device& device) {
@@ -30,6 +40,7 @@ int open_ring(pega_device& device) {
     device.wake_armed = false;
     device.lot = kFirstLot;
     forget_tables(device);
+    for (Operation* op : device.again) op->buffer = -1;  // it was in the table of the ring before
     return 0;
 }
 
@@ -104,28 +115,72 @@ void work(pega_device& device) {
     feed(device);
 }
 
+// The operations that were prepared and that the kernel does not have.
+std::vector<Operation*> take_back(pega_device& device) {
+    std::vector<Operation*> out;
+    for (const std::uint64_t tag : device.ring.take_back()) {
+        if (tag == kWakeTag) device.wake_armed = false;
+        if (tag <= kWakeTag) continue;
+        out.push_back(reinterpret_cast<Operation*>(tag));
+        out.back()->in_kernel = false;
+        --device.in_kernel;
+    }
+    return out;
+}
+
 // What cannot be moved because there is no ring ends as failed.
 void fail_all(pega_device& device, int error) {
     take_incoming(device);
+    for (Operation* op : std::exchange(device.again, {})) refuse(device, *op, error);
     while (!device.active.empty()) give_up(device, *device.active.back(), PEGA_NO_MEMORY, error);
     give_back(device);
 }
 
-// True when this thread may move the ring.
-bool own_ring(pega_device& device) {
-    if (device.ring.is_open() && (!device.ring.deferred() || device.ring_thread == this_thread())) return true;
+// Takes the ring from another thread. False as long as the kernel has requests of it: the thread that handed them in sees to
+// them. When that has ended nobody can fetch their completions: they end with the ring, and are begun anew.
+bool take_over(pega_device& device) {
     if (device.ring.is_open()) {
-        // Another thread's. What the kernel has must end first; a thread that has exited took part in that at its end.
         reap(device);
+        for (Operation* op : take_back(device)) device.again.push_back(op);
         give_back(device);
-        if (device.in_kernel != 0) return false;
+        if (device.in_kernel != 0 && !device.ring_thread->ended.load(std::memory_order_acquire)) return false;
         device.ring.close();
     }
+    if (device.in_kernel == 0) return true;
+    if (!device.ring.gone(kGoneStepMs)) return false;
+    for (std::uint32_t i = 0; i < device.options.depth; ++i) {
+        Operation& op = device.operations[i];
+        if (op.batch != nullptr && std::exchange(op.in_kernel, false)) device.again.push_back(&op);
+    }
+    device.in_kernel = 0;
+    return true;
+}
+
+// True when this thread may move the ring.
+bool own_ring(pega_device& device) {
+    if (inherited(device)) return false;
+    if (device.ring.is_open() && (!device.ring.deferred() || device.ring_thread == this_thread())) return true;
+    if (!take_over(device)) return false;
     const int error = open_ring(device);
     if (error == 0) return true;
     pegaflow::backend::log(device.host, PEGA_LOG_ERROR, "nvme", "the ring cannot be set up: %s", std::strerror(error));
     fail_all(device, error);
     return false;
+}
+
+// The kernel takes nothing more from this ring: what it does not have ends as failed, what it has is waited for. Then comes a
+// new ring. False when there is none.
+bool recover(pega_device& device) {
+    const int error = device.ring.refusal();
+    pegaflow::backend::log(device.host, PEGA_LOG_ERROR, "nvme", "the kernel takes no requests: %s", std::strerror(error));
+    for (Operation* op : take_back(device)) refuse(device, *op, error);
+    if (device.in_kernel == 0) {
+        device.ring.close();
+        return own_ring(device);
+    }
+    for (Operation* op : take_back(device)) device.again.push_back(op);  // and cancellations, which it would not take either
+    device.ring.wait(kRecoverStepNs);
+    return true;
 }
 
 // False when there is no room for the request now: then sleep would be too deep.
@@ -177,6 +232,7 @@ bool pump(pega_device& device, std::uint64_t sleep_ns) {
         work(device);
         // Else the sleep hands in what was prepared.
         if (sleep_ns == 0 || must_poll(device) || device.ring.ended() != 0 || device.ring.has_work()) move(device);
+        if (device.ring.refusal() != 0 && !recover(device)) return false;
         give_back(device);
         const bool over = sleep_ns == 0 || !device.records.empty() || device.interrupted.exchange(false);
         const std::uint64_t now = over || for_ever ? 0 : device.now();

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ring.hpp"
 
+#include <fcntl.h>
+#include <poll.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace nvme_backend {
 namespace {
@@ -37,12 +42,27 @@ int Ring::open(const Options& options, bool deferred) {
     if (error != 0) return error;
     open_ = true;
     announced_ = announcing_ = hurry_ = false;
+    refusal_ = 0;
+    make_tables(options.fixed);
+    return 0;
+}
+
+void Ring::make_tables(bool fixed) noexcept {
     file_used_.clear();
     buffer_used_.clear();
-    if (!options.fixed) return 0;
-    if (::io_uring_register_files_sparse(&raw_, kFileSlots) == 0) file_used_.resize(kFileSlots);
-    if (::io_uring_register_buffers_sparse(&raw_, kBufferSlots) == 0) buffer_used_.resize(kBufferSlots);
-    return 0;
+    if (::io_uring_register_files_sparse(&raw_, fixed ? kFileSlots : 1) == 0) file_used_.resize(fixed ? kFileSlots : 1);
+    if (fixed && ::io_uring_register_buffers_sparse(&raw_, kBufferSlots) == 0) buffer_used_.resize(kBufferSlots);
+    if (lifeline_ >= 0) ::close(std::exchange(lifeline_, -1));
+    int ends[2];
+    if (::pipe2(ends, O_CLOEXEC | O_NONBLOCK) != 0) return;
+    lifeline_ = ends[0];
+    if (add_file(ends[1]) < 0) ::close(std::exchange(lifeline_, -1));
+    ::close(ends[1]);
+}
+
+Ring::~Ring() {
+    close();
+    if (lifeline_ >= 0) ::close(lifeline_);
 }
 
 void Ring::close() noexcept {
@@ -50,18 +70,49 @@ void Ring::close() noexcept {
     open_ = false;
 }
 
+bool Ring::gone(int milliseconds) const noexcept {
+    pollfd end = {lifeline_, 0, 0};
+    return lifeline_ >= 0 && ::poll(&end, 1, milliseconds) == 1 && (end.revents & POLLHUP) != 0;
+}
+
 io_uring_sqe* Ring::entry() noexcept {
     if (hurry_) submit();
     io_uring_sqe* entry = ::io_uring_get_sqe(&raw_);
     if (entry != nullptr) return entry;
-    ::io_uring_submit(&raw_);
+    note(::io_uring_submit(&raw_));
     return ::io_uring_get_sqe(&raw_);
 }
 
 void Ring::submit() noexcept {
-    if (::io_uring_sq_ready(&raw_) == 0) return;
+    if (!unsent()) return;
     hurry_ = false;
-    ::io_uring_submit(&raw_);
+    note(::io_uring_submit(&raw_));
+}
+
+// What a call said that hands in and perhaps waits: a number, or an errno below zero.
+void Ring::note(int result) noexcept {
+    switch (result) {
+        case -EINTR:
+        case -EAGAIN:  // no memory for a request
+        case -EBUSY:   // completions wait for room
+        case -ETIME:
+            refusal_ = 0;
+            break;
+        default:
+            refusal_ = result < 0 && unsent() ? -result : 0;
+    }
+}
+
+std::vector<std::uint64_t> Ring::take_back() {
+    io_uring_sq& sq = raw_.sq;
+    const unsigned first = *sq.khead;
+    std::vector<std::uint64_t> out;
+    for (unsigned at = first; at != sq.sqe_tail; ++at)
+        out.push_back(sq.sqes[static_cast<std::size_t>(at & sq.ring_mask) << (wide() ? 1 : 0)].user_data);
+    sq.sqe_head = sq.sqe_tail = first;
+    IO_URING_WRITE_ONCE(*sq.ktail, first);  // the kernel looks only when it is entered
+    refusal_ = 0;
+    return out;
 }
 
 bool Ring::has_work() const noexcept {
@@ -70,8 +121,8 @@ bool Ring::has_work() const noexcept {
 
 void Ring::flush(bool busy) noexcept {
     if (ended() == 0 && (has_work() || (polled() && busy))) {
-        hurry_ = hurry_ && ::io_uring_sq_ready(&raw_) == 0;
-        ::io_uring_submit_and_get_events(&raw_);
+        hurry_ = hurry_ && !unsent();
+        note(::io_uring_submit_and_get_events(&raw_));
     } else {
         submit();
     }
@@ -79,14 +130,14 @@ void Ring::flush(bool busy) noexcept {
 
 void Ring::wait(std::uint64_t timeout_ns) noexcept {
     if (timeout_ns == kNoTimeout) {  // a timer for each sleep would cost more than the sleep
-        ::io_uring_submit_and_wait(&raw_, 1);
+        note(::io_uring_submit_and_wait(&raw_, 1));
         return;
     }
     __kernel_timespec timeout{};
     timeout.tv_sec = static_cast<long long>(timeout_ns / 1'000'000'000);
     timeout.tv_nsec = static_cast<long long>(timeout_ns % 1'000'000'000);
     io_uring_cqe* first = nullptr;
-    ::io_uring_submit_and_wait_timeout(&raw_, &first, 1, &timeout, nullptr);
+    note(::io_uring_submit_and_wait_timeout(&raw_, &first, 1, &timeout, nullptr));
 }
 
 bool Ring::announce(int event_fd) noexcept {
@@ -127,6 +178,7 @@ void Ring::drop_file(int slot) noexcept {
 
 int Ring::add_buffer(void* base, std::uint64_t length, std::uint64_t* slice_bytes, int* error) noexcept {
     *error = 0;
+    while (*slice_bytes / 2 >= std::max(length, kMinSlice)) *slice_bytes /= 2;
     for (; *slice_bytes >= kMinSlice; *slice_bytes /= 2) {
         const std::uint64_t count = (length + *slice_bytes - 1) / *slice_bytes;
         const int first = find_room(buffer_used_, count);
@@ -145,8 +197,8 @@ int Ring::add_buffer(void* base, std::uint64_t length, std::uint64_t* slice_byte
         std::fill_n(buffer_used_.begin() + first, static_cast<std::ptrdiff_t>(done), true);
         if (done == count) return first;
         drop_buffer(first, done);
-        // A limit on locked memory holds for any size of slice; what is too large or too scattered may be taken in parts.
-        if (done != 0 || count > 1) return -1;
+        // What is too large or too scattered may be taken in parts; a limit on locked memory holds for all of them together.
+        if (done != 0) return -1;
     }
     return -1;
 }

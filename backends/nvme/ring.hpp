@@ -19,14 +19,16 @@ constexpr std::uint64_t kNoTimeout = UINT64_MAX;
 class Ring {
 public:
     Ring() = default;
-    ~Ring() { close(); }
+    ~Ring();
     Ring(const Ring&) = delete;
     Ring& operator=(const Ring&) = delete;
 
     // Tries the best set of flags first, then plainer ones. 0 or an errno.
     int open(const Options& options, bool deferred);
-    // The kernel has nothing of ours any more when it returns.
+    // What the kernel has of it goes on until it ends.
     void close() noexcept;
+    // After close: whether the kernel has let go of everything; waits for it for so long.
+    bool gone(int milliseconds) const noexcept;
 
     bool is_open() const noexcept { return open_; }
     bool deferred() const noexcept { return (raw_.flags & IORING_SETUP_DEFER_TASKRUN) != 0; }
@@ -36,8 +38,15 @@ public:
 
     // Room for a request, handing in what waits when there is none; null when the kernel takes nothing now.
     io_uring_sqe* entry() noexcept;
-    // Hands in what was prepared. [data]
+    // Hands in what was prepared. What the kernel does not take now (it was interrupted, or is short of something) stays
+    // prepared, and goes with the next call. [data]
     void submit() noexcept;
+    // Something is prepared that the kernel does not have. [data]
+    bool unsent() const noexcept { return ::io_uring_sq_ready(&raw_) != 0; }
+    // Why the kernel does not take it, and will not when it is asked again; 0 = it may. [data]
+    int refusal() const noexcept { return refusal_; }
+    // Forgets what the kernel does not have. The user data of those requests, in their order.
+    std::vector<std::uint64_t> take_back();
     // As submit, and lets completion work run when nothing is there to reap. [data]
     void flush(bool busy) noexcept;
     // As submit, but sleeps until a completion or for so long; kNoTimeout = for ever.
@@ -61,10 +70,14 @@ public:
 
 private:
     int find_room(const std::vector<bool>& used, std::uint64_t count) const noexcept;
+    void note(int result) noexcept;
+    void make_tables(bool fixed) noexcept;
 
     io_uring raw_{};
     bool open_ = false;
     bool hurry_ = false;
+    int refusal_ = 0;
+    int lifeline_ = -1;                            // end of a pipe whose other end the ring alone has
     bool announced_ = false, announcing_ = false;  // the eventfd is known; it is written to
     std::vector<bool> file_used_, buffer_used_;
 };

@@ -68,11 +68,13 @@ Histogram all_latencies(const Point& point) {
     return out;
 }
 
-std::uint64_t wrong_bytes(const Point& point) {
-    std::uint64_t wrong = 0;
-    for (const Run& run : point.ours) wrong += run.wrong;
-    return wrong;
+std::uint64_t sum(const Point& point, std::uint64_t Run::* member) {
+    std::uint64_t out = 0;
+    for (const Run& run : point.ours) out += run.*member;
+    return out;
 }
+
+std::uint64_t wrong_bytes(const Point& point) { return sum(point, &Run::wrong); }
 
 boost::json::object fio_json(const std::vector<Run>& runs, const std::vector<std::string>& command) {
     return {{"tool", "fio"},
@@ -112,11 +114,13 @@ boost::json::object to_json(const Point& p, const Arguments& a, double peak) {
                                                                {"max", h.max_us()},
                                                                {"mean", h.mean_us()},
                                                                {"stddev", h.stddev_us()}}},
-                               {"verified", a.verify},
+                               {"verified", a.verify && sum(p, &Run::checked) != 0},
+                               {"checked_bytes", sum(p, &Run::checked)},
                                {"wrong_bytes", wrong_bytes(p)}};
     const double cpu = median(pick(p.ours, &Run::cpu_us_per_op));
     const double digest = median(pick(p.ours, &Run::digest_us_per_op));
     if (a.tier) {
+        out["batch"] = out["access"] = "chosen by the tier";
         out["digest_us_per_op"] = digest;
         if (p.load.mode != Mode::kRead) out["bytes_per_flush"] = median(pick(p.ours, &Run::bytes_per_flush));
     }
@@ -134,30 +138,6 @@ boost::json::object to_json(const Point& p, const Arguments& a, double peak) {
     return out;
 }
 
-Result<std::vector<std::uint64_t>> parse_sizes(const std::string& text) {
-    std::vector<std::uint64_t> out;
-    std::stringstream parts(text);
-    for (std::string part; std::getline(parts, part, ',');) {
-        PEGA_ASSIGN(const std::uint64_t size, parse_size(part));
-        if (size < 512 || size % 512 != 0)
-            return fail(Code::kInvalid, fmt::format("block size {} must be a multiple of 512", part));
-        out.push_back(size);
-    }
-    return out;
-}
-
-Result<std::vector<Mode>> parse_modes(const std::string& text) {
-    std::vector<Mode> out;
-    std::stringstream parts(text);
-    for (std::string part; std::getline(parts, part, ',');) {
-        const Mode all[] = {Mode::kRead, Mode::kWrite, Mode::kMixed};
-        const auto* found = std::find_if(std::begin(all), std::end(all), [&](Mode m) { return part == to_string(m); });
-        if (found == std::end(all)) return fail(Code::kInvalid, fmt::format("--rw {}: expected read, write or mixed", part));
-        out.push_back(*found);
-    }
-    return out;
-}
-
 void print_header(const Arguments& a, const Bench& bench, const Head& head, double peak, const std::string& fio,
                   std::ostream& out) {
     const boost::json::object disk = describe(bench.paths()[0]);
@@ -171,8 +151,9 @@ void print_header(const Arguments& a, const Bench& bench, const Head& head, doub
                        format_size(bench.bytes()), text("disk"), text("scheduler"), text("write_cache"), text("io_poll"),
                        a.backend, a.verify ? "on" : "OFF");
     head.print_warnings(out);
-    out << fmt::format("# peak (measured, sequential reads of 1 MiB, 32 in flight): {:.3f} GB/s{}\n", peak / 1e9,
-                       fio.empty() ? "" : fmt::format("; reference {}, in turns with ours", fio));
+    out << fmt::format(
+        "# peak (measured, sequential reads of 1 MiB, 32 in flight): {:.3f} GB/s{}\n", peak / 1e9,
+        fio.empty() ? "" : fmt::format("; reference {}, in turns with ours, its buffers in {} pages", fio, a.fio_memory));
     out << fmt::format("{:>6} {:>8} {:>5} {:>3} {:>9} {:>9} {:>6} {:>9} {:>9} {:>9} {:>5} {:>7}", "rw", "block", "depth", "thr",
                        "GB/s", "IOPS", "%peak", "p50_us", "p99_us", "max_us", "cv%", "us/op");
     if (a.tier) out << fmt::format(" {:>7}", "dig us");
@@ -232,6 +213,7 @@ Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vec
                     PEGA_ASSIGN(Run run, tier != nullptr ? tier->run(p.load) : bench.run(p.load));
                     p.ours.push_back(std::move(run));
                 } else if (!a.compare.empty()) {
+                    if (tier != nullptr) bench.note_foreign_writes();  // the tier's blocks were written just before, too
                     PEGA_TRY(bench.fill());
                     PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, {}, &p.reference_command));
                     if (p.load.mode != Mode::kRead) bench.note_foreign_writes();
@@ -251,8 +233,12 @@ Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vec
     return {};
 }
 
-boost::json::object report(const Arguments& a, const Bench& bench, const Head& head, const std::vector<Point>& points,
-                           double peak, const std::string& fio) {
+bool has_huge_memory(const Bench& bench, const TierBench* tier) {
+    return tier != nullptr ? tier->huge_memory() : bench.huge_memory();
+}
+
+boost::json::object report(const Arguments& a, const Bench& bench, const TierBench* tier, const Head& head,
+                           const std::vector<Point>& points, double peak, const std::string& fio) {
     boost::json::array disks;
     for (const std::string& path : bench.paths()) disks.push_back(describe(path));
     boost::json::array rows;
@@ -260,6 +246,10 @@ boost::json::object report(const Arguments& a, const Bench& bench, const Head& h
     boost::json::object out = head.to_json();
     boost::json::object& env = out["env"].as_object();
     env["reference"] = fio;
+    env["memory"] = has_huge_memory(bench, tier) ? "huge" : "plain";
+    env["reference_memory"] = fio.empty() ? "" : a.fio_memory;
+    env["region_bytes"] = bench.bytes();
+    env["tier_capacity_bytes"] = tier != nullptr ? tier->capacity() : 0;
     env["ssd"] = std::move(disks);
     out["peak"] = boost::json::object{{"measured_bytes_per_s", peak}, {"method", "sequential reads of 1 MiB, 32 in flight"}};
     out["results"] = std::move(rows);
@@ -276,8 +266,9 @@ void judge(const Arguments& a, std::vector<Point>& points, double peak, Context&
     }
 }
 
-Result<void> bench_ssd(const Arguments& a, Context& context) {
+Result<void> bench_ssd(Arguments a, Context& context) {
     const Head head(context);
+    if (a.tier) PEGA_TRY(TierBench::check(a));
     PEGA_ASSIGN(const auto sizes, parse_sizes(a.sizes));
     PEGA_ASSIGN(const auto modes, parse_modes(a.modes));
     std::string fio;
@@ -298,6 +289,11 @@ Result<void> bench_ssd(const Arguments& a, Context& context) {
     if (a.tier) {
         PEGA_ASSIGN(tier, TierBench::open(a));
     }
+    if (!fio.empty()) {
+        const std::uint64_t largest = *std::max_element(sizes.begin(), sizes.end());
+        PEGA_ASSIGN(a.fio_memory, choose_fio_memory(a.fio_memory, has_huge_memory(*bench, tier.get()),
+                                                    (largest * a.depth + (2 << 20)) * a.threads));
+    }
     PEGA_TRY(measure(*bench, tier.get(), a, points, context.err));
     judge(a, points, peak, context);
     const bool table = a.json != "-" && !a.csv;
@@ -310,7 +306,8 @@ Result<void> bench_ssd(const Arguments& a, Context& context) {
         if (a.csv) print_csv(point, context.out);
     }
     if (a.json.empty()) return {};
-    return write_output(a.json, boost::json::serialize(report(a, *bench, head, points, peak, fio)) + "\n", context.out);
+    return write_output(a.json, boost::json::serialize(report(a, *bench, tier.get(), head, points, peak, fio)) + "\n",
+                        context.out);
 }
 
 }  // namespace
@@ -338,6 +335,9 @@ void add_bench_ssd(CLI::App& bench_verb, Context& context) {
         ->capture_default_str();
     verb.add_option("--repetitions", a->repetitions, "Runs of each point")->check(CLI::Range(1, 1000))->capture_default_str();
     verb.add_option("--compare", a->compare, "Run a reference with the same load, in turns")->check(CLI::IsMember({"fio"}));
+    verb.add_option("--fio-memory", a->fio_memory,
+                    "fio's buffers: huge (pages that are set aside) or plain; without it what ours are, where there are enough")
+        ->check(CLI::IsMember({"huge", "plain"}));
     verb.add_option("--min-ratio", a->min_ratio,
                     "Exit 3 when a point is below this percentage of the reference, or of the peak without one");
     verb.add_option("--seed", a->seed)->capture_default_str();

@@ -5,6 +5,7 @@
 #include <array>
 #include <boost/json.hpp>
 #include <cstdint>
+#include <iosfwd>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -24,6 +25,7 @@ struct Arguments {
     std::string file_size = "1G";
     std::string backend = "uring";  // uring, uring-poll, passthru
     std::string compare;            // "fio"
+    std::string fio_memory;         // huge, plain; "" = what ours is
     std::string json;               // a file; "-" = standard output
     std::vector<std::string> options;
     std::vector<std::string> search_path;
@@ -33,6 +35,10 @@ struct Arguments {
     std::uint64_t seed = 1;
     bool verify = true, csv = false, sequential = false, overwrite = false, tier = false;
 };
+
+// The lists of --block-size and --rw. kInvalid.
+Result<std::vector<std::uint64_t>> parse_sizes(const std::string& text);
+Result<std::vector<Mode>> parse_modes(const std::string& text);
 
 // What one point does.
 struct Load {
@@ -74,6 +80,15 @@ double block_worker_seconds();
 // What this process and they have used.
 double cpu_seconds();
 
+// Whether most of a piece of this process's memory is in huge pages, however they came about.
+bool in_huge_pages(const void* at, std::uint64_t length);
+// As above, of what /proc/self/smaps says.
+bool in_huge_pages(std::istream& maps, std::uint64_t at, std::uint64_t length);
+// Bytes of huge pages that are set aside and that nobody has.
+std::uint64_t free_huge_bytes();
+// "huge" or "plain": what fio's buffers are for these loads, beside ours. kInvalid when what was asked for cannot be had.
+Result<std::string> choose_fio_memory(const std::string& wanted, bool ours_huge, std::uint64_t buffer_bytes);
+
 // One timed run, by us or by fio.
 struct Run {
     double bytes_per_s = 0, ops_per_s = 0, cpu_us_per_op = 0;
@@ -99,6 +114,7 @@ public:
     void note_foreign_writes() noexcept;
     const std::vector<std::string>& paths() const noexcept;
     std::uint64_t bytes() const noexcept;
+    bool huge_memory() const;  // what moves is in huge pages
 
 private:
     explicit Bench(std::unique_ptr<State> state);

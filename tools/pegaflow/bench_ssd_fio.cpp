@@ -104,6 +104,7 @@ std::vector<std::string> command_for(const Load& load, const Bench& bench, const
         out.emplace_back("--ioengine=io_uring");
     }
     for (const char* part : {"--fixedbufs=1", "--registerfiles=1"}) out.emplace_back(part);
+    if (a.fio_memory == "huge") out.emplace_back("--iomem=mmaphuge");
     if (a.backend == "uring-poll") out.emplace_back("--hipri=1");
     if (load.batch > 1) {
         out.push_back(fmt::format("--iodepth_batch_submit={}", load.batch));

@@ -238,6 +238,10 @@ Bench::~Bench() = default;
 const std::vector<std::string>& Bench::paths() const noexcept { return state_->paths; }
 std::uint64_t Bench::bytes() const noexcept { return state_->bytes; }
 void Bench::note_foreign_writes() noexcept { state_->filled = false; }
+bool Bench::huge_memory() const {
+    const Region& memory = state_->workers[0].memory;
+    return in_huge_pages(memory.address(), memory.length());
+}
 
 Result<std::unique_ptr<Bench>> Bench::open(const Arguments& arguments) {
     auto state = std::make_unique<State>();

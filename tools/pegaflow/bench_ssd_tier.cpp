@@ -7,7 +7,10 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
+#include <future>
+#include <map>
 #include <mutex>
 #include <random>
 #include <thread>
@@ -31,6 +34,7 @@ constexpr std::uint64_t kDigestBytes = std::uint64_t{256} << 20;
 constexpr auto kRoomStep = std::chrono::microseconds(500), kShareStep = std::chrono::microseconds(2000);
 constexpr std::uint32_t kMostDepth = 4096;  // that the back end takes
 constexpr auto kLookAtDevices = std::chrono::milliseconds(100);
+constexpr std::uint64_t kMostReadBack = 4096, kLeastReadBack = 16, kReadBackBytes = std::uint64_t{64} << 20;
 
 volatile std::uint64_t digest_sink = 0;  // keeps the digests that nobody needs
 
@@ -108,8 +112,9 @@ struct TierBench::State {
     std::unique_ptr<PoolRegions> regions;
     std::unique_ptr<tier::FileTier> files;
     std::uint64_t capacity = 0;
-    std::uint64_t full_of = 0;                    // blocks of this size
-    std::map<std::uint64_t, std::uint64_t> next;  // by block size: the next number that was not written
+    std::uint64_t full_of = 0;                                    // blocks of this size
+    std::map<std::uint64_t, std::uint64_t> next;                  // by block size: the next number that was not written
+    std::map<std::uint64_t, std::vector<std::uint64_t>> digests;  // likewise: of each block that was, by its number
 
     ~State() {
         if (files) files->close(Clock::now());
@@ -128,6 +133,8 @@ struct TierBench::State {
     Result<void> check_devices() const;
     double digest_us(std::uint64_t block_bytes) const;
     Result<void> write_blocks(std::uint64_t block_bytes, std::uint64_t bytes);
+    Result<void> read_back(std::uint64_t block_bytes, std::uint64_t first, std::uint64_t end, Run& out);
+    Result<bool> read_right(std::uint64_t block_bytes, std::uint64_t number, Run& out);
     // Offers blocks, waiting for room, as long as `go_on` says so of the bytes offered so far.
     Result<void> produce(std::uint64_t block_bytes, const std::function<bool(std::uint64_t)>& go_on);
 };
@@ -149,9 +156,11 @@ Result<void> TierBench::State::produce(std::uint64_t block_bytes, const std::fun
             continue;
         }
         block->pages[0].content = block_bytes;
+        std::memcpy(host.pool->base() + block->pages[0].offset, &number, sizeof number);  // no two are the same
         block->pages[0].digest = digest_part(host.pool_base() + block->pages[0].offset, block_bytes);
         block->pages[0].has_digest = true;
         block->digested = true;
+        digests[block_bytes].push_back(block->pages[0].digest);
         host.note_offer(*block);
         files->offer(std::move(block));
         ++number;
@@ -183,6 +192,53 @@ Result<void> TierBench::State::write_blocks(std::uint64_t block_bytes, std::uint
     return files->flush(Clock::now() + std::chrono::minutes(5));
 }
 
+// Whether one block is there, and right: by the digest that was made before it was written, not the one that the tier kept.
+Result<bool> TierBench::State::read_right(std::uint64_t block_bytes, std::uint64_t number, Run& out) {
+    const BlockKey keys[] = {key_of(block_bytes, number)};
+    const std::uint64_t sizes[] = {block_bytes};
+    std::vector<BlockRef> blocks;
+    const std::unique_ptr<TierRead> read = files->prepare(keys, sizes, blocks, Wait::kYes);
+    if (read == nullptr) return false;  // newer blocks have taken its place
+    std::byte* const at = host.pool->base() + blocks[0]->pages[0].offset;
+    std::memset(at, 0xEE, block_bytes);
+    const auto landed = std::make_shared<std::promise<void>>();  // ours, and the thread's on which it lands
+    std::future<void> done = landed->get_future();
+    read->start([landed] { landed->set_value(); });
+    done.wait();
+    const bool right = read->finish(0) && digest_part(at, block_bytes) == digests[block_bytes][number];
+    out.checked += block_bytes;
+    out.wrong += right ? 0 : block_bytes;
+    return true;
+}
+
+// A sample of the blocks from `first` to `end`, into poisoned memory.
+Result<void> TierBench::State::read_back(std::uint64_t block_bytes, std::uint64_t first, std::uint64_t end, Run& out) {
+    std::mt19937_64 random(arguments.seed + 77);
+    const std::uint64_t count = std::clamp(kReadBackBytes / block_bytes, kLeastReadBack, kMostReadBack);
+    std::uint64_t there = 0;
+    for (std::uint64_t i = 0; i < count && first != end; ++i) {
+        PEGA_ASSIGN(const bool found, read_right(block_bytes, first + random() % (end - first), out));
+        there += found ? 1 : 0;
+    }
+    if (there != 0 || first == end) return {};
+    return fail(Code::kCorrupt, fmt::format("of {} blocks that were written none can be read back", end - first));
+}
+
+Result<void> TierBench::check(const Arguments& a) {
+    const auto refuse = [](const char* option, const char* why) {
+        return fail(Code::kInvalid, fmt::format("{} has no meaning with --tier: {}", option, why));
+    };
+    if (a.sequential) return refuse("--sequential", "blocks are asked for by name, and lie where the tier has put them");
+    if (a.batch > 1) return refuse("--batch", "the tier decides how many blocks go together");
+    if (a.threads > 1)
+        return refuse("--threads", "it has one device handle a path; --depth says how many blocks are under way");
+    if (a.backend == "passthru") return refuse("--backend passthru", "a tier lies in directories or on block devices");
+    return {};
+}
+
+std::uint64_t TierBench::capacity() const noexcept { return state_->capacity; }
+bool TierBench::huge_memory() const { return in_huge_pages(state_->host.pool_base(), state_->host.pool->capacity()); }
+
 TierBench::TierBench(std::unique_ptr<State> state) : state_(std::move(state)) {}
 TierBench::~TierBench() = default;
 
@@ -195,7 +251,8 @@ Result<std::unique_ptr<TierBench>> TierBench::open(const Arguments& arguments) {
     }
     PEGA_ASSIGN(const std::uint64_t bytes, parse_size(arguments.file_size));
     FabricOptions fabric{.search_path = arguments.search_path, .backends = {"nvme"}};
-    fabric.options["nvme"]["depth"] = std::to_string(std::min(arguments.depth * arguments.threads, kMostDepth));
+    fabric.options["nvme"]["depth"] = std::to_string(std::min(arguments.depth, kMostDepth));
+    if (arguments.backend == "uring-poll") fabric.options["nvme"]["poll"] = "on";
     for (const std::string& option : arguments.options) {
         const std::size_t equals = std::min(option.find('='), option.size() - 1);
         fabric.options["nvme"][option.substr(0, equals)] = option.substr(equals + 1);
@@ -205,7 +262,8 @@ Result<std::unique_ptr<TierBench>> TierBench::open(const Arguments& arguments) {
     s->scopes.number_of("bench", "bench");
     TierOptions options;
     options.paths = s->directories;
-    s->capacity = bytes + 6 * kSegmentBytes * s->directories.size();
+    // Room for what is read, as much as fio reads, and for what mixed loads write beside it.
+    s->capacity = bytes + bytes / 2 + 6 * kSegmentBytes * s->directories.size();
     options.capacity_bytes = s->capacity;
     options.segment_bytes = kSegmentBytes;
     options.write_queue_bytes = std::uint64_t{256} << 20;
@@ -230,10 +288,11 @@ Result<Run> TierBench::run(const Load& load) {
     PEGA_ASSIGN(const std::uint64_t file_bytes, parse_size(s.arguments.file_size));
     // A cache that has been in use for a while: every segment is full of blocks of this size.
     if (std::exchange(s.full_of, load.block) != load.block) PEGA_TRY(s.write_blocks(load.block, s.capacity));
-    // Half of the space for what is read, which others may have displaced since.
+    // What is read, which others may have displaced since: as many bytes as fio's file has.
     const std::uint64_t first = s.next[load.block];
-    if (load.mode != Mode::kWrite) PEGA_TRY(s.write_blocks(load.block, file_bytes / 2));
-    const std::uint64_t readable = s.next[load.block] - first;
+    if (load.mode != Mode::kWrite) PEGA_TRY(s.write_blocks(load.block, file_bytes));
+    const std::uint64_t written = s.next[load.block];
+    const std::uint64_t readable = written - first;
     Phase phase;
     Run out;
     out.digest_us_per_op = s.digest_us(load.block);
@@ -257,13 +316,14 @@ Result<Run> TierBench::run(const Load& load) {
     PEGA_TRY(s.files->flush(Clock::now() + std::chrono::minutes(5)));
     if (load.mode == Mode::kWrite) out.latency = s.host.latency;
     const double seconds = std::chrono::duration<double>(after.when - before.when).count();
-    const auto written = static_cast<double>(after.written_bytes - before.written_bytes);
-    const double moved = written + static_cast<double>(after.read_bytes - before.read_bytes);
+    const auto stored = static_cast<double>(after.written_bytes - before.written_bytes);
+    const double moved = stored + static_cast<double>(after.read_bytes - before.read_bytes);
     const double ops = moved / static_cast<double>(load.block);
     out.bytes_per_s = moved / seconds;
     out.ops_per_s = ops / seconds;
     out.cpu_us_per_op = ops == 0 ? 0 : (after.cpu_seconds - before.cpu_seconds) * 1e6 / ops;
-    if (after.flushes > before.flushes) out.bytes_per_flush = written / static_cast<double>(after.flushes - before.flushes);
+    if (after.flushes > before.flushes) out.bytes_per_flush = stored / static_cast<double>(after.flushes - before.flushes);
+    if (s.arguments.verify) PEGA_TRY(s.read_back(load.block, written, s.next[load.block], out));
     return out;
 }
 

@@ -14,11 +14,17 @@ namespace pegaflow::cli::ssd {
 class TierBench {
 public:
     struct State;
+    // kInvalid for what a tier decides itself: where blocks lie, how many go together, its threads.
+    static Result<void> check(const Arguments& arguments);
     static Result<std::unique_ptr<TierBench>> open(const Arguments& arguments);
     ~TierBench();
 
+    std::uint64_t capacity() const noexcept;
+    bool huge_memory() const;  // what moves is in huge pages
+
     // Reads: blocks at random, `depth` under way, each landed in the pool and checked against its digest. Writes: new blocks
-    // get digests and are offered; what counts is what is stored. Mixed: both at once, in the proportion that was asked for.
+    // get digests and are offered; what counts is what is stored, and a sample of them is read back afterwards. Mixed: both at
+    // once, in the proportion that was asked for.
     Result<Run> run(const Load& load);
 
 private:

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// The nvme back end on real files: stripes, sizes that are no multiple of anything, files that shrink, pollers that change.
-#include <fcntl.h>
+// The nvme back end on real files: stripes, sizes that are no multiple of anything, files that shrink.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -19,6 +17,7 @@
 #include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/wait.h"
 #include "pegaflow/transfer.hpp"
+#include "tests/unit/backends/nvme/test_file.hpp"
 
 namespace pegaflow {
 namespace {
@@ -27,36 +26,8 @@ using ::testing::HasSubstr;
 
 constexpr std::uint64_t kMiB = 1 << 20;
 
-std::vector<std::uint8_t> noise(std::uint64_t bytes, std::uint64_t seed) {
-    std::mt19937_64 random(seed);
-    std::vector<std::uint8_t> out(bytes);
-    for (auto& byte : out) byte = static_cast<std::uint8_t>(random());
-    return out;
-}
-
-// A file with known bytes, gone with the test.
-class TestFile {
-public:
-    explicit TestFile(const std::vector<std::uint8_t>& bytes) {
-        char name[] = "/var/tmp/pegaflow-nvme-test.XXXXXX";
-        const int fd = ::mkstemp(name);
-        path = name;
-        EXPECT_EQ(::write(fd, bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
-        ::fsync(fd);
-        ::close(fd);
-    }
-    ~TestFile() { ::unlink(path.c_str()); }
-    std::vector<std::uint8_t> bytes() const {
-        struct stat info{};
-        ::stat(path.c_str(), &info);
-        std::vector<std::uint8_t> out(static_cast<std::size_t>(info.st_size));
-        const int fd = ::open(path.c_str(), O_RDONLY);
-        EXPECT_EQ(::read(fd, out.data(), out.size()), static_cast<ssize_t>(out.size()));
-        ::close(fd);
-        return out;
-    }
-    std::string path;
-};
+using nvme_test::noise;
+using nvme_test::TestFile;
 
 class NvmeTest : public ::testing::Test {
 protected:

@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <chrono>
 #include <random>
+#include <sstream>
+#include <string>
 
 namespace pegaflow::cli::ssd {
 namespace {
@@ -79,6 +81,34 @@ TEST(SsdPattern, FindsEveryWrongWord) {
     EXPECT_EQ(wrong_words(bytes.data() + 8, 8, 3, 101), 0U);
     bytes[17] ^= 1;
     EXPECT_EQ(wrong_words(bytes.data(), bytes.size(), 3, 100), 8U);
+}
+
+TEST(SsdMemory, HugeIsWhatIsInHugePagesForTheMostPart) {
+    const std::string maps =
+        "7f0000000000-7f0000400000 rw-p 00000000 00:00 0\n"
+        "Size:               4096 kB\nAnonHugePages:      4096 kB\nVmFlags: rd wr\n"
+        "7f0000400000-7f0000800000 rw-p 00000000 00:00 0\n"
+        "Size:               4096 kB\nAnonHugePages:         0 kB\n"
+        "7f0000800000-7f0000c00000 rw-s 00000000 00:0f 12    /anon_hugepage (deleted)\n"
+        "Size:               4096 kB\nShared_Hugetlb:     4096 kB\n";
+    const auto huge = [&](std::uint64_t at, std::uint64_t length) {
+        std::istringstream in(maps);
+        return in_huge_pages(in, at, length);
+    };
+    EXPECT_TRUE(huge(0x7f0000000000, 4 << 20));
+    EXPECT_FALSE(huge(0x7f0000400000, 4 << 20));
+    EXPECT_TRUE(huge(0x7f0000800000, 4 << 20));
+    EXPECT_TRUE(huge(0x7f0000800000, 12 << 20)) << "of what is mapped";
+    EXPECT_FALSE(huge(0x600000000000, 4 << 20)) << "nothing is there";
+}
+
+TEST(SsdMemory, FioGetsWhatOursIsUnlessThereIsNone) {
+    constexpr std::uint64_t kMoreThanThereIs = std::uint64_t{1} << 60;
+    EXPECT_EQ(choose_fio_memory("plain", true, 0).value_or(""), "plain");
+    EXPECT_EQ(choose_fio_memory("", false, 0).value_or(""), "plain");
+    EXPECT_EQ(choose_fio_memory("", true, 0).value_or(""), "huge");
+    EXPECT_EQ(choose_fio_memory("", true, kMoreThanThereIs).value_or(""), "plain");
+    EXPECT_FALSE(choose_fio_memory("huge", true, kMoreThanThereIs));
 }
 
 }  // namespace

@@ -21,7 +21,8 @@ inline std::uint64_t largest(const std::uint64_t* values, std::uint64_t count) n
 template <class Usable, class LengthOf>
 pega_status check_spans(const pega_batch& batch, Usable&& usable, LengthOf&& length_of) noexcept {
     using pegaflow::backend::side_in_range;
-    if (batch.span_count != 0 && (batch.spans == nullptr || batch.span_size < sizeof(pega_span))) return PEGA_INVALID;
+    if (batch.span_count != 0 && (batch.spans == nullptr || batch.span_size < pegaflow::backend::kFirstSize<pega_span>))
+        return PEGA_INVALID;
     if (batch.index_count != 0 && (batch.local_index == nullptr || batch.remote_index == nullptr)) return PEGA_INVALID;
     const std::uint64_t max_local = largest(batch.local_index, batch.index_count);
     const std::uint64_t max_remote = largest(batch.remote_index, batch.index_count);

@@ -41,12 +41,12 @@ pega_status Batch::take_options(const pega_batch& from) noexcept {
 
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     channel = owner;
-    if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    if (!pegaflow::backend::whole(from) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
     const pega_status options = take_options(from);
     if (options != PEGA_OK) return options;
     const pega_status checked = check(from);
     if (checked != PEGA_OK) return checked;
-    batch = from;
+    batch = pegaflow::backend::copy_in(from);
     batch.options = nullptr;
     const pega_region* local = from.format == PEGA_FORMAT_FLAT ? from.local_region
                                : from.span_count != 0          ? span_at(from, 0).local_region

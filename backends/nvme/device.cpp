@@ -108,7 +108,7 @@ pega_status try_ring(pega_device& device) {
 }  // namespace
 
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
-    if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (host == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     auto device = std::make_unique<pega_device>();
     device->host = host;
     std::string why;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Submission: the hook's verdict on a batch, and the batch as the inner back end knows its regions and events.
+#include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "device.hpp"
 #include "pegaflow/abi/ext/cancel.h"
@@ -26,7 +28,10 @@ template <class Option>
 Option* take_option(const pega_batch& from, std::uint32_t kind, Option& copy, pega_batch& to) {
     const pega_batch_option* option = pegaflow::backend::find_option(from, kind);
     if (option == nullptr) return nullptr;
-    copy = *reinterpret_cast<const Option*>(option);
+    const std::size_t known = std::min<std::size_t>(option->size, sizeof copy);
+    copy = {};
+    std::memcpy(&copy, option, known);
+    copy.base.size = static_cast<std::uint32_t>(known);
     copy.base.next = to.options;
     to.options = &copy.base;
     return &copy;
@@ -42,6 +47,22 @@ bool knows_options(const pega_batch& batch) {
     return true;
 }
 
+// The caller's spans with inner regions. What they have beyond the pega_span of this layer stays behind, and `span_size` says
+// so.
+void take_spans(const pega_batch& from, std::vector<pega_span>& copies, pega_batch& to) {
+    const std::size_t known = std::min<std::size_t>(from.span_size, sizeof(pega_span));
+    copies.resize(from.span_count);
+    to.spans = copies.data();
+    to.span_size = static_cast<std::uint32_t>(known);
+    auto* bytes = reinterpret_cast<unsigned char*>(copies.data());
+    for (std::uint64_t i = 0; i < from.span_count; ++i, bytes += known) {
+        std::memcpy(bytes, &pegaflow::backend::span_at(from, i), known);
+        auto& span = *reinterpret_cast<pega_span*>(bytes);
+        span.local_region = inner_of(span.local_region);
+        span.remote_region = inner_of(span.remote_region);
+    }
+}
+
 // The batch with inner regions and events.
 pega_batch translate(Pending& pending) {
     const pega_batch& from = pending.batch;
@@ -49,15 +70,8 @@ pega_batch translate(Pending& pending) {
     if (from.format == PEGA_FORMAT_FLAT) {
         to.local_region = inner_of(from.local_region);
         to.remote_region = inner_of(from.remote_region);
-    } else if (from.spans != nullptr && from.span_size >= sizeof(pega_span)) {
-        pending.spans.resize(from.span_count);
-        for (std::uint64_t i = 0; i < from.span_count; ++i) {
-            pending.spans[i] = pegaflow::backend::span_at(from, i);
-            pending.spans[i].local_region = inner_of(pending.spans[i].local_region);
-            pending.spans[i].remote_region = inner_of(pending.spans[i].remote_region);
-        }
-        to.spans = pending.spans.data();
-        to.span_size = sizeof(pega_span);
+    } else if (from.spans != nullptr && from.span_size >= pegaflow::backend::kFirstSize<pega_span>) {
+        take_spans(from, pending.spans, to);
     }
     to.options = nullptr;
     take_option(from, PEGA_OPTION_DIGEST, pending.digest, to);
@@ -88,13 +102,13 @@ pega_completion dropped(const Pending& pending) {
 }
 
 pega_status submit(pega_channel* channel, const pega_batch* batch) {
-    if (channel == nullptr || batch == nullptr || batch->size < sizeof(pega_batch)) return PEGA_INVALID;
+    if (channel == nullptr || batch == nullptr || !pegaflow::backend::whole(*batch)) return PEGA_INVALID;
     if (!knows_options(*batch)) return PEGA_UNSUPPORTED;
     pega_device& device = *channel->device;
     auto owned = std::make_unique<Pending>();
     Pending& pending = *owned;
     pending.channel = channel;
-    pending.batch = *batch;
+    pending.batch = pegaflow::backend::copy_in(*batch);
     pending.submitted_ns = device.now();
     pending.verdict = device.hooks->decide(*batch);
     const pega_batch inner = translate(pending);

@@ -69,6 +69,7 @@ pega_status probe(const pega_host* host, const pega_option* options, std::uint32
 }
 
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
+    if (host == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     std::vector<pega_option> inner_options;
     std::string why;
     auto device = std::make_unique<pega_device>();
@@ -77,7 +78,7 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
     if (device->inner.backend == nullptr) return PEGA_UNSUPPORTED;
     device->hooks = make_hooks(host, params->options, params->option_count);
     if (!device->hooks) return PEGA_INVALID;
-    pega_open_params inner = *params;
+    pega_open_params inner = pegaflow::backend::copy_in(*params);
     inner.options = inner_options.data();
     inner.option_count = static_cast<std::uint32_t>(inner_options.size());
     const pega_status status = device->inner.backend->open(host, &inner, &device->device);

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "common/batch_regions.hpp"
+#include "pegaflow/batch_check.hpp"
 
 namespace cuda_backend {
 
@@ -46,7 +46,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
 }
 
 void Batch::pin_regions(std::int64_t by) noexcept {
-    backend_common::for_each_region(batch, [by](pega_region* region) {
+    pegaflow::backend::for_each_region(batch, [by](pega_region* region) {
         region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel);
     });
 }

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <atomic>
 
-#include "common/batch_regions.hpp"
 #include "copy.hpp"
+#include "pegaflow/batch_check.hpp"
 
 namespace host_backend {
 namespace {
@@ -25,7 +25,7 @@ pega_status Batch::check(const pega_batch& from) const noexcept {
     const auto both = [&](const pega_region* local, const pega_region* remote) {
         return usable(local, channel->device, reads) && usable(remote, channel->device, !reads);
     };
-    return backend_common::check_batch(from, both, [](const pega_region* region) { return region->length; });
+    return pegaflow::backend::check_batch(from, both, [](const pega_region* region) { return region->length; });
 }
 
 pega_status Batch::take_options(const pega_batch& from) noexcept {
@@ -94,7 +94,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
 }
 
 void Batch::pin_regions(std::int64_t by) noexcept {
-    backend_common::for_each_region(batch, [by](pega_region* region) {
+    pegaflow::backend::for_each_region(batch, [by](pega_region* region) {
         region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel);
     });
 }

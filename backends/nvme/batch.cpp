@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "common/batch_regions.hpp"
 #include "device.hpp"
+#include "pegaflow/batch_check.hpp"
 
 namespace nvme_backend {
 namespace {
@@ -24,7 +24,7 @@ pega_status Batch::check(const pega_batch& from) const noexcept {
     const auto both = [&](const pega_region* local, const pega_region* remote) {
         return usable(local, remote, channel->device, from.op);
     };
-    return backend_common::check_batch(from, both, [](const pega_region* region) { return region->length; });
+    return pegaflow::backend::check_batch(from, both, [](const pega_region* region) { return region->length; });
 }
 
 pega_status Batch::take_options(const pega_batch& from) noexcept {
@@ -72,7 +72,7 @@ void Batch::pin_regions(bool pin) noexcept {
             region->in_flight.fetch_sub(1, std::memory_order_acq_rel);
         }
     };
-    backend_common::for_each_region(batch, count);
+    pegaflow::backend::for_each_region(batch, count);
 }
 
 std::uint64_t Batch::pages_of(std::uint64_t span) const noexcept {

@@ -3,13 +3,13 @@
 
 #include <algorithm>
 
-#include "common/batch_regions.hpp"
+#include "pegaflow/batch_check.hpp"
 
 namespace cuda_backend {
 
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     channel = owner;
-    if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    if (!pegaflow::backend::whole(from) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
     has_notify = false;
     wait = record = nullptr;
     digest = {};
@@ -21,8 +21,10 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
             const auto& stream = *reinterpret_cast<const pega_stream_option*>(o);
             wait = stream.wait == nullptr ? nullptr : stream.wait->event;
             record = stream.record == nullptr ? nullptr : stream.record->event;
-        } else if (o->kind == PEGA_OPTION_DIGEST && o->size >= sizeof(pega_digest_option)) {
-            digest = *reinterpret_cast<const pega_digest_option*>(o);
+        } else if (o->kind == PEGA_OPTION_DIGEST && o->size >= PEGA_SIZE_TO(pega_digest_option, computed)) {
+            const auto& wanted = *reinterpret_cast<const pega_digest_option*>(o);
+            digest.sums = wanted.sums;
+            digest.computed = wanted.computed;
         } else if ((o->flags & PEGA_OPTION_HINT) == 0) {
             return PEGA_UNSUPPORTED;
         }
@@ -30,7 +32,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     if (const pega_status built = plan.build(from, owner->device, digest.sums != nullptr); built != PEGA_OK) return built;
     route = owner->copier.prepare(plan, plan.bytes / plan.groups.size());
     if (!plan.digestible || !route.digests()) digest = {};
-    batch = from;
+    batch = pegaflow::backend::copy_in(from);
     batch.options = nullptr;
     started = finished_queueing = cancel = false;
     cursor = {};
@@ -44,7 +46,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
 }
 
 void Batch::pin_regions(std::int64_t by) noexcept {
-    backend_common::for_each_region(batch, [by](pega_region* region) {
+    pegaflow::backend::for_each_region(batch, [by](pega_region* region) {
         region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel);
     });
 }

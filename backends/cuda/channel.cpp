@@ -87,7 +87,7 @@ bool deliver(pega_device& device, Batch& batch) {
 }
 
 pega_status open(pega_device* device, const pega_channel_params* params, pega_channel** out) {
-    if (device == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (device == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     if (params->queue_depth > kMaxDepth) return PEGA_INVALID;
     auto channel = std::make_unique<pega_channel>();
     channel->device = device;

@@ -43,9 +43,13 @@ pega_status export_gpu(const pega_region& region, Wire* wire) {
     std::memcpy(wire->magic, kMagic, sizeof kMagic);
     DevicePointer start = 0;
     std::size_t size = 0;
-    if (driver.cuDeviceGetUuid_v2(&wire->uuid, device.device) != kSuccess ||
-        driver.cuMemGetAddressRange_v2(&start, &size, region.base) != kSuccess ||
-        driver.cuIpcGetMemHandle(&wire->handle, region.base) != kSuccess) {
+    Result result = driver.cuDeviceGetUuid_v2(&wire->uuid, device.device);
+    if (result == kSuccess) result = driver.cuMemGetAddressRange_v2(&start, &size, region.base);
+    if (result == kSuccess) result = driver.cuIpcGetMemHandle(&wire->handle, region.base);
+    if (result != kSuccess) {
+        pegaflow::backend::log(device.host, PEGA_LOG_ERROR, "cuda",
+                               "memory of GPU %d has no IPC handle (%d), so no other process can reach it. %s", device.index,
+                               result, kNoHandleRemedy);
         return PEGA_UNSUPPORTED;
     }
     wire->offset = region.base - start;

@@ -95,7 +95,7 @@ std::string uuid_text(const Uuid& uuid) {
 }
 
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
-    if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (host == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     std::string why;
     const Driver* driver = Driver::get(&why);
     if (driver == nullptr) return PEGA_UNSUPPORTED;

@@ -57,11 +57,8 @@ pega_status open_new(pega_device& device, OpenHandle& open, const IpcHandle& han
     const Result result = driver.cuIpcOpenMemHandle_v2(&open.base, handle, kIpcLazyEnablePeerAccess);
     if (result == kPeerAccessUnsupported) return refuse(device, name.c_str());
     if (result != kSuccess) {
-        pegaflow::backend::log(
-            device.host, PEGA_LOG_ERROR, "cuda",
-            "an IPC handle cannot be opened (%d). Its process may be gone. Memory from expandable segments or virtual memory "
-            "management has no handle that works: start the client with PYTORCH_CUDA_ALLOC_CONF=expandable_segments:False",
-            result);
+        pegaflow::backend::log(device.host, PEGA_LOG_ERROR, "cuda",
+                               "an IPC handle cannot be opened (%d). Its process may be gone. %s", result, kNoHandleRemedy);
         return PEGA_REGION_LOST;
     }
     DevicePointer start = 0;

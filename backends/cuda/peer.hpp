@@ -8,6 +8,11 @@
 
 namespace cuda_backend {
 
+// What to do where a handle is missing or does not work.
+inline constexpr char kNoHandleRemedy[] =
+    "Memory from expandable segments or virtual memory management has no handle that works: start the client with "
+    "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:False";
+
 // Gives `region` the memory that an inter-process handle names, `offset` bytes into its allocation; `owner` is its GPU, or null
 // when nobody knows. A handle is opened once and closed with its last region. OK; INVALID (no handle), REGION_LOST,
 // UNSUPPORTED (the GPUs have no peer access; logged). The device's mutex is held, the context current.

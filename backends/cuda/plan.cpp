@@ -150,7 +150,8 @@ Plan::Indices Plan::look_at_indices(const pega_batch& batch) const noexcept {
 
 pega_status Plan::build_spans(const pega_batch& batch, const pega_device* device) {
     const bool reads = batch.op == PEGA_OP_READ;
-    if (batch.span_count != 0 && (batch.spans == nullptr || batch.span_size < sizeof(pega_span))) return PEGA_INVALID;
+    if (batch.span_count != 0 && (batch.spans == nullptr || batch.span_size < pegaflow::backend::kFirstSize<pega_span>))
+        return PEGA_INVALID;
     if (batch.index_count != 0 && (batch.local_index == nullptr || batch.remote_index == nullptr)) return PEGA_INVALID;
     pair_count = batch.index_count;
     for (std::uint64_t i = 0; i < batch.span_count; ++i) {

@@ -63,7 +63,7 @@ pega_status take_host(const pega_device& device, pega_region& region, const pega
 }
 
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
-    if (device == nullptr || memory == nullptr || out == nullptr || memory->size < sizeof *memory || memory->length == 0)
+    if (device == nullptr || memory == nullptr || out == nullptr || !pegaflow::backend::whole(*memory) || memory->length == 0)
         return PEGA_INVALID;
     if (memory->kind != PEGA_MEMORY_GPU && memory->kind != PEGA_MEMORY_HOST) return PEGA_UNSUPPORTED;
     auto region = std::make_unique<pega_region>();

@@ -4,8 +4,8 @@
 #include <algorithm>
 #include <atomic>
 
-#include "common/batch_regions.hpp"
 #include "copy.hpp"
+#include "pegaflow/batch_check.hpp"
 
 namespace host_backend {
 namespace {
@@ -25,7 +25,7 @@ pega_status Batch::check(const pega_batch& from) const noexcept {
     const auto both = [&](const pega_region* local, const pega_region* remote) {
         return usable(local, channel->device, reads) && usable(remote, channel->device, !reads);
     };
-    return backend_common::check_batch(from, both, [](const pega_region* region) { return region->length; });
+    return pegaflow::backend::check_batch(from, both, [](const pega_region* region) { return region->length; });
 }
 
 pega_status Batch::take_options(const pega_batch& from) noexcept {
@@ -40,7 +40,7 @@ pega_status Batch::take_options(const pega_batch& from) noexcept {
         } else if (o->kind == PEGA_OPTION_STREAM) {
             wait = reinterpret_cast<const pega_stream_option*>(o)->wait;
             record = reinterpret_cast<const pega_stream_option*>(o)->record;
-        } else if (o->kind == PEGA_OPTION_DIGEST && o->size >= sizeof(pega_digest_option)) {
+        } else if (o->kind == PEGA_OPTION_DIGEST && o->size >= PEGA_SIZE_TO(pega_digest_option, computed)) {
             digests = reinterpret_cast<const pega_digest_option*>(o)->sums;
             digested = reinterpret_cast<const pega_digest_option*>(o)->computed;
         } else if ((o->flags & PEGA_OPTION_HINT) == 0) {
@@ -68,11 +68,11 @@ void Batch::begin_digests() noexcept {
 
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     channel = owner;
-    if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    if (!pegaflow::backend::whole(from) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
     if (const pega_status taken = take_options(from); taken != PEGA_OK) return taken;
     const pega_status checked = check(from);
     if (checked != PEGA_OK) return checked;
-    batch = from;
+    batch = pegaflow::backend::copy_in(from);
     batch.options = nullptr;
     begin_digests();
     cursor_span = cursor_page = cursor_offset = 0;
@@ -94,7 +94,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
 }
 
 void Batch::pin_regions(std::int64_t by) noexcept {
-    backend_common::for_each_region(batch, [by](pega_region* region) {
+    pegaflow::backend::for_each_region(batch, [by](pega_region* region) {
         region->in_flight.fetch_add(static_cast<std::uint64_t>(by), std::memory_order_acq_rel);
     });
 }

@@ -11,7 +11,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 pega_status open(pega_device* device, const pega_channel_params* params, pega_channel** out) {
-    if (device == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (device == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     if (params->queue_depth > kMaxDepth) return PEGA_INVALID;
     auto channel = std::make_unique<pega_channel>();
     channel->device = device;

@@ -54,7 +54,7 @@ std::uint32_t parse_threads(const char* text) {
 }  // namespace
 
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
-    if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params || params->index != 0)
+    if (host == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params) || params->index != 0)
         return PEGA_INVALID;
     auto device = std::make_unique<pega_device>();
     device->host = host;

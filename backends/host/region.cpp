@@ -37,7 +37,7 @@ pega_status allocate(pega_region& region) {
 }
 
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
-    if (device == nullptr || memory == nullptr || out == nullptr || memory->size < sizeof *memory) return PEGA_INVALID;
+    if (device == nullptr || memory == nullptr || out == nullptr || !pegaflow::backend::whole(*memory)) return PEGA_INVALID;
     if (memory->kind != PEGA_MEMORY_HOST) return PEGA_UNSUPPORTED;
     if (memory->length == 0) return PEGA_INVALID;
     auto region = std::make_unique<pega_region>();

@@ -34,7 +34,8 @@ bool Batch::usable(const pega_region* local, const pega_region* remote, std::uin
 }
 
 pega_status Batch::check_spans(const pega_batch& from) const noexcept {
-    if (from.span_count != 0 && (from.spans == nullptr || from.span_size < sizeof(pega_span))) return PEGA_INVALID;
+    if (from.span_count != 0 && (from.spans == nullptr || from.span_size < pegaflow::backend::kFirstSize<pega_span>))
+        return PEGA_INVALID;
     if (from.index_count != 0 && (from.local_index == nullptr || from.remote_index == nullptr)) return PEGA_INVALID;
     const std::uint64_t max_local = largest(from.local_index, from.index_count);
     const std::uint64_t max_remote = largest(from.remote_index, from.index_count);
@@ -85,12 +86,12 @@ pega_status Batch::check_options(const pega_batch& from) noexcept {
 
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     channel = owner;
-    if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    if (!pegaflow::backend::whole(from) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
     if (from.format != PEGA_FORMAT_SPANS && from.format != PEGA_FORMAT_FLAT) return PEGA_INVALID;
     if (const pega_status options = check_options(from); options != PEGA_OK) return options;
     const pega_status checked = from.format == PEGA_FORMAT_FLAT ? check_flat(from) : check_spans(from);
     if (checked != PEGA_OK) return checked;
-    batch = from;
+    batch = pegaflow::backend::copy_in(from);
     batch.options = nullptr;
     started = cut_up = cancel = recording = false;
     parts = bytes = landed = marked = 0;

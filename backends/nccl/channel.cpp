@@ -21,7 +21,7 @@ pega_status make_link(pega_device& device, pega_channel* channel, const pega_cha
 }
 
 pega_status open(pega_device* device, const pega_channel_params* params, pega_channel** out) {
-    if (device == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (device == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     if (params->queue_depth > kMaxDepth) return PEGA_INVALID;
     auto channel = std::make_unique<pega_channel>();
     channel->device = device;

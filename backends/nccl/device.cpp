@@ -107,7 +107,7 @@ void progress(pega_device& device) {
 }
 
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
-    if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (host == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     std::string why;
     const cuda_backend::Driver* driver = cuda_backend::Driver::get(&why);
     const Nccl* nccl = driver == nullptr ? nullptr : Nccl::get(&why);

@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "common/batch_regions.hpp"
 #include "device.hpp"
+#include "pegaflow/batch_check.hpp"
 
 namespace nvme_backend {
 namespace {
@@ -24,7 +24,7 @@ pega_status Batch::check(const pega_batch& from) const noexcept {
     const auto both = [&](const pega_region* local, const pega_region* remote) {
         return usable(local, remote, channel->device, from.op);
     };
-    return backend_common::check_batch(from, both, [](const pega_region* region) { return region->length; });
+    return pegaflow::backend::check_batch(from, both, [](const pega_region* region) { return region->length; });
 }
 
 pega_status Batch::take_options(const pega_batch& from) noexcept {
@@ -41,12 +41,12 @@ pega_status Batch::take_options(const pega_batch& from) noexcept {
 
 pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     channel = owner;
-    if (from.size < sizeof(pega_batch) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    if (!pegaflow::backend::whole(from) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
     const pega_status options = take_options(from);
     if (options != PEGA_OK) return options;
     const pega_status checked = check(from);
     if (checked != PEGA_OK) return checked;
-    batch = from;
+    batch = pegaflow::backend::copy_in(from);
     batch.options = nullptr;
     const pega_region* local = from.format == PEGA_FORMAT_FLAT ? from.local_region
                                : from.span_count != 0          ? span_at(from, 0).local_region
@@ -72,7 +72,7 @@ void Batch::pin_regions(bool pin) noexcept {
             region->in_flight.fetch_sub(1, std::memory_order_acq_rel);
         }
     };
-    backend_common::for_each_region(batch, count);
+    pegaflow::backend::for_each_region(batch, count);
 }
 
 std::uint64_t Batch::pages_of(std::uint64_t span) const noexcept {

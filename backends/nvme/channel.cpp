@@ -12,7 +12,7 @@ constexpr auto kCloseStep = std::chrono::milliseconds(5);
 constexpr std::uint64_t kPumpStepNs = 5'000'000;
 
 pega_status open(pega_device* device, const pega_channel_params* params, pega_channel** out) {
-    if (device == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (device == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     if (params->queue_depth > kMaxBatches) return PEGA_INVALID;
     if (params->address != nullptr) return PEGA_UNSUPPORTED;
     auto channel = std::make_unique<pega_channel>();

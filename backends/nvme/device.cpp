@@ -115,7 +115,7 @@ pega_status try_ring(pega_device& device) {
 bool inherited(const pega_device& device) noexcept { return device.forks != forks.load(std::memory_order_relaxed); }
 
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
-    if (host == nullptr || params == nullptr || out == nullptr || params->size < sizeof *params) return PEGA_INVALID;
+    if (host == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     [[maybe_unused]] static const int watched = ::pthread_atfork(nullptr, nullptr, &count_fork);
     auto device = std::make_unique<pega_device>();
     device->host = host;

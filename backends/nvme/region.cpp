@@ -183,7 +183,7 @@ pega_status fill(pega_device* device, const pega_memory& memory, pega_region& re
 }
 
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
-    if (device == nullptr || memory == nullptr || out == nullptr || memory->size < sizeof *memory || memory->length == 0)
+    if (device == nullptr || memory == nullptr || out == nullptr || !pegaflow::backend::whole(*memory) || memory->length == 0)
         return PEGA_INVALID;
     auto region = std::make_unique<pega_region>();
     region->flags = memory->flags;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // api.cpp - a libcuda for machines without a GPU: the functions that the cuda back end calls, over host memory. Streams are
 // threads and run beside the caller, so that missing waits show. PEGAFLOW_FAKE_GPUS says how many GPUs there are (2),
-// PEGAFLOW_FAKE_PEERS=off keeps them from each other's memory, PEGAFLOW_FAKE_BUSY=MICROSECONDS makes a kernel that asks for
-// room wait so long, as fake_cuda_set_busy does later on.
+// PEGAFLOW_FAKE_PEERS=off keeps them from each other's memory, PEGAFLOW_FAKE_HANDLES=off leaves memory without IPC handles,
+// PEGAFLOW_FAKE_BUSY=MICROSECONDS makes a kernel that asks for room wait so long, as fake_cuda_set_busy does later on.
+// PEGAFLOW_FAKE_CALLS=FILE gets a line for each call that tests count.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
@@ -27,12 +29,19 @@ using cuda_backend::Uuid;
 
 constexpr Result kInvalidValue = 1;
 constexpr Result kInvalidContext = 201;
+constexpr Result kInvalidHandle = 400;
 
 thread_local std::vector<int> contexts;  // device + 1
 
 int devices() {
     const char* text = std::getenv("PEGAFLOW_FAKE_GPUS");
     return text != nullptr ? std::atoi(text) : 2;
+}
+
+// PEGAFLOW_FAKE_HANDLES=off: memory is as from expandable segments, which has no handle.
+bool handles_allowed() {
+    const char* text = std::getenv("PEGAFLOW_FAKE_HANDLES");
+    return text == nullptr || std::strcmp(text, "off") != 0;
 }
 
 // PEGAFLOW_FAKE_PEERS=off: GPUs that cannot reach each other's memory.
@@ -45,6 +54,14 @@ std::atomic<int>& busy_us() {
     static const char* const text = std::getenv("PEGAFLOW_FAKE_BUSY");
     static std::atomic<int> value{text != nullptr ? std::atoi(text) : 0};
     return value;
+}
+
+void note(const char* call, int device) {
+    const char* path = std::getenv("PEGAFLOW_FAKE_CALLS");
+    std::FILE* const file = path != nullptr ? std::fopen(path, "ae") : nullptr;
+    if (file == nullptr) return;
+    std::fprintf(file, "%s %d\n", call, device);
+    std::fclose(file);
 }
 
 struct EventHandle {
@@ -103,6 +120,7 @@ Result cuCtxEnablePeerAccess(void* context, unsigned) {
     return Memory::instance().enable_peer(contexts.back() - 1, other) ? kSuccess : cuda_backend::kPeerAccessAlreadyEnabled;
 }
 Result cuDevicePrimaryCtxRetain(void** out, int device) {
+    note("retain", device);
     *out = reinterpret_cast<void*>(static_cast<std::intptr_t>(device + 1));
     return kSuccess;
 }
@@ -156,7 +174,7 @@ Result cuPointerGetAttribute(void* out, int attribute, DevicePointer pointer) {
     return kSuccess;
 }
 Result cuIpcGetMemHandle(IpcHandle* out, DevicePointer pointer) {
-    return Memory::instance().export_handle(pointer, out) ? kSuccess : kInvalidValue;
+    return handles_allowed() && Memory::instance().export_handle(pointer, out) ? kSuccess : kInvalidValue;
 }
 Result cuIpcOpenMemHandle_v2(DevicePointer* out, IpcHandle handle, unsigned flags) {
     if (contexts.empty()) return kInvalidContext;
@@ -165,13 +183,19 @@ Result cuIpcOpenMemHandle_v2(DevicePointer* out, IpcHandle handle, unsigned flag
     if (owner < 0) return kInvalidContext;  // of this process: the driver refuses those
     if (owner != device && !peers_allowed()) return cuda_backend::kPeerAccessUnsupported;
     if (!Memory::instance().open_handle(handle, out)) return kInvalidValue;
+    note("open", owner);
     if ((flags & cuda_backend::kIpcLazyEnablePeerAccess) != 0) Memory::instance().enable_peer(device, owner);
     return kSuccess;
 }
 Result cuIpcCloseMemHandle(DevicePointer pointer) { return cuMemFree_v2(pointer); }
-// Events between processes are not faked.
-Result cuIpcGetEventHandle(IpcHandle*, void*) { return 801; }
-Result cuIpcOpenEventHandle(void**, IpcHandle) { return 801; }
+Result cuIpcGetEventHandle(IpcHandle* out, void* event) {
+    return static_cast<EventHandle*>(event)->event->export_handle(out) ? kSuccess : kInvalidHandle;
+}
+Result cuIpcOpenEventHandle(void** out, IpcHandle handle) {
+    auto opened = std::make_unique<EventHandle>();
+    if (!opened->event->open(handle)) return kInvalidHandle;
+    return *out = opened.release(), kSuccess;
+}
 
 Result cuStreamCreateWithPriority(void** out, unsigned, int) {
     if (contexts.empty()) return kInvalidContext;
@@ -185,7 +209,14 @@ Result cuStreamWaitEvent(void* stream, void* event, unsigned) {
     stream_of(stream).push([shared, number] { shared->wait(number); });
     return kSuccess;
 }
-Result cuEventCreate(void** out, unsigned) { return *out = new EventHandle, kSuccess; }
+Result cuEventCreate(void** out, unsigned flags) {
+    auto made = std::make_unique<EventHandle>();
+    if ((flags & cuda_backend::kEventInterprocess) != 0) {
+        if ((flags & cuda_backend::kEventDisableTiming) == 0) return kInvalidValue;  // as the driver has it
+        if (!made->event->share()) return cuda_backend::kOutOfMemory;
+    }
+    return *out = made.release(), kSuccess;
+}
 Result cuEventDestroy_v2(void* event) { return delete static_cast<EventHandle*>(event), kSuccess; }
 Result cuEventRecord(void* event, void* stream) {
     const SharedEvent shared = static_cast<EventHandle*>(event)->event;

@@ -23,17 +23,6 @@ struct Content {
 };
 static_assert(sizeof(Content) <= sizeof(IpcHandle));
 
-void* map(const std::string& name, std::size_t size, bool create) {
-    const int fd = ::shm_open(name.c_str(), O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0), 0600);
-    if (fd < 0) return nullptr;
-    struct stat status{};
-    const bool sized = create ? ::ftruncate(fd, static_cast<off_t>(size)) == 0
-                              : ::fstat(fd, &status) == 0 && static_cast<std::size_t>(status.st_size) >= size;
-    void* address = sized ? ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
-    ::close(fd);
-    return address == MAP_FAILED ? nullptr : address;
-}
-
 // Killed processes leave objects behind, whose names a later process with the same number would want.
 void remove_objects_of_the_dead() {
     std::error_code ignored;
@@ -47,6 +36,19 @@ void remove_objects_of_the_dead() {
 }
 
 }  // namespace
+
+void* map_object(const std::string& name, std::size_t size, bool create) {
+    const int fd = ::shm_open(name.c_str(), O_RDWR | O_CLOEXEC | (create ? O_CREAT | O_EXCL : 0), 0600);
+    if (fd < 0) return nullptr;
+    struct stat status{};
+    const bool sized = create ? ::ftruncate(fd, static_cast<off_t>(size)) == 0
+                              : ::fstat(fd, &status) == 0 && static_cast<std::size_t>(status.st_size) >= size;
+    void* address = sized ? ::mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    ::close(fd);
+    return address == MAP_FAILED ? nullptr : address;
+}
+
+std::string object_prefix(int process) { return "/pega_fake_cuda_" + std::to_string(process) + "_"; }
 
 Memory& Memory::instance() {
     // Unlinks what a process leaves behind, so that tests leave nothing in /dev/shm.
@@ -67,8 +69,8 @@ bool Memory::allocate(int device, std::size_t size, DevicePointer* out) {
     Allocation allocation;
     allocation.size = size;
     allocation.device = device;
-    allocation.name = "/pega_fake_cuda_" + std::to_string(::getpid()) + "_" + std::to_string(next_++);
-    void* address = map(allocation.name, size, true);
+    allocation.name = object_prefix(::getpid()) + std::to_string(next_++);
+    void* address = map_object(allocation.name, size, true);
     if (address == nullptr) return false;
     *out = reinterpret_cast<DevicePointer>(address);
     allocations_[*out] = allocation;
@@ -121,7 +123,7 @@ bool Memory::open_handle(const IpcHandle& handle, DevicePointer* out) {
     std::memcpy(&content, handle.bytes, sizeof content);
     content.name[sizeof content.name - 1] = 0;
     if (std::strncmp(content.name, "/pega_fake_cuda_", 16) != 0) return false;
-    void* address = map(content.name, content.size, false);
+    void* address = map_object(content.name, content.size, false);
     if (address == nullptr) return false;
     const std::lock_guard lock(mutex_);
     *out = reinterpret_cast<DevicePointer>(address);
@@ -133,8 +135,7 @@ int Memory::owner_of(const IpcHandle& handle) {
     Content content{};
     std::memcpy(&content, handle.bytes, sizeof content);
     content.name[sizeof content.name - 1] = 0;
-    const std::string own = "/pega_fake_cuda_" + std::to_string(::getpid()) + "_";
-    return std::string(content.name).starts_with(own) ? -1 : content.device;
+    return std::string(content.name).starts_with(object_prefix(::getpid())) ? -1 : content.device;
 }
 
 bool Memory::enable_peer(int device, int other) {

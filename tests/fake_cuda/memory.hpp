@@ -24,6 +24,11 @@ struct Allocation {
     bool owned = true;
 };
 
+// Maps the named object of shared memory, made anew or there already; null when that fails.
+void* map_object(const std::string& name, std::size_t size, bool create);
+// What the names of a process's objects begin with; whoever comes after it removes what it left.
+std::string object_prefix(int process);
+
 class Memory {
 public:
     static Memory& instance();

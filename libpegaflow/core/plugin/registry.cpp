@@ -8,6 +8,7 @@
 
 #include "base/log.hpp"
 #include "core/plugin/entry_check.hpp"
+#include "core/plugin/last_words.hpp"
 #include "core/plugin/search_path.hpp"
 
 namespace pegaflow::core {
@@ -59,6 +60,7 @@ std::string Registry::path_of(std::string_view name) const {
 
 void Registry::log(void*, std::uint32_t level, const char* module, const char* message) {
     if (level > PEGA_LOG_ERROR) level = PEGA_LOG_ERROR;
+    if (level == PEGA_LOG_ERROR) LastWords::note(message);
     const auto as_level = static_cast<base::LogLevel>(level);
     if (base::log_enabled(as_level)) base::write_log(as_level, module, message);
 }

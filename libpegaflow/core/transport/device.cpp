@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/log.hpp"
+#include "core/plugin/last_words.hpp"
 #include "pegaflow/abi/ext/durable.h"
 #include "pegaflow/abi/ext/notify.h"
 
@@ -40,18 +41,21 @@ constexpr auto kNotifyStep = std::chrono::milliseconds(20);  // bounds what a ba
 
 }  // namespace
 
-Error OpenDevice::error(pega_status status, std::string_view what) const {
+Error OpenDevice::error(pega_status status, std::string_view what, std::string_view reason) const {
     const auto code = static_cast<Code>(status);
-    return Error{code, fmt::format("{} on {}: {}", what, info_.name, to_string(code)), 0};
+    return Error{code, fmt::format("{} on {}: {}{}", what, info_.name, to_string(code), reason), 0};
 }
 
 Result<Region> OpenDevice::register_memory(const pega_memory& memory) {
     auto impl = std::make_unique<Region::Impl>();
+    const LastWords reason;
     const pega_status status = tables_.region->register_memory(handle_, &memory, &impl->handle);
     if (status != PEGA_OK) {
         impl->handle = nullptr;
-        return fail(error(status, fmt::format("cannot register {} bytes (memory kind {}, source {})", memory.length,
-                                              memory.kind, memory.source)));
+        return fail(error(
+            status,
+            fmt::format("cannot register {} bytes (memory kind {}, source {})", memory.length, memory.kind, memory.source),
+            reason.text()));
     }
     impl->device = this;
     impl->info.size = sizeof impl->info;
@@ -61,10 +65,12 @@ Result<Region> OpenDevice::register_memory(const pega_memory& memory) {
 
 Result<Region> OpenDevice::import_region(std::span<const std::byte> descriptor) {
     auto impl = std::make_unique<Region::Impl>();
+    const LastWords reason;
     const pega_status status = tables_.region->import_descriptor(handle_, descriptor.data(), descriptor.size(), &impl->handle);
     if (status != PEGA_OK) {
         impl->handle = nullptr;
-        return fail(error(status, fmt::format("cannot import a region descriptor of {} bytes", descriptor.size())));
+        return fail(
+            error(status, fmt::format("cannot import a region descriptor of {} bytes", descriptor.size()), reason.text()));
     }
     impl->device = this;
     impl->info.size = sizeof impl->info;
@@ -93,10 +99,11 @@ Result<Channel> OpenDevice::open_channel(std::span<const std::byte> address, std
     params.address_length = address.size();
     params.queue_depth = queue_depth;
     auto impl = std::make_unique<Channel::Impl>();
+    const LastWords reason;
     const pega_status status = tables_.channel->open(handle_, &params, &impl->handle);
     if (status != PEGA_OK) {
         impl->handle = nullptr;
-        return fail(error(status, "cannot open a channel"));
+        return fail(error(status, "cannot open a channel", reason.text()));
     }
     impl->device = this;
     return Channel(std::move(impl));
@@ -192,12 +199,13 @@ Result<std::vector<std::byte>> Region::export_descriptor() const {
     const auto& table = *impl_->device->tables().region;
     std::vector<std::byte> bytes(256);
     std::uint64_t length = 0;
+    const core::LastWords reason;
     pega_status status = table.export_descriptor(impl_->handle, bytes.data(), bytes.size(), &length);
     if (status == PEGA_NO_MEMORY && length > bytes.size()) {
         bytes.resize(length);
         status = table.export_descriptor(impl_->handle, bytes.data(), bytes.size(), &length);
     }
-    if (status != PEGA_OK) return fail(impl_->device->error(status, "cannot export a region"));
+    if (status != PEGA_OK) return fail(impl_->device->error(status, "cannot export a region", reason.text()));
     bytes.resize(length);
     return bytes;
 }

@@ -80,7 +80,7 @@ public:
     bool on_progress_thread() const noexcept { return std::this_thread::get_id() == thread_.get_id(); }
     bool busy() const noexcept { return pending_.load(std::memory_order_acquire) != 0; }
     // An Error for a status of this back end. [any]
-    Error error(pega_status status, std::string_view what) const;
+    Error error(pega_status status, std::string_view what, std::string_view reason = {}) const;
 
 private:
     OpenDevice(const BackendTables& tables, DeviceInfo info) : tables_(tables), info_(std::move(info)) {}

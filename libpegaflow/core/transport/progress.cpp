@@ -10,6 +10,7 @@
 
 #include "base/log.hpp"
 #include "base/numa.hpp"
+#include "core/plugin/last_words.hpp"
 #include "core/transport/device.hpp"
 
 namespace pegaflow::core {
@@ -29,10 +30,11 @@ Result<std::unique_ptr<OpenDevice>> OpenDevice::open(const pega_host* host, cons
     params.index = device->info_.index;
     params.option_count = static_cast<std::uint32_t>(options.size());
     params.options = options.data();
+    const LastWords reason;
     const pega_status status = tables.backend->open(host, &params, &device->handle_);
     if (status != PEGA_OK) {
         device->handle_ = nullptr;
-        return fail(device->error(status, "cannot open the device"));
+        return fail(device->error(status, "cannot open the device", reason.text()));
     }
     device->capabilities_.size = sizeof device->capabilities_;
     tables.backend->capabilities(device->handle_, &device->capabilities_);

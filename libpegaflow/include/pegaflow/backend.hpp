@@ -31,6 +31,37 @@ inline const char* option(const pega_option* options, std::uint32_t count, const
     return fallback;
 }
 
+// The size that a caller's struct has at least: that of 1.0, whose last member stands here. A back end that is compiled against
+// larger headers still serves callers that were not.
+template <class T>
+inline constexpr std::uint32_t kFirstSize = 0;
+template <>
+inline constexpr std::uint32_t kFirstSize<pega_open_params> = PEGA_SIZE_TO(pega_open_params, options);
+template <>
+inline constexpr std::uint32_t kFirstSize<pega_channel_params> = PEGA_SIZE_TO(pega_channel_params, reserved);
+template <>
+inline constexpr std::uint32_t kFirstSize<pega_memory> = PEGA_SIZE_TO(pega_memory, handle_length);
+template <>
+inline constexpr std::uint32_t kFirstSize<pega_batch> = PEGA_SIZE_TO(pega_batch, options);
+template <>
+inline constexpr std::uint32_t kFirstSize<pega_span> = PEGA_SIZE_TO(pega_span, reserved);
+
+// True when a struct that came in has all members of 1.0. [data]
+template <class T>
+bool whole(const T& in) noexcept {
+    return in.size >= kFirstSize<T>;
+}
+
+// A copy of a struct that came in, as far as both sides know it: `size` says how far that is, and the rest is zero. [data]
+template <class T>
+T copy_in(const T& in) noexcept {
+    T out{};
+    const std::uint32_t size = in.size < sizeof(T) ? in.size : static_cast<std::uint32_t>(sizeof(T));
+    std::memcpy(&out, &in, size);
+    out.size = size;
+    return out;
+}
+
 // Fills the caller's struct with as much of `value` as its size says it can take; for growing output structs. [any]
 template <class T>
 void copy_out(T* out, const T& value) {

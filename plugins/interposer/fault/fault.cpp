@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // fault.cpp - wraps a back end and makes it misbehave by rule and seed.
 //
-// Options: seed=N; fail=P[:STATUS], hang=P, drop=P, corrupt=P, reorder=P with P a probability from 0 to 1; delay_us=N for every
-// batch; op=read|write limits the rules to one direction; after=N leaves the first N batches alone, times=N all that come
-// when N have met a rule. Without rules it changes nothing.
+// Options: seed=N; fail=P[:STATUS], hang=P, stuck=P, drop=P, corrupt=P, reorder=P with P a probability from 0 to 1; stuck_ms=N
+// is how long a stuck batch stays so; delay_us=N for every end; op=read|write limits the rules to one direction; after=N leaves
+// the first N batches alone, times=N all that come when N have met a rule. Without rules it changes nothing.
 #include <atomic>
 #include <cstdlib>
 #include <cstring>
@@ -16,10 +16,12 @@
 namespace interposer {
 namespace {
 
+constexpr std::uint64_t kLongestStuckMs = 3'600'000;
+
 struct Rules {
-    double fail = 0, hang = 0, drop = 0, corrupt = 0, reorder = 0;
+    double fail = 0, hang = 0, stuck = 0, drop = 0, corrupt = 0, reorder = 0;
     std::int32_t status = PEGA_RETRY_OTHER_PATH;
-    std::uint64_t delay_ns = 0, after = 0, times = UINT64_MAX, seed = 1;
+    std::uint64_t delay_ns = 0, stuck_ns = 1'000'000'000, after = 0, times = UINT64_MAX, seed = 1;
     std::uint32_t op = 0;  // 0 = both
 };
 
@@ -34,6 +36,8 @@ public:
         verdict.delay_ns = rules_.delay_ns;
         if (chance(rules_.hang)) {
             verdict.hang = true;
+        } else if (chance(rules_.stuck)) {
+            verdict.stuck_ns = rules_.stuck_ns;
         } else if (chance(rules_.fail)) {
             verdict.fail = rules_.status;
         } else if (chance(rules_.drop)) {
@@ -46,6 +50,7 @@ public:
         return verdict;
     }
     void ended(const pega_batch&, const pega_completion&, std::uint64_t) override {}
+    bool corrupts() const override { return rules_.corrupt > 0; }
 
 private:
     bool chance(double p) { return p > 0 && std::uniform_real_distribution<>(0, 1)(random_) < p; }
@@ -89,6 +94,12 @@ bool parse_status(const char* text, std::int32_t* out) {
 bool apply(Rules& rules, const char* key, const char* value) {
     std::uint64_t number = 0;
     if (std::strcmp(key, "hang") == 0) return parse_probability(value, &rules.hang);
+    if (std::strcmp(key, "stuck") == 0) return parse_probability(value, &rules.stuck);
+    if (std::strcmp(key, "stuck_ms") == 0) {
+        const bool good = parse_number(value, &number) && number > 0 && number <= kLongestStuckMs;
+        rules.stuck_ns = number * 1'000'000;
+        return good;
+    }
     if (std::strcmp(key, "drop") == 0) return parse_probability(value, &rules.drop);
     if (std::strcmp(key, "corrupt") == 0) return parse_probability(value, &rules.corrupt);
     if (std::strcmp(key, "reorder") == 0) return parse_probability(value, &rules.reorder);
@@ -121,9 +132,8 @@ std::unique_ptr<Hooks> make_hooks(const pega_host* host, const pega_option* opti
         if (apply(rules, options[i].key, options[i].value)) continue;
         pegaflow::backend::log(
             host, PEGA_LOG_ERROR, "fault",
-            "option %s=%s is not valid; there are seed, after, times, delay_us (numbers), hang, drop, corrupt, reorder "
-            "(0 to 1), fail (0 to 1, "
-            "then :STATUS), op (read or write)",
+            "option %s=%s is not valid; there are seed, after, times, delay_us, stuck_ms (numbers), hang, stuck, "
+            "drop, corrupt, reorder (0 to 1), fail (0 to 1, then :STATUS), op (read or write)",
             options[i].key, options[i].value);
         return nullptr;
     }

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 // Submission: the hook's verdict on a batch, and the batch as the inner back end knows its regions and events.
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cstring>
 
 #include "device.hpp"
 #include "pegaflow/abi/ext/cancel.h"
+#include "pegaflow/batch_check.hpp"
 
 namespace interposer {
 namespace {
+
+// How often a close that waits for stuck batches looks at the clock.
+constexpr auto kGlance = std::chrono::milliseconds(1);
+// After which a stuck batch that found the inner queue full tries again.
+constexpr std::uint64_t kAgain = 1'000'000;
 
 pega_status open_channel(pega_device* device, const pega_channel_params* params, pega_channel** out) {
     if (device == nullptr || out == nullptr) return PEGA_INVALID;
@@ -30,7 +39,10 @@ template <class Option>
 Option* take_option(const pega_batch& from, std::uint32_t kind, Option& copy, pega_batch& to) {
     const pega_batch_option* option = pegaflow::backend::find_option(from, kind);
     if (option == nullptr) return nullptr;
-    copy = *reinterpret_cast<const Option*>(option);
+    const std::size_t known = std::min<std::size_t>(option->size, sizeof copy);
+    copy = {};
+    std::memcpy(&copy, option, known);
+    copy.base.size = static_cast<std::uint32_t>(known);
     copy.base.next = to.options;
     to.options = &copy.base;
     return &copy;
@@ -46,6 +58,22 @@ bool knows_options(const pega_batch& batch) {
     return true;
 }
 
+// The caller's spans with inner regions. What they have beyond the pega_span of this layer stays behind, and `span_size` says
+// so.
+void take_spans(const pega_batch& from, std::vector<pega_span>& copies, pega_batch& to) {
+    const std::size_t known = std::min<std::size_t>(from.span_size, sizeof(pega_span));
+    copies.resize(from.span_count);
+    to.spans = copies.data();
+    to.span_size = static_cast<std::uint32_t>(known);
+    auto* bytes = reinterpret_cast<unsigned char*>(copies.data());
+    for (std::uint64_t i = 0; i < from.span_count; ++i, bytes += known) {
+        std::memcpy(bytes, &pegaflow::backend::span_at(from, i), known);
+        auto& span = *reinterpret_cast<pega_span*>(bytes);
+        span.local_region = inner_of(span.local_region);
+        span.remote_region = inner_of(span.remote_region);
+    }
+}
+
 // The batch with inner regions and events.
 pega_batch translate(Pending& pending) {
     const pega_batch& from = pending.batch;
@@ -53,15 +81,8 @@ pega_batch translate(Pending& pending) {
     if (from.format == PEGA_FORMAT_FLAT) {
         to.local_region = inner_of(from.local_region);
         to.remote_region = inner_of(from.remote_region);
-    } else if (from.spans != nullptr && from.span_size >= sizeof(pega_span)) {
-        pending.spans.resize(from.span_count);
-        for (std::uint64_t i = 0; i < from.span_count; ++i) {
-            pending.spans[i] = pegaflow::backend::span_at(from, i);
-            pending.spans[i].local_region = inner_of(pending.spans[i].local_region);
-            pending.spans[i].remote_region = inner_of(pending.spans[i].remote_region);
-        }
-        to.spans = pending.spans.data();
-        to.span_size = sizeof(pega_span);
+    } else if (from.spans != nullptr && from.span_size >= pegaflow::backend::kFirstSize<pega_span>) {
+        take_spans(from, pending.spans, to);
     }
     to.options = nullptr;
     take_option(from, PEGA_OPTION_DIGEST, pending.digest, to);
@@ -84,6 +105,32 @@ std::uint64_t bytes_of(const pega_batch& batch) {
     return bytes;
 }
 
+// What a back end would find before it accepts the batch, as far as that is the same for all: a batch that stays here is judged
+// here.
+pega_status check(const pega_device& device, const pega_batch& batch) {
+    if (batch.op != PEGA_OP_READ && batch.op != PEGA_OP_WRITE) return PEGA_INVALID;
+    const auto offers = [&](const char* id) { return device.inner.backend->extension(device.device, id) != nullptr; };
+    for (const pega_batch_option* o = batch.options; o != nullptr; o = o->next) {
+        if ((o->flags & PEGA_OPTION_HINT) != 0) continue;
+        if ((o->kind == PEGA_OPTION_STREAM && !offers(PEGA_EXT_STREAM)) ||
+            (o->kind == PEGA_OPTION_NOTIFY && !offers(PEGA_EXT_NOTIFY)) ||
+            (o->kind == PEGA_OPTION_DURABLE && !offers(PEGA_EXT_DURABLE))) {
+            return PEGA_UNSUPPORTED;
+        }
+    }
+    const auto usable = [&](const pega_region* local, const pega_region* remote) {
+        if (local == nullptr || remote == nullptr || local->device != &device || remote->device != &device) return false;
+        return !(batch.op == PEGA_OP_READ ? local : remote)->read_only;
+    };
+    const auto length_of = [](pega_region* region) {
+        pega_region_info info{};
+        info.size = sizeof info;
+        region_info(region, &info);
+        return info.length;
+    };
+    return pegaflow::backend::check_batch(batch, usable, length_of);
+}
+
 pega_completion dropped(const Pending& pending) {
     pega_completion record = terminal(pending, PEGA_OK, 0);
     record.bytes = bytes_of(pending.batch);
@@ -91,28 +138,49 @@ pega_completion dropped(const Pending& pending) {
     return record;
 }
 
+// Accepts a batch that the inner back end does not see, or not yet.
+pega_status keep(pega_device& device, std::unique_ptr<Pending> owned) {
+    {
+        const std::lock_guard lock(device.mutex);
+        Pending& pending = *owned;
+        if (pending.channel->closed) return PEGA_CANCELED;
+        const Verdict& verdict = pending.verdict;
+        device.pending[pending.batch.user_data] = std::move(owned);
+        if (verdict.fail != 0) hold(device, pending, terminal(pending, verdict.fail, 0));
+        if (verdict.drop) hold(device, pending, dropped(pending));
+        if (verdict.stuck_ns != 0) {
+            pending.begin_ns = pending.submitted_ns + verdict.stuck_ns;
+            pending.inner.deadline_ns = 0;  // hardware that is stuck knows none
+        }
+    }
+    device.wake();
+    return PEGA_OK;
+}
+
 pega_status submit(pega_channel* channel, const pega_batch* batch) {
-    if (channel == nullptr || batch == nullptr || batch->size < sizeof(pega_batch)) return PEGA_INVALID;
+    if (channel == nullptr || batch == nullptr || !pegaflow::backend::whole(*batch)) return PEGA_INVALID;
     if (!knows_options(*batch)) return PEGA_UNSUPPORTED;
     pega_device& device = *channel->device;
     auto owned = std::make_unique<Pending>();
     Pending& pending = *owned;
     pending.channel = channel;
-    pending.batch = *batch;
+    pending.batch = pegaflow::backend::copy_in(*batch);
     pending.submitted_ns = device.now();
     pending.verdict = device.hooks->decide(*batch);
+    const Verdict& verdict = pending.verdict;
+    if (verdict.hang || verdict.drop || verdict.fail != 0 || verdict.stuck_ns != 0) {
+        const pega_status sound = check(device, pending.batch);
+        if (sound != PEGA_OK) return sound;
+        pending.inner = translate(pending);
+        return keep(device, std::move(owned));
+    }
     const pega_batch inner = translate(pending);
-    const Verdict verdict = pending.verdict;
     {
         const std::lock_guard lock(device.mutex);
+        if (channel->closed) return PEGA_CANCELED;
         device.pending[batch->user_data] = std::move(owned);
-        if (verdict.fail != 0) device.held.push_back({terminal(pending, verdict.fail, 0), 0, false});
-        if (verdict.drop) device.held.push_back({dropped(pending), 0, false});
     }
-    if (verdict.hang || verdict.drop || verdict.fail != 0) {
-        device.wake();
-        return PEGA_OK;
-    }
+    const std::lock_guard turn(device.submitting);
     const pega_status status = device.inner.channel->submit(channel->inner, &inner);
     if (status != PEGA_OK) {
         const std::lock_guard lock(device.mutex);
@@ -121,12 +189,26 @@ pega_status submit(pega_channel* channel, const pega_batch* batch) {
     return status;
 }
 
+// The mutex is held.
+bool is_stuck(const pega_device& device, const pega_channel* channel) {
+    return std::any_of(device.pending.begin(), device.pending.end(),
+                       [channel](const auto& p) { return p.second->channel == channel && p.second->stuck(); });
+}
+
 pega_status close_channel(pega_channel* channel, std::uint64_t deadline_ns) {
     if (channel == nullptr) return PEGA_INVALID;
     pega_device& device = *channel->device;
     {
-        const std::lock_guard lock(device.mutex);
+        std::unique_lock lock(device.mutex);
+        channel->closed = true;
         end_hanging(device, channel, nullptr, ECANCELED);
+        while (is_stuck(device, channel)) {
+            if (device.now() >= deadline_ns) return PEGA_PENDING;
+            lock.unlock();
+            begin_stuck(device);
+            lock.lock();
+            device.begun.wait_for(lock, kGlance, [&] { return !is_stuck(device, channel); });
+        }
     }
     device.wake();
     const pega_status status = device.inner.channel->close(channel->inner, deadline_ns);
@@ -154,10 +236,43 @@ std::size_t end_hanging(pega_device& device, const pega_channel* channel, const 
     for (const auto& [id, pending] : device.pending) {
         if (!pending->verdict.hang || pending->channel != channel || (user_data != nullptr && id != *user_data)) continue;
         pending->verdict.hang = false;
-        device.held.push_back({terminal(*pending, PEGA_CANCELED, native), 0, false});
+        hold(device, *pending, terminal(*pending, PEGA_CANCELED, native));
         ++ended;
     }
     return ended;
+}
+
+void begin_stuck(pega_device& device) {
+    for (;;) {
+        Pending* next = nullptr;
+        std::uint64_t user_data = 0;
+        {
+            const std::lock_guard lock(device.mutex);
+            for (const auto& [id, pending] : device.pending) {
+                if (pending->begin_ns == 0 || pending->begin_ns > device.now()) continue;
+                next = pending.get();
+                next->begin_ns = 0;
+                next->beginning = true;
+                user_data = id;
+                break;
+            }
+        }
+        if (next == nullptr) return;
+        const std::lock_guard turn(device.submitting);
+        const pega_status status = device.inner.channel->submit(next->channel->inner, &next->inner);
+        const std::lock_guard lock(device.mutex);
+        device.begun.notify_all();
+        const auto begun = device.pending.find(user_data);
+        if (begun == device.pending.end()) continue;  // another thread has polled its end already
+        begun->second->beginning = false;
+        if (status == PEGA_OK) continue;
+        if (status != PEGA_QUEUE_FULL) {
+            hold(device, *next, terminal(*next, status, 0));
+            continue;
+        }
+        next->begin_ns = device.now() + kAgain;
+        return;
+    }
 }
 
 pega_status cancel(pega_channel* channel, std::uint64_t user_data) {
@@ -169,6 +284,8 @@ pega_status cancel(pega_channel* channel, std::uint64_t user_data) {
             device.wake();
             return PEGA_OK;
         }
+        const auto asked = device.pending.find(user_data);
+        if (asked != device.pending.end() && asked->second->channel == channel && asked->second->stuck()) return PEGA_OK;
     }
     const auto* table = static_cast<const pega_ext_cancel*>(device.inner.backend->extension(device.device, PEGA_EXT_CANCEL));
     return table == nullptr ? PEGA_UNSUPPORTED : table->cancel(channel->inner, user_data);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ends: taken from the inner back end, held back or spoilt as the verdict says, and handed to the poller.
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -10,45 +11,54 @@
 namespace interposer {
 namespace {
 
-void corrupt_one_byte(const pega_batch& batch) {
-    const bool flat = batch.format == PEGA_FORMAT_FLAT;
-    if ((flat && batch.flat_count == 0) || (!flat && (batch.span_count == 0 || batch.index_count == 0))) return;
-    const bool reads = batch.op == PEGA_OP_READ;
-    pega_region* region = flat ? (reads ? batch.local_region : batch.remote_region)
-                               : (reads ? batch.spans->local_region : batch.spans->remote_region);
-    const std::uint64_t at = flat ? (reads ? batch.local_offsets[0] : batch.remote_offsets[0])
-                                  : (reads ? batch.spans->local_base + batch.local_index[0] * batch.spans->local_stride
-                                           : batch.spans->remote_base + batch.remote_index[0] * batch.spans->remote_stride);
-    pega_region_info where{};
-    where.size = sizeof where;
-    region_info(region, &where);
-    if (where.kind == PEGA_MEMORY_HOST && where.address != nullptr && at < where.length)
-        static_cast<std::uint8_t*>(where.address)[at] ^= 0x01;
+// An end that is to come after the next one comes after so long all the same.
+constexpr std::uint64_t kLongestReorder = 100'000'000;
+
+// Makes of what has arrived what the poller gets, late or spoilt as the verdict says.
+void take_arrived(pega_device& device) {
+    while (!device.arrived.empty()) {
+        const pega_completion record = device.arrived.front();
+        device.arrived.pop_front();
+        std::unique_lock lock(device.mutex);
+        const auto it = device.pending.find(record.user_data);
+        if (it == device.pending.end() || (record.flags & PEGA_COMPLETION_TERMINAL) == 0) {
+            device.held.push_back({record, 0, 0});
+            continue;
+        }
+        const Pending& pending = *it->second;  // only polling removes it
+        if (pending.verdict.corrupt && record.status == PEGA_OK) {
+            lock.unlock();
+            device.spoiler.spoil(device, pending.batch);
+            lock.lock();
+        }
+        hold(device, pending, record);
+    }
 }
 
-void take_inner(pega_device& device, const pega_completion& record) {
-    const auto it = device.pending.find(record.user_data);
-    if (it == device.pending.end() || (record.flags & PEGA_COMPLETION_TERMINAL) == 0)
-        return device.held.push_back({record, 0, false});
-    const Pending& pending = *it->second;
-    if (pending.verdict.corrupt && record.status == PEGA_OK) corrupt_one_byte(pending.batch);
-    device.held.push_back(
-        {record, pending.verdict.delay_ns == 0 ? 0 : device.now() + pending.verdict.delay_ns, pending.verdict.reorder});
+void end_expired(pega_device& device, std::uint64_t now) {
+    for (const auto& [id, pending] : device.pending) {
+        if (pending->verdict.hang && pending->batch.deadline_ns != 0 && now >= pending->batch.deadline_ns)
+            end_hanging(device, pending->channel, &id, ETIMEDOUT);
+    }
+}
+
+// Whether there is an end on its way that this one is to come after. Those that hang or are stuck may never come.
+bool waits_for_next(const pega_device& device, const Held& held, std::uint64_t now) {
+    if (held.until_next_ns == 0 || now >= held.until_next_ns) return false;
+    return std::any_of(device.pending.begin(), device.pending.end(), [&](const auto& p) {
+        return p.first != held.record.user_data && !p.second->verdict.hang && !p.second->stuck();
+    });
 }
 
 std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capacity) {
     if (capacity == 0) return 0;
-    pega_completion records[64];
-    records[0].size = sizeof records[0];
-    const std::uint32_t got = device->inner.completion->poll(device->device, records, 64);
+    begin_stuck(*device);
+    poll_inner(*device);
+    take_arrived(*device);
     const std::uint32_t stride = out->size;
     const std::lock_guard lock(device->mutex);
     const std::uint64_t now = device->now();
-    for (const auto& [id, pending] : device->pending) {
-        if (pending->verdict.hang && pending->batch.deadline_ns != 0 && now >= pending->batch.deadline_ns)
-            end_hanging(*device, pending->channel, &id, ETIMEDOUT);
-    }
-    for (std::uint32_t i = 0; i < got; ++i) take_inner(*device, records[i]);
+    end_expired(*device, now);
     std::uint32_t given = 0;
     for (std::size_t i = 0; i < device->held.size() && given < capacity;) {
         Held& held = device->held[i];
@@ -56,12 +66,12 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
             ++i;
             continue;
         }
-        if (held.until_next && i + 1 < device->held.size()) {
-            held.until_next = false;
+        if (held.until_next_ns != 0 && i + 1 < device->held.size()) {
+            held.until_next_ns = 0;
             std::swap(device->held[i], device->held[i + 1]);
             continue;
         }
-        if (held.until_next && device->pending.size() > 1) {
+        if (waits_for_next(*device, held, now)) {
             ++i;
             continue;
         }
@@ -82,21 +92,51 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
 
 int wait_fd(pega_device* device) { return device->epoll_fd; }
 
+// When something here happens by the clock alone; UINT64_MAX = nothing does. The mutex is held.
+std::uint64_t next_time(const pega_device& device, std::uint64_t now) {
+    std::uint64_t next = UINT64_MAX;
+    for (const Held& held : device.held)
+        next = std::min(next, waits_for_next(device, held, now) ? std::max(held.due_ns, held.until_next_ns) : held.due_ns);
+    for (const auto& [id, pending] : device.pending) {
+        if (pending->begin_ns != 0) next = std::min(next, pending->begin_ns);
+        if (pending->verdict.hang && pending->batch.deadline_ns != 0) next = std::min(next, pending->batch.deadline_ns);
+    }
+    return next;
+}
+
 pega_status arm(pega_device* device) {
     std::uint64_t drained = 0;
-    [[maybe_unused]] const auto count = ::read(device->event_fd, &drained, sizeof drained);
+    [[maybe_unused]] auto count = ::read(device->event_fd, &drained, sizeof drained);
+    count = ::read(device->timer_fd, &drained, sizeof drained);
     {
         const std::lock_guard lock(device->mutex);
-        if (!device->held.empty()) return PEGA_PENDING;
-        const bool timed = std::any_of(device->pending.begin(), device->pending.end(), [](const auto& p) {
-            return p.second->verdict.hang && p.second->batch.deadline_ns != 0;
-        });
-        if (timed) return PEGA_PENDING;
+        const std::uint64_t now = device->now();
+        const std::uint64_t next = next_time(*device, now);
+        if (next <= now || !device->arrived.empty()) return PEGA_PENDING;
+        const std::uint64_t left = next == UINT64_MAX ? 0 : next - now;  // zero stops the timer
+        itimerspec timer{};
+        timer.it_value.tv_sec = static_cast<time_t>(left / 1'000'000'000);
+        timer.it_value.tv_nsec = static_cast<long>(left % 1'000'000'000);
+        ::timerfd_settime(device->timer_fd, 0, &timer, nullptr);
     }
     return device->inner.completion->arm(device->device);
 }
 
 }  // namespace
+
+void hold(pega_device& device, const Pending& pending, const pega_completion& record) {
+    const Verdict& verdict = pending.verdict;
+    const std::uint64_t now = device.now();
+    device.held.push_back(
+        {record, verdict.delay_ns == 0 ? 0 : now + verdict.delay_ns, verdict.reorder ? now + kLongestReorder : 0});
+}
+
+void poll_inner(pega_device& device) {
+    pega_completion records[64];
+    records[0].size = sizeof records[0];
+    const std::uint32_t got = device.inner.completion->poll(device.device, records, 64);
+    device.arrived.insert(device.arrived.end(), records, records + got);
+}
 
 const pega_completion_table kCompletionTable = {sizeof(pega_completion_table), 0, &poll, &wait_fd, &arm};
 

@@ -3,15 +3,20 @@
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
+#include <mutex>
+#include <vector>
 
 #include "device.hpp"
 
 pega_device::~pega_device() {
     if (epoll_fd >= 0) ::close(epoll_fd);
     if (event_fd >= 0) ::close(event_fd);
+    if (timer_fd >= 0) ::close(timer_fd);
 }
 
 void pega_device::wake() const {
@@ -21,6 +26,43 @@ void pega_device::wake() const {
 
 namespace interposer {
 namespace {
+
+// The devices that are open in this process.
+class Opened {
+public:
+    void add(const pega_device* device) {
+        const std::lock_guard lock(mutex_);
+        devices_.push_back(device);
+    }
+    void remove(const pega_device* device) {
+        const std::lock_guard lock(mutex_);
+        std::erase(devices_, device);
+    }
+    // What their back ends say to a native code; named where they say different things.
+    std::string words_for(std::int32_t code) {
+        const std::lock_guard lock(mutex_);
+        std::vector<std::pair<std::string, std::string>> said;
+        for (const pega_device* device : devices_) {
+            const char* text = device->inner.backend->error_text(code);
+            const auto same = [&](const auto& other) { return other.second == text; };
+            if (text != nullptr && *text != '\0' && std::none_of(said.begin(), said.end(), same))
+                said.emplace_back(device->inner_name, text);
+        }
+        if (said.size() == 1) return said.front().second;
+        std::string all;
+        for (const auto& [name, text] : said) all += (all.empty() ? "" : "; or ") + name + ": " + text;
+        return all;
+    }
+
+private:
+    std::mutex mutex_;
+    std::vector<const pega_device*> devices_;  // guarded by mutex_
+};
+
+Opened& opened() {
+    static Opened instance;
+    return instance;
+}
 
 InnerTables find_inner(const pega_host* host, const pega_option* options, std::uint32_t count,
                        std::vector<pega_option>& inner_options, std::string& why) {
@@ -69,22 +111,25 @@ pega_status probe(const pega_host* host, const pega_option* options, std::uint32
 }
 
 pega_status open_device(const pega_host* host, const pega_open_params* params, pega_device** out) {
+    if (host == nullptr || params == nullptr || out == nullptr || !pegaflow::backend::whole(*params)) return PEGA_INVALID;
     std::vector<pega_option> inner_options;
     std::string why;
     auto device = std::make_unique<pega_device>();
     device->host = host;
     device->inner = find_inner(host, params->options, params->option_count, inner_options, why);
     if (device->inner.backend == nullptr) return PEGA_UNSUPPORTED;
+    device->inner_name = pegaflow::backend::option(params->options, params->option_count, "inner", "");
     device->hooks = make_hooks(host, params->options, params->option_count);
     if (!device->hooks) return PEGA_INVALID;
-    pega_open_params inner = *params;
+    pega_open_params inner = pegaflow::backend::copy_in(*params);
     inner.options = inner_options.data();
     inner.option_count = static_cast<std::uint32_t>(inner_options.size());
     const pega_status status = device->inner.backend->open(host, &inner, &device->device);
     if (status != PEGA_OK) return status;
     device->event_fd = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     device->epoll_fd = ::epoll_create1(EPOLL_CLOEXEC);
-    for (const int fd : {device->event_fd, device->inner.completion->wait_fd(device->device)}) {
+    device->timer_fd = ::timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+    for (const int fd : {device->event_fd, device->timer_fd, device->inner.completion->wait_fd(device->device)}) {
         epoll_event event{};
         event.events = EPOLLIN;
         event.data.fd = fd;
@@ -93,12 +138,21 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
             return PEGA_NO_MEMORY;
         }
     }
+    if (device->hooks->corrupts()) {
+        if (const pega_status able = device->spoiler.open(*device); able != PEGA_OK) {
+            device->inner.backend->close(device->device);
+            return able;
+        }
+    }
+    opened().add(device.get());
     *out = device.release();
     return PEGA_OK;
 }
 
 void close_device(pega_device* device) {
     if (device == nullptr) return;
+    opened().remove(device);
+    device->spoiler.close(*device);
     device->inner.backend->close(device->device);
     delete device;
 }
@@ -111,7 +165,14 @@ pega_status address(pega_device* device, void* bytes, std::uint64_t capacity, st
     return device == nullptr ? PEGA_INVALID : device->inner.backend->address(device->device, bytes, capacity, length);
 }
 
-const char* error_text(std::int32_t code) { return ::strerrordesc_np(code) != nullptr ? ::strerrordesc_np(code) : ""; }
+// A code is the inner back end's, in its words. One module may wrap several, and the code does not say whose it is.
+const char* error_text(std::int32_t code) {
+    static thread_local std::string text;
+    text = opened().words_for(code);
+    const char* own = ::strerrordesc_np(code);  // ECANCELED and ETIMEDOUT of what ended here
+    if (text.empty() && own != nullptr) text = own;
+    return text.c_str();
+}
 
 constexpr pega_backend_table kBackendTable = {
     sizeof(pega_backend_table), 0, &probe, &open_device, &close_device, &capabilities, &address, &extension, &error_text};

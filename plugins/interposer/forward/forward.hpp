@@ -23,6 +23,8 @@ struct Verdict {
     bool drop = false;           // ended as if all were well; no byte is moved and nobody is notified
     bool corrupt = false;        // one byte of what it moved is changed
     bool reorder = false;        // its end is held back until the next one has come
+    std::uint64_t stuck_ns =
+        0;  // it begins only so much later, and neither a cancel nor its deadline nor a close ends it before
 };
 
 // One for each opened device. decide() is called by submitters, concurrently; ended() by the poller.
@@ -31,6 +33,8 @@ public:
     virtual ~Hooks() = default;
     virtual Verdict decide(const pega_batch& batch) = 0;
     virtual void ended(const pega_batch& batch, const pega_completion& record, std::uint64_t submitted_ns) = 0;
+    // Whether a verdict may say `corrupt`: a device whose memory cannot be changed is not opened then.
+    virtual bool corrupts() const { return false; }
 };
 
 // Each interposer defines these two.

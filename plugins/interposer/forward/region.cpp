@@ -17,8 +17,10 @@ pega_status wrap_region(pega_device* device, pega_status status, pega_region* in
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
     if (device == nullptr || out == nullptr) return PEGA_INVALID;
     pega_region* inner = nullptr;
-    const pega_status status = device->inner.region->register_memory(device->device, memory, &inner);
-    return wrap_region(device, status, inner, out);
+    const pega_status registered = device->inner.region->register_memory(device->device, memory, &inner);
+    const pega_status status = wrap_region(device, registered, inner, out);
+    if (status == PEGA_OK) (*out)->read_only = (memory->flags & PEGA_REGION_READ_ONLY) != 0;
+    return status;
 }
 
 pega_status unregister(pega_region* region) {

@@ -21,9 +21,12 @@
 
 #include "pegaflow/backend.hpp"
 
+using pegaflow::backend::copy_in;
 using pegaflow::backend::in_range;
+using pegaflow::backend::kFirstSize;
 using pegaflow::backend::side_in_range;
 using pegaflow::backend::span_at;
+using pegaflow::backend::whole;
 
 struct pega_region {
     pega_device* device;
@@ -95,7 +98,7 @@ bool usable(const pega_region* region, const pega_device* device, bool written) 
 
 // The whole batch is sound, or nothing of it starts.
 pega_status check(const pega_device* device, const pega_batch& b) {
-    if (b.size < sizeof b || (b.op != PEGA_OP_READ && b.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    if (!whole(b) || (b.op != PEGA_OP_READ && b.op != PEGA_OP_WRITE)) return PEGA_INVALID;
     for (const pega_batch_option* o = b.options; o != nullptr; o = o->next) {
         if ((o->flags & PEGA_OPTION_HINT) == 0) return PEGA_UNSUPPORTED;
     }
@@ -111,7 +114,7 @@ pega_status check(const pega_device* device, const pega_batch& b) {
         return PEGA_OK;
     }
     if (b.format != PEGA_FORMAT_SPANS) return PEGA_INVALID;
-    if (b.span_count != 0 && (b.spans == nullptr || b.span_size < sizeof(pega_span))) return PEGA_INVALID;
+    if (b.span_count != 0 && (b.spans == nullptr || b.span_size < kFirstSize<pega_span>)) return PEGA_INVALID;
     if (b.index_count != 0 && (b.local_index == nullptr || b.remote_index == nullptr)) return PEGA_INVALID;
     std::uint64_t max_local = 0;
     std::uint64_t max_remote = 0;
@@ -242,8 +245,7 @@ const char* error_text(std::int32_t code) { return ::strerrordesc_np(code) != nu
 // Region table.
 
 pega_status register_memory(pega_device* device, const pega_memory* memory, pega_region** out) {
-    if (device == nullptr || memory == nullptr || out == nullptr || memory->size < sizeof *memory || memory->length == 0)
-        return PEGA_INVALID;
+    if (device == nullptr || memory == nullptr || out == nullptr || !whole(*memory) || memory->length == 0) return PEGA_INVALID;
     if (memory->kind != PEGA_MEMORY_HOST && memory->kind != PEGA_MEMORY_FILE) return PEGA_UNSUPPORTED;
     void* base = memory->address;
     const bool owned = memory->source == PEGA_SOURCE_ALLOCATE;
@@ -308,7 +310,7 @@ pega_status submit(pega_channel* channel, const pega_batch* batch) {
         if (channel->in_flight >= channel->depth) return PEGA_QUEUE_FULL;
         ++channel->in_flight;
         pin(*batch, 1);
-        channel->device->queue.push_back({channel, *batch});
+        channel->device->queue.push_back({channel, copy_in(*batch)});
     }
     wake(*channel->device);
     return PEGA_OK;

@@ -5,7 +5,7 @@
 
 #include <cstddef>
 #include <cstdlib>
-#include <thread>
+#include <type_traits>
 
 namespace pegaflow::soak {
 namespace {
@@ -27,6 +27,7 @@ struct Functions {
     int (*end_stream)(void*) = nullptr;
     int (*wait)(void*) = nullptr;
     int (*call_host)(void*, void (*)(void*), void*) = nullptr;
+    int (*fill)(unsigned long long, unsigned char, std::size_t, void*) = nullptr;
     bool usable = false;
 };
 
@@ -47,6 +48,7 @@ Functions load() {
                  find("cuStreamSynchronize", out.wait);
     find("cuMemGetInfo_v2", out.memory);
     find("cuLaunchHostFunc", out.call_host);
+    find("cuMemsetD8Async", out.fill);
     out.usable = out.usable && out.init(0) == 0;
     return out;
 }
@@ -115,17 +117,34 @@ HeldStream::~HeldStream() {
 
 bool HeldStream::hold(std::chrono::microseconds time) {
     if (stream_ == nullptr || cuda().call_host == nullptr) return false;
-    time_ = time;
+    {
+        const std::lock_guard lock(mutex_);
+        time_ = time;
+        let_go_ = false;
+    }
     passed_.store(false);
     const auto sleep = [](void* data) {
         auto* self = static_cast<HeldStream*>(data);
-        std::this_thread::sleep_for(self->time_);
+        std::unique_lock lock(self->mutex_);
+        self->changed_.wait_for(lock, self->time_, [self] { return self->let_go_; });
         self->passed_.store(true, std::memory_order_release);
     };
     const Current current(gpu_.context_);
     if (cuda().call_host(stream_, sleep, this) == 0) return true;
     passed_.store(true);
     return false;
+}
+
+void HeldStream::let_go() {
+    const std::lock_guard lock(mutex_);
+    let_go_ = true;
+    changed_.notify_all();
+}
+
+bool HeldStream::fill(void* address, unsigned char value, std::uint64_t bytes) {
+    if (stream_ == nullptr || cuda().fill == nullptr) return false;
+    const Current current(gpu_.context_);
+    return cuda().fill(reinterpret_cast<std::uintptr_t>(address), value, bytes, stream_) == 0;
 }
 
 void HeldStream::wait() {

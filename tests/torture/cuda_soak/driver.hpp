@@ -4,8 +4,10 @@
 
 #include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <cstdint>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 
@@ -41,8 +43,12 @@ public:
     HeldStream(const HeldStream&) = delete;
     HeldStream& operator=(const HeldStream&) = delete;
 
-    // False when the driver cannot. What is put into the stream after this runs after `passed` has become true.
+    // False when the driver cannot. What is put into the stream after this runs after `passed` has become true: when the time
+    // is over, or when `let_go` was called.
     bool hold(std::chrono::microseconds time);
+    void let_go();
+    // Sets GPU memory to a value, in the stream's order.
+    bool fill(void* address, unsigned char value, std::uint64_t bytes);
     void* handle() const noexcept { return stream_; }
     bool passed() const noexcept { return passed_.load(std::memory_order_acquire); }
     void wait();
@@ -51,6 +57,9 @@ private:
     const HeldGpu& gpu_;
     void* stream_ = nullptr;
     std::chrono::microseconds time_{0};
+    std::mutex mutex_;
+    std::condition_variable changed_;
+    bool let_go_ = false;  // guarded by mutex_
     std::atomic<bool> passed_{true};
 };
 

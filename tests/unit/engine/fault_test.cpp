@@ -53,6 +53,16 @@ TEST_F(FaultTest, AHungPeerIsAnsweredAtTheDeadlineAndLeavesNothing) {
     EXPECT_TRUE(engine_->unregister_instance("replica"));
 }
 
+TEST_F(FaultTest, ACopyThatCannotBeCancelledIsWaitedFor) {
+    start({{"stuck", "1"}, {"stuck_ms", "200"}});
+    const auto begin = std::chrono::steady_clock::now();
+    const auto saved = save_by(std::chrono::milliseconds(20));
+    EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(200)) << "the blocks were still written to";
+    EXPECT_TRUE(saved || saved.error().code == Code::kDeadlineExceeded);
+    EXPECT_EQ(engine_->stats().incomplete_blocks, 0U);
+    EXPECT_TRUE(engine_->unregister_instance("replica"));
+}
+
 TEST_F(FaultTest, AFailedCopyIsNeverAHitAndCanBeSavedAgain) {
     start({{"fail", "0.5:PEER_LOST"}, {"seed", "3"}});
     replica_.fill(0, 5);

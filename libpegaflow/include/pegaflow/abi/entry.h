@@ -33,6 +33,11 @@
 /* The same for plain members where zero is a value: large enough is all that is asked. */
 #define PEGA_HAS_FIELD(type, pointer, member) ((pointer)->size >= offsetof(type, member) + sizeof((pointer)->member))
 
+/* The bytes of a struct up to the end of `member`: what its maker's `size` is at least when it knew that member. A size that came
+ * over the boundary is compared with this, for the last member that is needed, never with one's own sizeof: that grows with
+ * the headers, and the other side may be older. */
+#define PEGA_SIZE_TO(type, member) (offsetof(type, member) + sizeof(((type*)0)->member))
+
 #if defined(__cplusplus)
 #define PEGA_EXTERN_C extern "C"
 #else

@@ -9,6 +9,7 @@
 #include <optional>
 #include <thread>
 
+#include "tests/unit/backends/cuda/event_role.hpp"
 #include "tests/unit/backends/cuda/peer_process.hpp"
 #include "tests/unit/backends/cuda/peer_side.hpp"
 
@@ -140,6 +141,7 @@ TEST(PeerRole, Run) {
     if (role.starts_with("write ")) code = write_and_read(role.substr(6));
     if (role == "flood") code = flood();
     if (role == "rounds") code = rounds();
+    if (role == "hold") code = hold_a_stream();
     if (role == "own gpu" || role == "own host") code = own(role == "own host");
     std::exit(code);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// batch_regions.hpp - what every batch's regions and ranges are checked for, and how they are pinned while it runs.
+// batch_check.hpp - for authors of back ends: what every batch's regions and ranges are checked for, and how they are pinned
+// while it runs.
 //
 // Templates over what only the back end knows of its regions: `usable(local, remote)`, whether they may be the two sides of the
 // batch, and `length_of(region)`. [data]
@@ -10,7 +11,7 @@
 
 #include "pegaflow/backend.hpp"
 
-namespace backend_common {
+namespace pegaflow::backend {
 
 inline std::uint64_t largest(const std::uint64_t* values, std::uint64_t count) noexcept {
     std::uint64_t max = 0;
@@ -20,13 +21,12 @@ inline std::uint64_t largest(const std::uint64_t* values, std::uint64_t count) n
 
 template <class Usable, class LengthOf>
 pega_status check_spans(const pega_batch& batch, Usable&& usable, LengthOf&& length_of) noexcept {
-    using pegaflow::backend::side_in_range;
-    if (batch.span_count != 0 && (batch.spans == nullptr || batch.span_size < sizeof(pega_span))) return PEGA_INVALID;
+    if (batch.span_count != 0 && (batch.spans == nullptr || batch.span_size < kFirstSize<pega_span>)) return PEGA_INVALID;
     if (batch.index_count != 0 && (batch.local_index == nullptr || batch.remote_index == nullptr)) return PEGA_INVALID;
     const std::uint64_t max_local = largest(batch.local_index, batch.index_count);
     const std::uint64_t max_remote = largest(batch.remote_index, batch.index_count);
     for (std::uint64_t i = 0; i < batch.span_count; ++i) {
-        const pega_span& s = pegaflow::backend::span_at(batch, i);
+        const pega_span& s = span_at(batch, i);
         if (!usable(s.local_region, s.remote_region) || s.segments == 0) return PEGA_INVALID;
         if (batch.index_count == 0) continue;
         if (!side_in_range({s.local_base, s.local_stride, s.local_segment_stride}, max_local, s.segments, s.page_bytes,
@@ -41,7 +41,6 @@ pega_status check_spans(const pega_batch& batch, Usable&& usable, LengthOf&& len
 
 template <class Usable, class LengthOf>
 pega_status check_flat(const pega_batch& batch, Usable&& usable, LengthOf&& length_of) noexcept {
-    using pegaflow::backend::in_range;
     if (!usable(batch.local_region, batch.remote_region)) return PEGA_INVALID;
     if (batch.flat_count == 0) return PEGA_OK;
     if (batch.local_offsets == nullptr || batch.remote_offsets == nullptr || batch.lengths == nullptr) return PEGA_INVALID;
@@ -72,10 +71,10 @@ void for_each_region(const pega_batch& batch, Visit&& visit) {
         return;
     }
     for (std::uint64_t i = 0; i < batch.span_count; ++i) {
-        const pega_span& span = pegaflow::backend::span_at(batch, i);
+        const pega_span& span = span_at(batch, i);
         visit(span.local_region);
         visit(span.remote_region);
     }
 }
 
-}  // namespace backend_common
+}  // namespace pegaflow::backend

@@ -46,7 +46,10 @@ public:
             verdict.corrupt = chance(rules_.corrupt);
             verdict.reorder = chance(rules_.reorder);
         }
-        met_ += verdict.hang || verdict.fail != PEGA_OK || verdict.drop || verdict.corrupt || verdict.reorder ? 1 : 0;
+        met_ += verdict.hang || verdict.stuck_ns != 0 || verdict.fail != PEGA_OK || verdict.drop || verdict.corrupt ||
+                        verdict.reorder
+                    ? 1
+                    : 0;
         return verdict;
     }
     void ended(const pega_batch&, const pega_completion&, std::uint64_t) override {}

@@ -43,7 +43,8 @@ inline std::uint64_t hash_bytes(const void* data, std::size_t length, std::uint6
     for (; left >= 16; left -= 16, bytes += 16) state = mix(load64(bytes) ^ c, load64(bytes + 8) ^ state);
     unsigned char tail[16] = {};
     std::memcpy(tail, bytes, left);
-    return mix(load64(tail) ^ d ^ state, load64(tail + 8) ^ a ^ length);
+    // Numbers in a row times one random word would not always spread: the product is mixed once more.
+    return mix(mix(load64(tail) ^ d ^ state, load64(tail + 8) ^ a ^ length) ^ b, c ^ length);
 }
 
 }  // namespace pegaflow::base

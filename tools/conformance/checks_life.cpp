@@ -192,11 +192,11 @@ void closing_a_device_ends_everything(Fixture& f) {
     Memory remote = f.remote(Fixture::kLongBytes / 8);
     const std::vector<std::uint64_t> length = {Fixture::kLongBytes / 32};
     const std::vector<std::uint64_t> places = {0, length[0], 2 * length[0], 3 * length[0]};
-    for (int i = 0; i < 2; ++i) {
+    for (std::size_t i = 0; i < places.size(); i += 2) {
         pega_channel* channel = f.open_channel();
-        for (int k = 0; k < 2; ++k) {
+        for (const std::size_t k : {i, i + 1}) {
             pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
-            batch.local_offsets = batch.remote_offsets = &places[static_cast<std::size_t>(2 * i + k)];
+            batch.local_offsets = batch.remote_offsets = &places[k];
             PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
         }
     }

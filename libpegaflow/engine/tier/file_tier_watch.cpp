@@ -114,7 +114,9 @@ bool FileTier::close(Clock::time_point deadline) {
     while (!all_over() && Clock::now() < limit) {
         const auto now = Clock::now();
         for (const auto& store : stores_) {
-            if (store->io) store->io->expire(now, now >= deadline);
+            if (!store->io) continue;
+            end_late(*store, now);  // nobody else does any more
+            if (now >= deadline) store->io->expire(now, true);
         }
         std::this_thread::sleep_for(kCloseStep);
     }

@@ -134,6 +134,20 @@ TEST_F(FileTierFaultTest, AReadThatCannotBeCancelledMakesMissesUntilItEnds) {
     EXPECT_EQ(engine_->tier_devices()[0].problem, "");
 }
 
+TEST_F(FileTierFaultTest, AnEngineWithoutADeadlineClosesWhenWhatIsLateHasEnded) {
+    options_.tier.io_time = 50ms;
+    start({{"delay_us", "400000"}, {"op", "write"}});
+    if (IsSkipped()) return;
+    replica_.fill(0, 0);
+    ASSERT_TRUE(replica_.save(*engine_, {0}, {make_hashes(1)[0]}));
+    const auto limit = Clock::now() + 10s;
+    while (engine_->tier_devices()[0].problem.empty() && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+    ASSERT_NE(engine_->tier_devices()[0].problem, "");
+    engine_.reset();
+    start();
+    EXPECT_EQ(engine_->tier_devices()[0].state, "ok") << "nothing was left behind that has it";
+}
+
 // What the device still has must stay where it is, also when nobody waits for it any more.
 TEST_F(FileTierFaultTest, ATransferThatNeverEndsDoesNotKeepTheEngineFromClosing) {
     for (const char* op : {"write", "read"}) {

@@ -8,6 +8,8 @@
 //   late        the first byte is written once more after the end
 //   claims      cancel is claimed, without its table
 //   zero        elements of no bytes move one byte
+//
+// `eager` is no lie: every batch is over when it was submitted.
 #define pegaflow_entry template_entry
 #include "plugins/template/backend/template.cpp"
 #undef pegaflow_entry
@@ -54,6 +56,12 @@ void lie_about_marks(pega_device& device, const pega_batch& batch) {
     }
 }
 
+void end_now(pega_device& device) {
+    const std::lock_guard lock(device.mutex);
+    for (const Batch& work : device.queue) run(device, work, false);
+    device.queue.clear();
+}
+
 pega_status lying_submit(pega_channel* channel, const pega_batch* batch) {
     if (batch == nullptr) return submit(channel, batch);
     pega_batch changed = *batch;
@@ -69,6 +77,7 @@ pega_status lying_submit(pega_channel* channel, const pega_batch* batch) {
     if (lie == "full" && status == PEGA_QUEUE_FULL)
         batch->remote_region->base[*batch->remote_offsets] = batch->local_region->base[*batch->local_offsets];
     if (status == PEGA_OK && lie == "marks") lie_about_marks(*channel->device, *batch);
+    if (status == PEGA_OK && lie == "eager") end_now(*channel->device);
     if (status == PEGA_OK && lie == "late" && flat && batch->flat_count == 1)
         written_last =
             reads ? batch->local_region->base + *batch->local_offsets : batch->remote_region->base + *batch->remote_offsets;

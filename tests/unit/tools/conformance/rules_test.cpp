@@ -48,5 +48,14 @@ TEST(Liar, PassesWhenItIsHonest) {
     EXPECT_GE(passed, 20U);
 }
 
+TEST(Liar, EndingBatchesWithoutAPollIsNoLie) {
+    std::vector<std::string> passed_over;
+    for (const CheckResult& result : run(options_of("eager"))) {
+        EXPECT_NE(result.outcome, Outcome::kFailed) << result.name << ": " << result.text;
+        if (result.text.find("ends batches that nobody polls") != std::string::npos) passed_over.push_back(result.name);
+    }
+    EXPECT_EQ(passed_over, (std::vector<std::string>{"queue_full_starts_nothing", "regions_in_use_stay"}));
+}
+
 }  // namespace
 }  // namespace pegaflow::conformance

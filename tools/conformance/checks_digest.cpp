@@ -9,7 +9,7 @@
 
 #include "pegaflow/abi/ext/digest.h"
 #include "pegaflow/digest.hpp"
-#include "tools/conformance/fixture.hpp"
+#include "tools/conformance/events.hpp"
 
 namespace pegaflow::conformance {
 namespace {
@@ -174,19 +174,13 @@ void odd_places_and_lengths_have_no_digests(Fixture& f) {
 }
 
 void cancelled_batches_have_no_digests(Fixture& f) {
-    const auto* cancel = f.extension<pega_ext_cancel>(PEGA_EXT_CANCEL);
-    const auto* stream = f.extension<pega_ext_stream>(PEGA_EXT_STREAM);
-    if (!f.has(PEGA_CAP_CANCEL) || cancel == nullptr || !f.has(PEGA_CAP_STREAM) || stream == nullptr)
-        throw Skipped("no cancel and stream extensions");
-    pega_event* event = nullptr;
-    PEGA_EXPECT(stream->create(f.device, 0, &event) == PEGA_OK, "create an event");
-    if (stream->query(event) != PEGA_PENDING) {
-        stream->destroy(event);
-        throw Skipped("events of this back end cannot be held back by the host");
-    }
+    const auto* cancel = &f.claimed<pega_ext_cancel>(PEGA_CAP_CANCEL, PEGA_EXT_CANCEL);
+    const pega_ext_stream* stream = &stream_of(f);
+    pega_event* event = held_event(f);
     pega_channel* channel = f.open_channel();
     Digested d(f, PEGA_OP_WRITE, shape_of(f, 4096, 1, 1, 4));
-    const pega_stream_option hold{{sizeof hold, PEGA_OPTION_STREAM, 0, 0, &d.option().base}, event, nullptr};
+    pega_stream_option hold = stream_option(event, nullptr);
+    hold.base.next = &d.option().base;
     d.batch.options = &hold.base;
     PEGA_EXPECT(f.m.channel->submit(channel, &d.batch) == PEGA_OK, "submit");
     PEGA_EXPECT(cancel->cancel(channel, d.batch.user_data) == PEGA_OK, "cancel");

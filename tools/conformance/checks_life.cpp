@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Checks of how batches live and end: queues, cancel, deadline, close, events, many submitters, nothing after the end.
+// Checks of how batches live and end: cancel, deadline, close, events, many submitters, nothing after the end.
 #include <fmt/format.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
@@ -10,34 +11,12 @@
 #include <set>
 #include <thread>
 
-#include "tools/conformance/fixture.hpp"
+#include "tools/conformance/events.hpp"
 
 namespace pegaflow::conformance {
 namespace {
 
 const std::vector<std::uint64_t> kZero = {0};
-
-const pega_ext_stream& stream_of(Fixture& f) {
-    const auto* table = f.extension<pega_ext_stream>(PEGA_EXT_STREAM);
-    if (!f.has(PEGA_CAP_STREAM) || table == nullptr) throw Skipped("no stream extension");
-    return *table;
-}
-
-// An event on which batches can be held back; only where a fresh event is pending.
-pega_event* held_event(Fixture& f) {
-    const pega_ext_stream& stream = stream_of(f);
-    pega_event* event = nullptr;
-    PEGA_EXPECT(stream.create(f.device, 0, &event) == PEGA_OK, "create an event");
-    if (stream.query(event) != PEGA_PENDING) {
-        stream.destroy(event);
-        throw Skipped("events of this back end cannot be held back by the host");
-    }
-    return event;
-}
-
-pega_stream_option stream_option(pega_event* wait, pega_event* record) {
-    return {{sizeof(pega_stream_option), PEGA_OPTION_STREAM, 0, 0, nullptr}, wait, record};
-}
 
 void exactly_one_end_each(Fixture& f) {
     Memory local = f.local();
@@ -65,33 +44,6 @@ void exactly_one_end_each(Fixture& f) {
     for (const auto& [id, record] : ended)
         PEGA_EXPECT(submitted.contains(id) && record.status == PEGA_OK, "an end of a batch that was not submitted");
     f.expect_silence();
-}
-
-void queue_full_starts_nothing(Fixture& f) {
-    pega_event* event = held_event(f);
-    const pega_ext_stream& stream = stream_of(f);
-    Memory local = f.local(8192);
-    Memory remote = f.remote(8192);
-    pega_channel* channel = f.open_channel(2);
-    const std::vector<std::uint64_t> length = {f.round(512)};
-    pega_stream_option option = stream_option(event, nullptr);
-    std::vector<std::uint64_t> places(16);
-    for (std::size_t i = 0; i < places.size(); ++i) places[i] = i * 512;
-    std::size_t accepted = 0;
-    pega_status status = PEGA_OK;
-    while (accepted < places.size() && status == PEGA_OK) {
-        pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
-        batch.remote_offsets = &places[accepted];
-        batch.options = &option.base;
-        status = f.m.channel->submit(channel, &batch);
-        accepted += status == PEGA_OK ? 1 : 0;
-    }
-    PEGA_EXPECT(status == PEGA_QUEUE_FULL, fmt::format("status {} after {} batches on a queue of 2", status, accepted));
-    PEGA_EXPECT(accepted >= 1, "nothing was accepted");
-    stream.signal(event, nullptr);
-    PEGA_EXPECT(f.wait(accepted).size() == accepted, "drain");
-    f.expect_silence();
-    stream.destroy(event);
 }
 
 void events_hold_back_and_record(Fixture& f) {
@@ -134,16 +86,42 @@ void recorded_events_happen(Fixture& f) {
     stream.destroy(event);
 }
 
+// The terminal completion promised that no access happens any more: what is written now stays.
+void expect_untouched(Fixture& f, Memory& target) {
+    auto* bytes = const_cast<std::uint8_t*>(f.bytes_of(target));
+    if (bytes == nullptr) return;
+    const std::size_t size = target.shadow.size();
+    std::memset(bytes, 0x5A, size);
+    f.expect_silence(0.002);
+    PEGA_EXPECT(bytes[0] == 0x5A && std::memcmp(bytes, bytes + 1, size - 1) == 0, "a write after the end");
+}
+
+void nothing_after_the_end(Fixture& f) {
+    Memory local = f.local();
+    Memory remote = f.remote();
+    if (f.bytes_of(local) == nullptr && f.bytes_of(remote) == nullptr)
+        throw Skipped("processors address neither side of a transfer here");
+    pega_channel* channel = f.open_channel();
+    const std::vector<std::uint64_t> length = {Fixture::kBytes};
+    for (int round = 0; round < 6; ++round) {
+        const std::uint32_t op = round % 2 == 0 ? PEGA_OP_READ : PEGA_OP_WRITE;
+        pega_batch batch = f.flat(op, local, remote, kZero, kZero, length);
+        PEGA_EXPECT(f.run(channel, batch).status == PEGA_OK, "status");
+        expect_untouched(f, op == PEGA_OP_READ ? local : remote);
+    }
+    f.expect_silence();
+}
+
 void cancel_ends_once_and_quiesces(Fixture& f) {
-    const auto* table = f.extension<pega_ext_cancel>(PEGA_EXT_CANCEL);
-    if (!f.has(PEGA_CAP_CANCEL) || table == nullptr) throw Skipped("no cancel extension");
+    const auto* table = &f.claimed<pega_ext_cancel>(PEGA_CAP_CANCEL, PEGA_EXT_CANCEL);
     constexpr std::uint64_t kLarge = Fixture::kLongBytes;
     Memory local = f.local(kLarge);
     Memory remote = f.remote(kLarge);
     pega_channel* channel = f.open_channel();
     const std::vector<std::uint64_t> length = {kLarge};
-    for (int round = 0; round < 10; ++round) {
-        pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+    for (int round = 0; round < 8; ++round) {
+        const std::uint32_t op = round / 2 % 2 == 0 ? PEGA_OP_WRITE : PEGA_OP_READ;
+        pega_batch batch = f.flat(op, local, remote, kZero, kZero, length);
         PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
         if (round % 2 == 1) std::this_thread::sleep_for(std::chrono::microseconds(200 * round));
         table->cancel(channel, batch.user_data);
@@ -151,21 +129,14 @@ void cancel_ends_once_and_quiesces(Fixture& f) {
         const pega_completion end = f.wait(1).at(batch.user_data);
         PEGA_EXPECT(end.status == PEGA_OK || end.status == PEGA_CANCELED, fmt::format("status {}", end.status));
         PEGA_EXPECT(end.status == PEGA_CANCELED || end.bytes == kLarge, "OK without all bytes");
-        // The terminal completion promised that no access happens any more.
-        if (!remote.host.empty()) {
-            std::memset(remote.host.data(), 0x5A, kLarge);
-            std::this_thread::sleep_for(std::chrono::milliseconds(2));
-            const std::uint8_t* bytes = remote.host.data();
-            PEGA_EXPECT(bytes[0] == 0x5A && std::memcmp(bytes, bytes + 1, kLarge - 1) == 0, "a write after the end");
-        }
+        expect_untouched(f, op == PEGA_OP_READ ? local : remote);
     }
     PEGA_EXPECT(table->cancel(channel, 0xDEAD0000DEADULL) == PEGA_INVALID, "cancelling what is not in flight");
     f.expect_silence();
 }
 
 void a_held_batch_can_be_cancelled(Fixture& f) {
-    const auto* table = f.extension<pega_ext_cancel>(PEGA_EXT_CANCEL);
-    if (!f.has(PEGA_CAP_CANCEL) || table == nullptr) throw Skipped("no cancel extension");
+    const auto* table = &f.claimed<pega_ext_cancel>(PEGA_CAP_CANCEL, PEGA_EXT_CANCEL);
     pega_event* event = held_event(f);
     Memory local = f.local(8192);
     Memory remote = f.remote(8192);
@@ -216,20 +187,28 @@ void close_with_work_in_flight(Fixture& f) {
     f.expect_silence();
 }
 
-void regions_in_use_stay(Fixture& f) {
-    pega_event* event = held_event(f);
-    Memory local = f.local(8192);
-    Memory remote = f.remote(8192);
-    pega_channel* channel = f.open_channel();
-    const std::vector<std::uint64_t> length = {f.round(4096)};
-    pega_stream_option option = stream_option(event, nullptr);
-    pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
-    batch.options = &option.base;
-    PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
-    PEGA_EXPECT(f.m.region->unregister(local.region) == PEGA_INVALID, "a region was unregistered under a batch");
-    stream_of(f).signal(event, nullptr);
-    f.wait(1);
-    stream_of(f).destroy(event);
+void closing_a_device_ends_everything(Fixture& f) {
+    Memory local = f.local(Fixture::kLongBytes / 8);
+    Memory remote = f.remote(Fixture::kLongBytes / 8);
+    const std::vector<std::uint64_t> length = {Fixture::kLongBytes / 32};
+    const std::vector<std::uint64_t> places = {0, length[0], 2 * length[0], 3 * length[0]};
+    for (std::size_t i = 0; i < places.size(); i += 2) {
+        pega_channel* channel = f.open_channel();
+        for (const std::size_t k : {i, i + 1}) {
+            pega_batch batch = f.flat(PEGA_OP_WRITE, local, remote, kZero, kZero, length);
+            batch.local_offsets = batch.remote_offsets = &places[k];
+            PEGA_EXPECT(f.m.channel->submit(channel, &batch) == PEGA_OK, "submit");
+        }
+    }
+    // Its channels are closed then, its regions unregistered, its batches over.
+    f.forget(local);
+    f.forget(remote);
+    f.close_device();
+    if (remote.host.empty()) return;
+    std::fill(remote.host.begin(), remote.host.end(), std::uint8_t{0x5A});
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    PEGA_EXPECT(std::count(remote.host.begin(), remote.host.end(), 0x5A) == static_cast<std::ptrdiff_t>(remote.host.size()),
+                "a write after the device was closed");
 }
 
 void many_submitters(Fixture& f) {
@@ -308,14 +287,14 @@ void arm_and_sleep(Fixture& f) {
 
 std::vector<Check> life_checks() {
     return {{"exactly_one_end_each", exactly_one_end_each},
-            {"queue_full_starts_nothing", queue_full_starts_nothing},
             {"events_hold_back_and_record", events_hold_back_and_record},
             {"recorded_events_happen", recorded_events_happen},
+            {"nothing_after_the_end", nothing_after_the_end},
             {"cancel_ends_once_and_quiesces", cancel_ends_once_and_quiesces},
             {"a_held_batch_can_be_cancelled", a_held_batch_can_be_cancelled},
             {"a_deadline_ends_a_held_batch", a_deadline_ends_a_held_batch},
             {"close_with_work_in_flight", close_with_work_in_flight},
-            {"regions_in_use_stay", regions_in_use_stay},
+            {"closing_a_device_ends_everything", closing_a_device_ends_everything},
             {"many_submitters", many_submitters},
             {"arm_and_sleep", arm_and_sleep}};
 }

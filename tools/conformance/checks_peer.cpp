@@ -17,6 +17,7 @@ namespace {
 const std::vector<std::uint64_t> kZero = {0};
 constexpr int kPeerUnreachable = 77;  // exit code of the other process
 constexpr std::uint64_t kPeerSeed = 99;
+constexpr std::uint8_t kChanges[] = {0x01, 0x41, 0x80, 0xFF};  // what a byte that went wrong differs by
 
 std::vector<std::uint8_t> descriptor_of(Fixture& f, pega_region* region) {
     std::vector<std::uint8_t> bytes(4096);
@@ -67,17 +68,18 @@ void broken_descriptors_are_refused(Fixture& f) {
                     fmt::format("a descriptor cut to {} bytes", length));
     }
     for (std::size_t at = 0; at < good.size(); ++at) {
-        std::vector<std::uint8_t> bad = good;
-        bad[at] ^= 0x41;
-        const pega_status status = f.m.region->import_descriptor(f.device, bad.data(), bad.size(), &imported);
-        PEGA_EXPECT(status < 0, fmt::format("a descriptor with byte {} changed was taken", at));
+        for (const std::uint8_t change : kChanges) {
+            std::vector<std::uint8_t> bad = good;
+            bad[at] ^= change;
+            const pega_status status = f.m.region->import_descriptor(f.device, bad.data(), bad.size(), &imported);
+            PEGA_EXPECT(status < 0, fmt::format("a descriptor with byte {} changed by {:#04x} was taken", at, change));
+        }
     }
     PEGA_EXPECT(f.m.region->unregister(region) == PEGA_OK, "unregister");
 }
 
 void notify_arrives_after_the_bytes(Fixture& f) {
-    const auto* table = f.extension<pega_ext_notify>(PEGA_EXT_NOTIFY);
-    if (!f.has(PEGA_CAP_NOTIFY) || table == nullptr) throw Skipped("no notify extension");
+    const auto* table = &f.claimed<pega_ext_notify>(PEGA_CAP_NOTIFY, PEGA_EXT_NOTIFY);
     Memory local = f.local();
     Memory remote = f.remote();
     pega_channel* channel = f.open_channel();
@@ -109,16 +111,23 @@ std::vector<std::uint8_t> address_of(Fixture& f) {
 void bad_addresses_are_refused(Fixture& f) {
     if (!f.has(PEGA_CAP_PEERS)) throw Skipped("no peers");
     const std::vector<std::uint8_t> good = address_of(f);
-    pega_channel_params params{};
-    params.size = sizeof params;
     pega_channel* out = nullptr;
     const std::vector<std::uint8_t> garbage(64, 0x7F);
-    params.address = garbage.data();
-    params.address_length = garbage.size();
-    PEGA_EXPECT(f.m.channel->open(f.device, &params, &out) < 0, "an address of garbage");
-    params.address = good.data();
-    params.address_length = good.size() > 1 ? 1 : 0;
-    PEGA_EXPECT(f.m.channel->open(f.device, &params, &out) < 0, "a cut address");
+    PEGA_EXPECT(f.try_channel(0, garbage.data(), garbage.size(), &out) < 0, "an address of garbage");
+    for (std::size_t length = 1; length < good.size(); ++length) {
+        PEGA_EXPECT(f.try_channel(0, good.data(), length, &out) < 0, fmt::format("an address cut to {} bytes", length));
+    }
+    // A changed one may be another device's: then the channel looks for it, and closes like any other.
+    for (std::size_t at = 0; at < good.size(); ++at) {
+        for (const std::uint8_t change : kChanges) {
+            std::vector<std::uint8_t> bad = good;
+            bad[at] ^= change;
+            if (f.try_channel(0, bad.data(), bad.size(), &out) != PEGA_OK) continue;
+            f.m.channel->state(out);
+            f.close_channel(out);
+        }
+    }
+    f.expect_silence();
 }
 
 }  // namespace
@@ -155,8 +164,8 @@ PeerProcess* current_peer = nullptr;
 namespace {
 
 void a_peer_process_writes_and_notifies(Fixture& f) {
-    const auto* table = f.extension<pega_ext_notify>(PEGA_EXT_NOTIFY);
-    if (!f.has(PEGA_CAP_PEERS) || table == nullptr) throw Skipped("no peers or no notify extension");
+    if (!f.has(PEGA_CAP_PEERS)) throw Skipped("no peers");
+    const auto* table = &f.claimed<pega_ext_notify>(PEGA_CAP_NOTIFY, PEGA_EXT_NOTIFY);
 #if defined(__SANITIZE_THREAD__)
     throw Skipped("the thread sanitizer does not follow threads of a forked process");
 #endif

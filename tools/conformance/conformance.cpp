@@ -23,7 +23,8 @@ std::vector<CheckResult> run(const Options& options) {
                                         &module.host, module.options};
             run_policies(subject, options.seed, recorder);
         } else {
-            for (const auto& part : {batch_checks(), digest_checks(), life_checks(), peer_checks(), durable_checks()}) {
+            for (const auto& part : {batch_checks(), mark_checks(), digest_checks(), queue_checks(), life_checks(),
+                                     peer_checks(), durable_checks()}) {
                 for (const Check& check : part) {
                     recorder.check(check.name, [&] {
                         Fixture fixture(module, options.seed);

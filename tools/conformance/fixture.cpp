@@ -185,13 +185,28 @@ void Fixture::drop(Memory& memory) noexcept {
     }
 }
 
-std::vector<std::uint8_t> Fixture::read_back(Memory& memory) {
-    if (!memory.host.empty()) return memory.host;
+const std::uint8_t* Fixture::bytes_of(const Memory& memory) const {
+    if (!memory.host.empty()) return memory.host.data();
     pega_region_info region{};
     region.size = sizeof region;
     m.region->info(memory.region, &region);
-    const auto* bytes = static_cast<const std::uint8_t*>(region.address);
-    if (region.kind == PEGA_MEMORY_HOST && bytes != nullptr) return {bytes, bytes + memory.shadow.size()};
+    return region.kind == PEGA_MEMORY_HOST ? static_cast<const std::uint8_t*>(region.address) : nullptr;
+}
+
+void Fixture::close_device() {
+    channels_.clear();
+    regions_.clear();
+    m.backend->close(device);
+    device = nullptr;
+}
+
+void Fixture::forget(Memory& memory) noexcept {
+    memory.owner = nullptr;
+    std::erase(regions_, memory.region);
+}
+
+std::vector<std::uint8_t> Fixture::read_back(Memory& memory) {
+    if (const std::uint8_t* bytes = bytes_of(memory)) return {bytes, bytes + memory.shadow.size()};
     Memory staging = make(PEGA_MEMORY_HOST, memory.shadow.size(), 0);
     pega_channel* through = open_channel();
     const std::uint64_t zero = 0;
@@ -270,7 +285,20 @@ pega_batch Fixture::spans(std::uint32_t op, const std::vector<pega_span>& list, 
     return batch;
 }
 
-std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, std::vector<std::uint64_t>* marks, double seconds) {
+void Fixture::abandon_batches() {
+    std::erase_if(channels_, [&](pega_channel* open) { return m.channel->close(open, now() + 10'000'000'000ULL) == PEGA_OK; });
+}
+
+std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, const OnMark& on_mark, double seconds) {
+    try {
+        return poll_until_ended(count, on_mark, seconds);
+    } catch (const Failed&) {
+        abandon_batches();
+        throw;
+    }
+}
+
+std::map<std::uint64_t, pega_completion> Fixture::poll_until_ended(std::size_t count, const OnMark& on_mark, double seconds) {
     std::map<std::uint64_t, pega_completion> ended;
     const auto limit = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
     while (ended.size() < count) {
@@ -281,7 +309,7 @@ std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, std::v
             if ((records[i].flags & PEGA_COMPLETION_TERMINAL) == 0) {
                 PEGA_EXPECT((records[i].flags & PEGA_COMPLETION_MARK) != 0, "a record that is neither an end nor a mark");
                 PEGA_EXPECT(!ended.contains(records[i].user_data), "a mark after the end of its batch");
-                if (marks != nullptr) marks->push_back(records[i].landed_spans);
+                if (on_mark) on_mark(records[i]);
                 continue;
             }
             PEGA_EXPECT((records[i].flags & PEGA_COMPLETION_QUIESCED) != 0, "an end without QUIESCED");
@@ -294,10 +322,10 @@ std::map<std::uint64_t, pega_completion> Fixture::wait(std::size_t count, std::v
     return ended;
 }
 
-pega_completion Fixture::run(pega_channel* channel, pega_batch& batch, std::vector<std::uint64_t>* marks) {
+pega_completion Fixture::run(pega_channel* channel, pega_batch& batch, const OnMark& on_mark) {
     const pega_status status = m.channel->submit(channel, &batch);
     if (status != PEGA_OK) throw Failed(fmt::format("submit refused a sound batch: status {}", status));
-    const auto ended = wait(1, marks);
+    const auto ended = wait(1, on_mark);
     PEGA_EXPECT(ended.contains(batch.user_data), "the end of a batch with another user_data");
     return ended.at(batch.user_data);
 }

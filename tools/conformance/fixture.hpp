@@ -2,6 +2,7 @@
 // fixture.hpp - what a check works with: the module, an open device, regions with known bytes, and a poller.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <stdexcept>
@@ -120,11 +121,13 @@ public:
     // Compares the region's bytes with the shadow.
     void expect_same(Memory& memory, const std::string& what);
     std::vector<std::uint8_t> read_back(Memory& memory);
-    // Submits and waits for the end; the marks before it go to `marks`.
-    pega_completion run(pega_channel* channel, pega_batch& batch, std::vector<std::uint64_t>* marks = nullptr);
+    // Where processors address the region's bytes; null = nowhere.
+    const std::uint8_t* bytes_of(const Memory& memory) const;
+    using OnMark = std::function<void(const pega_completion&)>;
+    // Submits and waits for the end; `on_mark` is called for each mark before it.
+    pega_completion run(pega_channel* channel, pega_batch& batch, const OnMark& on_mark = {});
     // Polls until `count` batches have ended; each user_data at most once. Fails after `seconds`.
-    std::map<std::uint64_t, pega_completion> wait(std::size_t count, std::vector<std::uint64_t>* marks = nullptr,
-                                                  double seconds = 120);
+    std::map<std::uint64_t, pega_completion> wait(std::size_t count, const OnMark& on_mark = {}, double seconds = 120);
     // Polls for a while and fails if anything comes.
     void expect_silence(double seconds = 0.02);
     std::uint64_t next_user_data() { return ++user_data_; }
@@ -136,16 +139,31 @@ public:
     const T* extension(const char* id) const {
         return static_cast<const T*>(m.backend->extension(device, id));
     }
+    // The extension that this capability promises. Throws Skipped when it is not claimed, Failed when it is and is missing.
+    template <class T>
+    const T& claimed(std::uint32_t flag, const char* id) const {
+        if (!has(flag)) throw Skipped(std::string("not offered: ") + id);
+        const T* table = extension<T>(id);
+        if (table == nullptr) throw Failed(std::string("capabilities claim it, and there is no table ") + id);
+        return *table;
+    }
     std::uint64_t now() const { return m.host.now_ns(m.host.context); }
     std::uint64_t round(std::uint64_t value) const { return value / caps.alignment * caps.alignment; }
     bool has(std::uint32_t flag) const { return (caps.flags & flag) != 0; }
 
+    // Closes the device with all that is open on it.
+    void close_device();
     // Unregisters a region before its memory goes.
     void drop(Memory& memory) noexcept;
+    // The region was unregistered otherwise.
+    void forget(Memory& memory) noexcept;
 
 private:
     Memory make(std::uint32_t kind, std::uint64_t bytes, std::uint64_t salt);
     void write_seeded(Memory& memory);
+    std::map<std::uint64_t, pega_completion> poll_until_ended(std::size_t count, const OnMark& on_mark, double seconds);
+    // Before a check that failed lets go of what its batches borrowed, they end.
+    void abandon_batches();
 
     std::vector<pega_channel*> channels_;
     std::vector<pega_region*> regions_;
@@ -161,7 +179,9 @@ struct Check {
 
 // The parts of the suite.
 std::vector<Check> batch_checks();
+std::vector<Check> mark_checks();
 std::vector<Check> digest_checks();
+std::vector<Check> queue_checks();
 std::vector<Check> life_checks();
 std::vector<Check> peer_checks();
 std::vector<Check> durable_checks();

@@ -115,7 +115,7 @@ INSTANTIATE_TEST_SUITE_P(Ways, LostProcess,
 TEST(Apart, GivesUpAfterThreeHangs) {
     Options options = two_checks("hang");
     options.only = "";
-    const std::vector<CheckResult> results = run_apart(options, std::chrono::seconds(2));
+    const std::vector<CheckResult> results = run_apart(options, std::chrono::seconds(3));
     std::size_t hung = 0;
     for (const CheckResult& result : results) hung += result.text.find("did not end") != std::string::npos ? 1U : 0U;
     EXPECT_EQ(hung, 3U);

@@ -48,6 +48,7 @@ TEST_P(Conformance, Passes) {
 }
 
 constexpr const char* kHost = "pegaflow-backend-host.so";
+constexpr const char* kTemplate = "pegaflow-backend-template.so";
 constexpr const char* kNvme = "pegaflow-backend-nvme.so";
 
 INSTANTIATE_TEST_SUITE_P(
@@ -60,7 +61,9 @@ INSTANTIATE_TEST_SUITE_P(
                       Subject{"nvme_page_cache", kNvme, {"direct=off"}, {}},
                       Subject{"fault_over_nvme", "pegaflow-plugin-fault.so", {"inner=nvme"}, {kNvme}},
                       Subject{"trace_over_nvme", "pegaflow-plugin-trace.so", {"inner=nvme"}, {kNvme}},
-                      Subject{"template", "pegaflow-backend-template.so", {}, {}},
+                      Subject{"template", kTemplate, {}, {}},
+                      Subject{"fault_over_template", "pegaflow-plugin-fault.so", {"inner=template"}, {kTemplate}},
+                      Subject{"trace_over_template", "pegaflow-plugin-trace.so", {"inner=template"}, {kTemplate}},
                       Subject{"template_policy", "pegaflow-plugin-template_policy.so", {}, {}},
                       Subject{"template_policy_patient", "pegaflow-plugin-template_policy.so", {"chances=3"}, {}},
                       Subject{"fault_over_host", "pegaflow-plugin-fault.so", {"inner=host"}, {kHost}},

@@ -21,7 +21,7 @@ Sink& process_sink() {
 
 std::atomic<LogLevel> minimum{LogLevel::kWarning};
 
-constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
+constexpr const char* kNames[] = {"trace", "debug", "info", "warning", "error"};
 
 }  // namespace
 
@@ -41,8 +41,8 @@ void write_log(LogLevel level, std::string_view module, std::string_view message
         sink = process_sink().sink;
     }
     if (sink) return sink(level, module, message);
-    std::fprintf(stderr, "%s [%.*s] %.*s\n", kNames[static_cast<int>(level)], static_cast<int>(module.size()), module.data(),
-                 static_cast<int>(message.size()), message.data());
+    std::fprintf(stderr, "%s [%.*s] %.*s\n", kNames[static_cast<int>(level) - static_cast<int>(LogLevel::kTrace)],
+                 static_cast<int>(module.size()), module.data(), static_cast<int>(message.size()), message.data());
 }
 
 }  // namespace pegaflow::base

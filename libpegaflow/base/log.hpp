@@ -14,7 +14,14 @@
 
 namespace pegaflow::base {
 
-enum class LogLevel { kDebug = PEGA_LOG_DEBUG, kInfo = PEGA_LOG_INFO, kWarning = PEGA_LOG_WARNING, kError = PEGA_LOG_ERROR };
+// Trace is our own: modules begin at debug.
+enum class LogLevel {
+    kTrace = PEGA_LOG_DEBUG - 1,
+    kDebug = PEGA_LOG_DEBUG,
+    kInfo = PEGA_LOG_INFO,
+    kWarning = PEGA_LOG_WARNING,
+    kError = PEGA_LOG_ERROR
+};
 
 using LogSink = std::function<void(LogLevel, std::string_view module, std::string_view message)>;
 
@@ -31,6 +38,10 @@ void log(std::string_view module, fmt::format_string<Args...> format, Args&&... 
     if (log_enabled(level)) write_log(level, module, fmt::format(format, std::forward<Args>(args)...));
 }
 
+template <class... Args>
+void log_trace(std::string_view module, fmt::format_string<Args...> format, Args&&... args) {
+    log<LogLevel::kTrace>(module, format, std::forward<Args>(args)...);
+}
 template <class... Args>
 void log_debug(std::string_view module, fmt::format_string<Args...> format, Args&&... args) {
     log<LogLevel::kDebug>(module, format, std::forward<Args>(args)...);

@@ -70,20 +70,6 @@ Result<std::shared_ptr<Instance>> Engine::State::instance(std::string_view id) c
     return it->second;
 }
 
-Result<Device*> Engine::State::device_for(const MemoryDescription& memory) {
-    if (memory.kind == PEGA_MEMORY_GPU) {
-        PEGA_ASSIGN(Device* const gpu, fabric.device_by_uuid(memory.device_uuid));
-        return fabric.route(gpu->info().name, PEGA_MEMORY_HOST);
-    }
-    for (const DeviceInfo& info : fabric.devices()) {
-        if (info.kind == memory.kind) {
-            if (auto device = fabric.route(info.name, PEGA_MEMORY_HOST)) return device;
-        }
-    }
-    return fail(Code::kUnsupported,
-                fmt::format("no loaded back end moves bytes between memory of kind {} and host memory", memory.kind));
-}
-
 std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t count, Worker& worker,
                                             std::vector<std::uint64_t>& out) {
     return allocate_pages(bytes, count, worker.device().info().numa_node, &worker.pool(), out);
@@ -215,6 +201,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     const EngineOptions& o = state->options;
     if (o.max_queued_transfers == 0) return fail(Code::kInvalid, "max_queued_transfers is 0, expected at least 1");
     if (o.lease_time <= o.lease_time.zero()) return fail(Code::kInvalid, "lease_time must be positive");
+    PEGA_TRY(state->check_devices());
     const std::uint64_t block_bytes = o.block_bytes_hint != 0 ? o.block_bytes_hint : engine::kDefaultBlockBytes;
     const engine::PolicyScale scale{o.pool_bytes / block_bytes + 1, engine::BlockIndex::kShards};
     PEGA_ASSIGN(const auto eviction, engine::find_eviction_policy(fabric, o.eviction_policy, scale));

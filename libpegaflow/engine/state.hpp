@@ -118,7 +118,6 @@ struct Engine::State final : engine::TierHost {
     bool closed = false;  // guarded by close_mutex
 
     Result<std::shared_ptr<engine::Instance>> instance(std::string_view id) const;
-    Result<Device*> device_for(const MemoryDescription& memory);
     // Pages for blocks, evicting what must go, where the worker's device reaches them. Fewer than asked means that the pool is
     // full of pinned blocks. [any]
     std::uint64_t allocate_pages(std::uint64_t bytes, std::uint64_t count, engine::Worker& worker,
@@ -146,6 +145,14 @@ struct Engine::State final : engine::TierHost {
     void expect_digests(const engine::Block& block) const noexcept;
     void finish_digests(engine::Block& block) const noexcept;
     void run_digests();
+
+    // devices.cpp
+    // kNotFound when the options name a device that is not there.
+    Result<void> check_devices() const;
+    // True when workers may register memory of the device.
+    bool allowed(const DeviceInfo& device) const;
+    // The device that moves blocks between such memory and the pool. kInvalid when it is not allowed.
+    Result<Device*> device_for(const MemoryDescription& memory);
 
     void run_watch();
     void close(engine::Clock::time_point deadline);

@@ -84,6 +84,7 @@ Result<void> apply(const toml::table& table, const std::string& prefix, std::str
         if (option->boolean != node.is_boolean())
             return refuse(fmt::format("key \"{}\": wrong type, expected {}", key, option->type));
         if (auto set = option->set(config, *text); !set) return refuse(fmt::format("key \"{}\": {}", key, set.error().message));
+        config.origins[key] = fmt::format("{}:{}: key \"{}\"", name, node.source().begin.line, key);
     }
     return {};
 }
@@ -95,6 +96,7 @@ Result<void> set_option(Config& config, std::string_view key, std::string_view v
     if (option == nullptr) return fail(unknown_key(key));
     auto set = option->set(config, value);
     if (!set) set.error().message = fmt::format("{}: {}", option->flag(), set.error().message);
+    if (set) config.origins[option->key] = option->flag();
     return set;
 }
 

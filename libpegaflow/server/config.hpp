@@ -27,6 +27,8 @@ struct Config {
     std::string log_level = "info";
     FabricOptions fabric;
     EngineOptions engine;
+    // Where each key was set, as messages say it: `pegaflow.toml:5: key "cache.eviction"`, or the flag.
+    std::map<std::string, std::string, std::less<>> origins;
 };
 
 // How an option is written and read.
@@ -50,6 +52,9 @@ Result<void> read_config(const std::string& path, Config& config);
 Result<void> parse_config(std::string_view text, std::string_view name, Config& config);
 // Sets one option by key. kInvalid. [any]
 Result<void> set_option(Config& config, std::string_view key, std::string_view value);
+// Checks what only the loaded modules know: names of devices and policies. kInvalid with where the name was set and those that
+// exist. [any]
+Result<void> check_names(const Config& config, Fabric& fabric);
 // The configuration as a TOML file. [any]
 std::string to_toml(const Config& config);
 // The reference page in Markdown. [any]

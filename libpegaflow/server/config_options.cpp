@@ -226,7 +226,8 @@ std::vector<Option> make_options() {
                                  [](Config& c) -> std::string& { return c.admin_listen; }));
     out.push_back(bool_option("admin.metrics", "Serve /metrics in the Prometheus text format.",
                               [](Config& c) -> bool& { return c.metrics; }));
-    out.push_back(choice_option("log.level", "Lines below this level are not written.", {"debug", "info", "warning", "error"},
+    out.push_back(choice_option("log.level", "Lines below this level are not written.",
+                                {"trace", "debug", "info", "warning", "error"},
                                 [](Config& c) -> std::string& { return c.log_level; }));
     out.push_back(size_option("pool.size", "Host memory for cached blocks, over all NUMA nodes.", 4096,
                               [](Config& c) -> std::uint64_t& { return c.engine.pool_bytes; }));
@@ -271,6 +272,10 @@ std::vector<Option> make_options() {
     out.push_back(list_option("modules.backends", "Back ends to load; empty = all that are found.",
                               [](Config& c) -> std::vector<std::string>& { return c.fabric.backends; }));
     out.push_back(wrap_option());
+    out.push_back(list_option("modules.devices",
+                              "Devices whose memory workers may register, such as cuda:0; no other GPU is opened. Empty = all; "
+                              "`pegaflow plugins` lists them.",
+                              [](Config& c) -> std::vector<std::string>& { return c.engine.devices; }));
     return out;
 }
 

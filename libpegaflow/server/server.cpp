@@ -55,12 +55,16 @@ Result<std::unique_ptr<Server>> Server::start(const Config& config) {
     if (s.fabric->devices().empty()) {
         return fail(Code::kNotFound, "no back end can be used here; `pegaflow plugins` says what was found and why not");
     }
+    PEGA_TRY(check_names(config, *s.fabric));
     base::log_info("server", "making a pool of {}", format_size(config.engine.pool_bytes));
     PEGA_ASSIGN(s.engine, Engine::create(config.engine, *s.fabric, s.metrics.observer()));
     GrpcOptions grpc;
     grpc.address = config.listen;
     grpc.on_shutdown_request = [raw = server.get()] { raw->request_stop(); };
-    grpc.on_call = [&s](const char* method, const char* status, double seconds) { s.metrics.rpc(method, status, seconds); };
+    grpc.on_call = [&s](const char* method, const char* status, double seconds) {
+        s.metrics.rpc(method, status, seconds);
+        base::log_trace("server", "{} ended as {} after {:.3f} ms", method, status, seconds * 1e3);
+    };
     PEGA_ASSIGN(s.grpc, GrpcServer::start(std::move(grpc), *s.engine));
     AdminHooks hooks;
     hooks.ready = [&s] { return s.ready.load(); };
@@ -103,15 +107,16 @@ void install_log(const std::string& level) {
     auto logger = spdlog::stderr_color_mt("pegaflow");
     logger->set_level(spdlog::level::trace);
     logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %^%l%$ [%t] %v");
-    const std::map<std::string, base::LogLevel> levels = {{"debug", base::LogLevel::kDebug},
+    const std::map<std::string, base::LogLevel> levels = {{"trace", base::LogLevel::kTrace},
+                                                          {"debug", base::LogLevel::kDebug},
                                                           {"info", base::LogLevel::kInfo},
                                                           {"warning", base::LogLevel::kWarning},
                                                           {"error", base::LogLevel::kError}};
     base::set_log_level(levels.at(level));
     base::set_log_sink([logger](base::LogLevel at, std::string_view module, std::string_view message) {
-        constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::debug, spdlog::level::info, spdlog::level::warn,
-                                                         spdlog::level::err};
-        logger->log(kLevels[static_cast<int>(at)], "{}: {}", module, message);
+        constexpr spdlog::level::level_enum kLevels[] = {spdlog::level::trace, spdlog::level::debug, spdlog::level::info,
+                                                         spdlog::level::warn, spdlog::level::err};
+        logger->log(kLevels[static_cast<int>(at) - static_cast<int>(base::LogLevel::kTrace)], "{}: {}", module, message);
     });
 }
 

@@ -181,8 +181,13 @@ Result<Device*> Fabric::device(std::string_view name) {
 }
 
 Result<Device*> Fabric::device_by_uuid(std::string_view uuid) {
+    PEGA_ASSIGN(const DeviceInfo* const info, find_by_uuid(uuid));
+    return device(info->name);
+}
+
+Result<const DeviceInfo*> Fabric::find_by_uuid(std::string_view uuid) const {
     for (const DeviceInfo& d : state_->devices) {
-        if (!uuid.empty() && without_prefix(d.uuid) == without_prefix(uuid)) return device(d.name);
+        if (!uuid.empty() && without_prefix(d.uuid) == without_prefix(uuid)) return &d;
     }
     return fail(Code::kNotFound, fmt::format("no device has the UUID \"{}\" here; `pegaflow plugins` lists devices", uuid));
 }

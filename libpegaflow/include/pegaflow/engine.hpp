@@ -158,7 +158,7 @@ struct EngineOptions {
     // The pool is made ready in slices of this many bytes, the first one before create returns; 0 = all of it. No block page
     // can be larger than a slice.
     std::uint64_t pool_slice_bytes = std::uint64_t{16} << 30;
-    std::uint64_t block_bytes_hint = 0;  // typical bytes of a block page; 0 = learned from the first instance
+    std::uint64_t block_bytes_hint = 0;  // typical bytes of a block, for the policies' history; 0 = 2 MiB
     bool hugepages = false;
     std::string pool_file;  // tmpfs or hugetlbfs file that backs the pool; "" = anonymous memory
     bool numa_affinity = true;
@@ -170,6 +170,8 @@ struct EngineOptions {
     std::uint32_t max_queued_transfers = 1024;  // not ended, per worker and direction; more is answered with kQueueFull
     bool digests = true;                        // of every page: the copy's, or else computed in the background
     bool verify_on_load = false;                // check digests of memory-resident blocks before each load as well
+    // Names of the devices (DeviceInfo) whose memory workers may register; empty = all. No other GPU is opened.
+    std::vector<std::string> devices;
     TierOptions tier;
 };
 

@@ -87,6 +87,8 @@ public:
 
     // Opens a device, or returns the one that is open. No device is opened that nobody asked for. kNotFound.
     Result<Device*> device(std::string_view name);
+    // Looks for the device whose uuid this is, which stays closed. kNotFound.
+    Result<const DeviceInfo*> find_by_uuid(std::string_view uuid) const;
     // The device whose uuid this is (as CUDA prints it, with or without the prefix "GPU-"). kNotFound.
     Result<Device*> device_by_uuid(std::string_view uuid);
     // The device that moves bytes between memory that is local to `local_device` and memory of kind `remote_kind`;

@@ -13,6 +13,8 @@ TEST(Log, DropsWhatIsBelowTheLevelAndPassesTheRestToTheSink) {
     log_debug("core", "not {}", "this");
     log_info("core", "opened {}", 3);
     log_error("engine", "lost {}", "a peer");
+    set_log_level(LogLevel::kDebug);
+    log_trace("core", "not this");
     set_log_level(LogLevel::kError);
     log_warning("core", "nor this");
     EXPECT_FALSE(log_enabled(LogLevel::kWarning));
@@ -24,7 +26,10 @@ TEST(Log, DropsWhatIsBelowTheLevelAndPassesTheRestToTheSink) {
 TEST(Log, GoesToStderrByDefault) {
     ::testing::internal::CaptureStderr();
     log_warning("core", "mind the {}", "gap");
-    EXPECT_EQ(::testing::internal::GetCapturedStderr(), "warning [core] mind the gap\n");
+    set_log_level(LogLevel::kTrace);
+    log_trace("core", "a step");
+    set_log_level(LogLevel::kWarning);
+    EXPECT_EQ(::testing::internal::GetCapturedStderr(), "warning [core] mind the gap\ntrace [core] a step\n");
 }
 
 }  // namespace

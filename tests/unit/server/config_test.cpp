@@ -32,10 +32,37 @@ TEST(Config, RefusesWithFileLineAndExpectation) {
     EXPECT_NE(problem("[pool]\nhugepages = \"yes\"\n").find("wrong type, expected true or false"), std::string::npos);
     EXPECT_NE(problem("[server]\nlisten = \"nowhere\"\n").find("expected address:port"), std::string::npos);
     EXPECT_NE(problem("[cache]\nlease-time = \"0s\"\n").find("expected a duration"), std::string::npos);
-    EXPECT_NE(problem("[log]\nlevel = \"loud\"\n").find("one of debug, info, warning, error"), std::string::npos);
+    EXPECT_NE(problem("[log]\nlevel = \"loud\"\n").find("one of trace, debug, info, warning, error"), std::string::npos);
     EXPECT_NE(problem("[pool\n").find("test.toml:1:"), std::string::npos);
     Config config;
     EXPECT_EQ(read_config("/nowhere/x.toml", config).error().code, Code::kNotFound);
+}
+
+// Of a server's fabric with the host back end and the policy of the template.
+std::string name_problem(std::string_view text, const std::vector<std::pair<std::string, std::string>>& flags = {}) {
+    Config config;
+    EXPECT_TRUE(parse_config(text, "test.toml", config));
+    for (const auto& [key, value] : flags) EXPECT_TRUE(set_option(config, key, value));
+    const auto fabric = Fabric::open({.backends = {"host"}});
+    if (!fabric) return fabric.error().message;
+    const auto checked = check_names(config, **fabric);
+    return checked ? "" : checked.error().message;
+}
+
+TEST(Config, NamesOfPoliciesAndDevicesAreCheckedWhereTheyWereSet) {
+    EXPECT_EQ(name_problem(""), "");
+    EXPECT_EQ(name_problem("[cache]\neviction = \"lru\"\n[modules]\ndevices = [\"host:0\"]\n"), "");
+    EXPECT_EQ(name_problem("[cache]\neviction = \"template_policy\"\n"), "");
+    EXPECT_THAT(
+        name_problem("[cache]\n\neviction = \"tinylfu\"\n"),
+        ::testing::StartsWith("test.toml:3: key \"cache.eviction\": \"tinylfu\" is not there; there are: tiny_lfu, lru"));
+    EXPECT_THAT(name_problem("[cache]\neviction = \"lru\"\n", {{"cache.eviction", "tinylfu"}}),
+                ::testing::StartsWith("--cache-eviction: \"tinylfu\" is not there"));
+    EXPECT_THAT(name_problem("[cache]\nadmission = \"tiny_lfu\"\n"),
+                ::testing::AllOf(::testing::HasSubstr("test.toml:2: key \"cache.admission\""),
+                                 ::testing::HasSubstr("it orders eviction: set cache.eviction to it")));
+    EXPECT_THAT(name_problem("[modules]\ndevices = [\"host:0\", \"cuda:9\"]\n"),
+                ::testing::HasSubstr("test.toml:2: key \"modules.devices\": \"cuda:9\" is not there; there are: host:0"));
 }
 
 TEST(Config, EveryOptionCanBeWrittenAndReadBack) {

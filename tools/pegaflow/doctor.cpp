@@ -2,7 +2,6 @@
 // pegaflow doctor: what this machine has, what is missing, what the links reach, and what to do about it.
 #include <fmt/format.h>
 #include <linux/io_uring.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -10,13 +9,12 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <filesystem>
-#include <fstream>
 #include <iostream>
 #include <memory>
 
-#include "base/numa.hpp"
 #include "pegaflow/bytes.hpp"
 #include "pegaflow/transfer.hpp"
+#include "server/config.hpp"
 #include "tools/pegaflow/doctor.hpp"
 #include "tools/pegaflow/verb.hpp"
 
@@ -28,43 +26,7 @@ namespace fs = std::filesystem;
 constexpr std::uint64_t kPeakBytes = std::uint64_t{256} << 20;
 constexpr int kPeakRounds = 5;
 
-std::uint64_t meminfo(std::string_view key) {
-    std::ifstream file("/proc/meminfo");
-    for (std::string line; std::getline(file, line);) {
-        if (line.starts_with(key)) return std::strtoull(line.c_str() + line.find(':') + 1, nullptr, 10);
-    }
-    return 0;
-}
-
-void check_memory(std::vector<Finding>& out) {
-    rlimit limit{};
-    ::getrlimit(RLIMIT_MEMLOCK, &limit);
-    if (limit.rlim_cur == RLIM_INFINITY) {
-        out.push_back({"ok", "locked memory", "no limit", ""});
-    } else {
-        out.push_back(
-            {"warn", "locked memory", fmt::format("limited to {}", format_size(limit.rlim_cur)),
-             "RDMA and io_uring register memory against this limit: set `ulimit -l unlimited` or LimitMEMLOCK=infinity"});
-    }
-    const std::uint64_t total = meminfo("HugePages_Total");
-    const std::uint64_t free_pages = meminfo("HugePages_Free");
-    if (total == 0) {
-        out.push_back({"warn", "huge pages", "none are set aside",
-                       "sysctl vm.nr_hugepages=N, then pool.hugepages = true: faster start, fewer translation misses"});
-    } else {
-        out.push_back(
-            {"ok", "huge pages", fmt::format("{} of {} free, {} KiB each", free_pages, total, meminfo("Hugepagesize")), ""});
-    }
-    std::string mode;
-    std::getline(std::ifstream("/sys/kernel/mm/transparent_hugepage/enabled"), mode);
-    if (mode.empty() || mode.find("[never]") != std::string::npos) {
-        out.push_back({"warn", "transparent huge pages", "none for programs that ask",
-                       "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled: the index and the pool ask for them"});
-    } else {
-        out.push_back({"ok", "transparent huge pages", mode, ""});
-    }
-    const auto nodes = base::numa_nodes();
-    out.push_back({"ok", "NUMA", fmt::format("{} node{}", nodes.size(), nodes.size() == 1 ? "" : "s"), ""});
+void check_shared_memory(std::vector<Finding>& out) {
     std::error_code error;
     const auto space = fs::space("/dev/shm", error);
     if (error || space.available < (std::uint64_t{64} << 20)) {
@@ -84,18 +46,6 @@ void check_io(std::vector<Finding>& out) {
     } else {
         out.push_back({"warn", "io_uring", std::string("refused: ") + std::strerror(errno),
                        "check kernel.io_uring_disabled and the container's seccomp profile"});
-    }
-    std::string nics;
-    std::error_code error;
-    for (const auto& entry : fs::directory_iterator("/sys/class/infiniband", error))
-        nics += (nics.empty() ? "" : ", ") + entry.path().filename().string();
-    out.push_back({"ok", "RDMA devices", nics.empty() ? "none" : nics, ""});
-    std::ifstream driver("/proc/driver/nvidia/version");
-    std::string line;
-    if (std::getline(driver, line)) {
-        out.push_back({"ok", "NVIDIA driver", line, ""});
-    } else {
-        out.push_back({"ok", "NVIDIA driver", "none; the host back end plays device memory", ""});
     }
 }
 
@@ -122,7 +72,8 @@ Result<double> link_peak(Device& device, bool read) {
 void check_devices(const std::vector<std::string>& search_path, std::vector<Finding>& out) {
     auto fabric = Fabric::open({.search_path = search_path});
     if (!fabric) {
-        out.push_back({"fail", "modules", fabric.error().message, ""});
+        out.push_back({"fail", "modules", fabric.error().message,
+                       "`pegaflow plugins` shows which files are found; set PEGAFLOW_PLUGIN_PATH to their directory"});
         return;
     }
     for (const ModuleReport& module : (*fabric)->modules()) {
@@ -135,7 +86,8 @@ void check_devices(const std::vector<std::string>& search_path, std::vector<Find
     for (const DeviceInfo& info : (*fabric)->devices()) {
         const auto device = (*fabric)->device(info.name);
         if (!device) {
-            out.push_back({"fail", info.name, device.error().message, ""});
+            out.push_back({"fail", info.name, device.error().message,
+                           "`pegaflow plugins` shows its back end; dmesg shows what the driver thinks of it"});
             continue;
         }
         if (info.kind == PEGA_MEMORY_FILE) {
@@ -145,7 +97,9 @@ void check_devices(const std::vector<std::string>& search_path, std::vector<Find
         const auto write = link_peak(**device, false);
         const auto read = link_peak(**device, true);
         if (!write || !read) {
-            out.push_back({"fail", info.name, (write ? read : write).error().message, ""});
+            out.push_back({"fail", info.name, (write ? read : write).error().message,
+                           fmt::format("a copy of {} failed: free that much memory there, then look into dmesg",
+                                       format_size(kPeakBytes))});
             continue;
         }
         out.push_back(
@@ -161,11 +115,13 @@ void add_doctor(CLI::App& app, Context& context) {
         bool json = false;
         bool quick = false;
         bool calibrate = false;
+        std::string config_file;
         std::vector<std::string> search_path, ssd;
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App& verb =
         *app.add_subcommand("doctor", "Examine this machine: devices, limits, problems, link peaks, and what to do");
+    verb.add_option("--config,-c", arguments->config_file, "The server's TOML file: the pool that is to fit this machine");
     verb.add_flag("--json", arguments->json, "Print JSON");
     verb.add_option("--search-path", arguments->search_path, "Further directories with back ends");
     verb.add_option("--ssd", arguments->ssd, "Check caches on SSD instead: directories, container files or block devices");
@@ -175,10 +131,19 @@ void add_doctor(CLI::App& app, Context& context) {
     verb.callback([arguments, &context] {
         if (!arguments->ssd.empty()) return doctor_ssd(arguments->ssd, !arguments->quick, arguments->json, context);
         if (arguments->calibrate) return doctor_calibrate(arguments->search_path, arguments->json, context);
+        server::Config config;
+        if (!arguments->config_file.empty()) {
+            if (const auto read = server::read_config(arguments->config_file, config); !read) return context.fail(read.error());
+        }
         std::vector<Finding> findings;
-        check_memory(findings);
+        const Roots roots;
+        check_memory(roots, {config.engine.pool_bytes, config.engine.hugepages}, Limits::of_this_process(), findings);
+        check_shared_memory(findings);
+        check_numa(roots, findings);
         check_io(findings);
-        check_disks(findings);
+        check_rdma(roots, findings);
+        check_nvidia(roots, findings);
+        check_disks(roots, findings);
         check_devices(arguments->search_path, findings);
         boost::json::array list;
         for (const Finding& f : findings) {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 
 #include "pegaflow/bytes.hpp"
 #include "tools/pegaflow/doctor.hpp"
@@ -13,14 +12,6 @@ namespace pegaflow::cli {
 namespace {
 
 namespace fs = std::filesystem;
-
-std::string line_of(const fs::path& path) {
-    std::ifstream file(path);
-    std::string line;
-    std::getline(file, line);
-    line.erase(line.find_last_not_of(" \t") + 1);
-    return line;
-}
 
 std::uint64_t number_of(const fs::path& path) { return std::strtoull(line_of(path).c_str(), nullptr, 10); }
 
@@ -78,10 +69,10 @@ void check_disk(const fs::path& disk, std::vector<Finding>& out) {
 
 }  // namespace
 
-void check_disks(std::vector<Finding>& out) {
+void check_disks(const Roots& roots, std::vector<Finding>& out) {
     std::vector<fs::path> disks;
     std::error_code error;
-    for (const auto& entry : fs::directory_iterator("/sys/block", error)) {
+    for (const auto& entry : fs::directory_iterator(roots.sys / "block", error)) {
         if (is_physical(entry.path().filename().string()) && number_of(entry.path() / "size") != 0)
             disks.push_back(entry.path());
     }

@@ -20,6 +20,34 @@ constexpr auto kCleanupPatience = std::chrono::seconds(1);
 constexpr std::uint64_t kDefaultBlockBytes = std::uint64_t{2} << 20;
 constexpr std::uint64_t kNoScope = UINT64_MAX;
 
+// Of the index's time, modulo 2^32.
+static std::uint32_t hundredths(Clock::time_point now) noexcept {
+    return static_cast<std::uint32_t>(now.time_since_epoch() / std::chrono::milliseconds(10));
+}
+
+// What is evicted for want of room at one time: it reaches the counters at the end.
+class EvictionTally {
+public:
+    explicit EvictionTally(Engine::State& state) noexcept : state_(state), residence_(state.counters.evicted_residence) {}
+    EvictionTally(const EvictionTally&) = delete;
+    ~EvictionTally() {
+        state_.counters.evictions += blocks_;
+        state_.counters.evicted_bytes += bytes_;
+        state_.counters.evictions_offered += offered_;
+    }
+    void add(const Block& victim) noexcept {
+        ++blocks_;
+        bytes_ += victim.footprint();
+        offered_ += victim.offered.load(std::memory_order_relaxed) ? 1 : 0;
+        residence_.add(state_.index->residence_seconds(victim));
+    }
+
+private:
+    Engine::State& state_;
+    ResidenceCounter::Batch residence_;
+    std::uint64_t blocks_ = 0, bytes_ = 0, offered_ = 0;
+};
+
 std::uint64_t OperationTable::add(std::shared_ptr<Operation> operation) {
     const std::lock_guard lock(mutex_);
     operations_.emplace(next_, std::move(operation));
@@ -97,13 +125,11 @@ std::uint64_t Engine::State::allocate_pages(std::uint64_t bytes, std::uint64_t c
         // Nor one that waits to be written to the tier: the pool comes first.
         if (victims.empty() && tier && tier->shed()) continue;
         if (victims.empty()) return got;
-        std::uint64_t evicted_bytes = 0;
+        engine::EvictionTally tally(*this);
         for (BlockRef& victim : victims) {
-            evicted_bytes += victim->footprint();
+            tally.add(*victim);
             got += take_pages(*victim, bytes, count - got, slices, out);
         }
-        counters.evictions += victims.size();
-        counters.evicted_bytes += evicted_bytes;
         victims.clear();
         if (got == count) break;
         const std::uint64_t more = allocate(count - got);
@@ -126,6 +152,8 @@ std::uint64_t Engine::State::take_pages(Block& evicted, std::uint64_t bytes, std
     return taken;
 }
 
+void Engine::State::note_erased(const Block& block) { counters.erased_residence.add(index->residence_seconds(block)); }
+
 void Engine::State::run_watch() {
     // Looking for old incomplete blocks visits the whole index: often enough is a fraction of their time.
     const auto sweep_interval = std::clamp<std::chrono::nanoseconds>(options.incomplete_block_time / 8, engine::kWatchInterval,
@@ -141,7 +169,9 @@ void Engine::State::run_watch() {
         for (const auto& operation : operations.expired(now)) operation->cancel();
         if (tier) tier->tick(now);
         if (prefetcher) prefetcher->tick(now);
-        index->erase_doomed([](const BlockRef&) {});
+        index->set_hundredths(engine::hundredths(now));
+        if (distinct) distinct->tick(now);
+        index->erase_doomed([&](const BlockRef& block) { note_erased(*block); });
         if (pool->used() < pool->ready_bytes() / 10 * 9) index->set_pressure(false);
         if (now - swept >= sweep_interval && index->incomplete() != 0) {
             swept = now;
@@ -202,6 +232,7 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     if (o.max_queued_transfers == 0) return fail(Code::kInvalid, "max_queued_transfers is 0, expected at least 1");
     if (o.lease_time <= o.lease_time.zero()) return fail(Code::kInvalid, "lease_time must be positive");
     PEGA_TRY(state->check_devices());
+    PEGA_TRY(engine::check_windows(o.distinct_windows));
     const std::uint64_t block_bytes = o.block_bytes_hint != 0 ? o.block_bytes_hint : engine::kDefaultBlockBytes;
     const engine::PolicyScale scale{o.pool_bytes / block_bytes + 1, engine::BlockIndex::kShards};
     PEGA_ASSIGN(const auto eviction, engine::find_eviction_policy(fabric, o.eviction_policy, scale));
@@ -210,6 +241,9 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
                 engine::Pool::create({o.pool_bytes, o.hugepages, o.pool_file, o.numa_affinity, o.pool_slice_bytes}));
     state->pool_regions = std::make_unique<engine::PoolRegions>(*state->pool);
     state->index = std::make_unique<engine::BlockIndex>(eviction, *state->admission, *state->pool);
+    state->index->set_hundredths(engine::hundredths(Clock::now()));
+    if (!o.distinct_windows.empty())
+        state->distinct = std::make_unique<engine::DistinctBlocks>(o.distinct_windows, Clock::now());
     if (!o.tier.paths.empty()) PEGA_TRY(state->open_tier());
     state->digest_thread = std::thread([raw = state.get()] { raw->run_digests(); });
     state->watch_thread = std::thread([raw = state.get()] { raw->run_watch(); });
@@ -291,6 +325,8 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     s.counters.tier_hits += std::min<std::uint64_t>(fetched, blocks.size());
     s.counters.hits += blocks.size();
     s.counters.misses += request.hashes.size() - blocks.size();
+    if (s.distinct && sealed && request.group == 0)
+        s.distinct->count(instance->scope, request.hashes.size(), request.hashes.subspan(blocks.size()));
     const bool partial = request.whole_prefix_only && request.group != 0 && blocks.size() < request.hashes.size();
     if (blocks.empty() || partial) return outcome;
     const auto expiry = Clock::now() + request.lease_time.value_or(s.options.lease_time);
@@ -322,6 +358,7 @@ MemoryCleanup Engine::cleanup_memory() {
     out.still_referenced_blocks = s.index->erase_all([&](const BlockRef& block) {
         ++out.evicted_blocks;
         out.evicted_bytes += block->footprint();
+        s.note_erased(*block);
     });
     const std::uint64_t after = s.pool->used();
     out.reclaimed_bytes = before > after ? before - after : 0;

@@ -173,7 +173,7 @@ void Prefetcher::tick(Clock::time_point now) {
     for (auto it = requests_.begin(); it != requests_.end();) {
         Request& request = **it;
         if (now - request.asked >= options_.idle) {
-            ++canceled_;
+            ++stale_;
             it = forget(it);
             continue;
         }
@@ -389,7 +389,9 @@ void Prefetcher::add_stats(TierStats& stats) const {
     for (const auto& request : requests_) ++(request->in ? stats.prefetch_active : stats.prefetch_waiting);
     stats.prefetch_bytes = bytes_in_flight_;
     stats.prefetch_joined = joined_;
-    stats.prefetch_canceled = canceled_;
+    for (const auto& [key, fetch] : fetches_) stats.prefetch_reading_blocks += fetch->reading ? 1 : 0;
+    stats.prefetch_canceled = canceled_ + stale_;
+    stats.prefetch_stale = stale_;
     stats.prefetch_expired = expired_;
     stats.prefetch_too_slow = too_slow_;
     stats.prefetch_failed = failed_;

@@ -153,7 +153,7 @@ private:
     bool replacing_ = false;    // a thread on which a group landed prepares another one
     std::uint64_t reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0;
     bool stop_ = false;
-    std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;
+    std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, stale_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;
     std::vector<std::thread> threads_;
 };
 

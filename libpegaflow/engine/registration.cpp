@@ -232,6 +232,10 @@ EngineHealth Engine::health() const {
     return out;
 }
 
+std::vector<DistinctWindow> Engine::distinct_windows() const {
+    return state_->distinct ? state_->distinct->read() : std::vector<DistinctWindow>();
+}
+
 EngineStats Engine::stats() const {
     const State& s = *state_;
     const auto pass = state_->gate.enter();
@@ -245,7 +249,9 @@ EngineStats Engine::stats() const {
         out.resident_blocks = s.index->resident();
         out.resident_bytes = s.index->resident_bytes();
         out.incomplete_blocks = s.index->incomplete();
-        out.incomplete_bytes = out.pool_used_bytes > out.resident_bytes ? out.pool_used_bytes - out.resident_bytes : 0;
+        out.incomplete_bytes = s.index->incomplete_bytes();
+        const std::uint64_t held = out.resident_bytes + out.incomplete_bytes;
+        out.staging_bytes = out.pool_used_bytes > held ? out.pool_used_bytes - held : 0;
     }
     out.pool_alloc_failures = c.alloc_failures;
     out.incomplete_dropped = c.incomplete_dropped;
@@ -255,6 +261,9 @@ EngineStats Engine::stats() const {
     out.admission_rejections = c.rejections;
     out.evictions = c.evictions;
     out.evicted_bytes = c.evicted_bytes;
+    out.evictions_offered = c.evictions_offered;
+    out.evicted_residence = c.evicted_residence.read();
+    out.erased_residence = c.erased_residence.read();
     out.quarantined_blocks = c.quarantined;
     out.digest_mismatches = c.mismatches;
     out.save_requests = c.save_requests;

@@ -18,6 +18,8 @@
 #include "base/thread.hpp"
 #include "engine/block/index.hpp"
 #include "engine/block/scope_table.hpp"
+#include "engine/distinct_blocks.hpp"
+#include "engine/distribution.hpp"
 #include "engine/instance.hpp"
 #include "engine/lease.hpp"
 #include "engine/pool/pool.hpp"
@@ -72,7 +74,8 @@ struct Counters {
         evicted_bytes{0};
     Counter quarantined{0}, mismatches{0}, save_requests{0}, save_failures{0}, saved_blocks{0}, duplicates{0}, save_bytes{0};
     Counter load_requests{0}, load_failures{0}, load_bytes{0}, loads_in_flight{0}, saves_in_flight{0};
-    Counter leases_expired{0}, queries{0}, queue_full{0}, canceled{0}, tier_hits{0};
+    Counter leases_expired{0}, queries{0}, queue_full{0}, canceled{0}, tier_hits{0}, evictions_offered{0};
+    ResidenceCounter evicted_residence{kResidenceBounds}, erased_residence{kResidenceBounds};
 };
 
 }  // namespace pegaflow::engine
@@ -93,6 +96,7 @@ struct Engine::State final : engine::TierHost {
     engine::LeaseTable leases;
     engine::OperationTable operations;
     engine::Counters counters;
+    std::unique_ptr<engine::DistinctBlocks> distinct;  // null when nobody wants to know
     base::Gate gate;
 
     mutable std::shared_mutex instances_mutex;
@@ -128,6 +132,9 @@ struct Engine::State final : engine::TierHost {
     // Takes up to `most` pages of `bytes` from a block that only the caller has, where the device reaches them; how many.
     std::uint64_t take_pages(engine::Block& evicted, std::uint64_t bytes, std::uint64_t most,
                              const engine::DeviceSlices* slices, std::vector<std::uint64_t>& out) const;
+
+    // Counts what was erased in a clean-up. [any]
+    void note_erased(const engine::Block& block);
 
     // digests.cpp
     // What no layer of a shard wrote of a page's content adds to the page's digest.

@@ -26,7 +26,7 @@ struct Config {
     std::chrono::nanoseconds drain_timeout = std::chrono::seconds(30);
     std::string log_level = "info";
     FabricOptions fabric;
-    EngineOptions engine;
+    EngineOptions engine = {.distinct_windows = {std::chrono::minutes(15), std::chrono::hours(1), std::chrono::hours(24)}};
     // Where each key was set, as messages say it: `pegaflow.toml:5: key "cache.eviction"`, or the flag.
     std::map<std::string, std::string, std::less<>> origins;
 };
@@ -55,6 +55,8 @@ Result<void> set_option(Config& config, std::string_view key, std::string_view v
 // Checks what only the loaded modules know: names of devices and policies. kInvalid with where the name was set and those that
 // exist. [any]
 Result<void> check_names(const Config& config, Fabric& fabric);
+// "15m", "1h", "1d": a window of time in its largest whole unit. [any]
+std::string format_window(std::chrono::nanoseconds window);
 // The configuration as a TOML file. [any]
 std::string to_toml(const Config& config);
 // The reference page in Markdown. [any]

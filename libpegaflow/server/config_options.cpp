@@ -173,6 +173,45 @@ Option wrap_option() {
             }};
 }
 
+// A minute to 31 days, in whole minutes; 0 for anything else.
+std::chrono::nanoseconds parse_window(std::string_view text) {
+    std::int64_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    const std::string_view unit(end, static_cast<std::size_t>(text.data() + text.size() - end));
+    const std::map<std::string_view, std::int64_t> units = {{"s", 1}, {"m", 60}, {"h", 3600}, {"d", 86400}};
+    const auto scale = units.find(unit);
+    constexpr std::int64_t kMost = 31 * 86400;
+    if (error != std::errc() || scale == units.end() || number <= 0 || number > kMost / scale->second) return {};
+    const std::int64_t seconds = number * scale->second;
+    return std::chrono::seconds(seconds % 60 == 0 ? seconds : 0);
+}
+
+Option windows_option() {
+    constexpr const char* kType = "a list of different windows such as 15m, 1h or 1d, in whole minutes up to 31d";
+    return {"metrics.distinct-windows",
+            kType,
+            "Windows for which the different blocks that queries miss are estimated: what a cache that never evicts would hit. "
+            "Empty = none.",
+            false,
+            [](const Config& c) {
+                std::vector<std::string> parts;
+                for (const auto window : c.engine.distinct_windows) parts.push_back(format_window(window));
+                return fmt::format("{}", fmt::join(parts, ","));
+            },
+            [](Config& c, std::string_view v) -> Result<void> {
+                std::vector<std::chrono::nanoseconds> out;
+                for (std::size_t at = 0; !v.empty() && at <= v.size();) {
+                    const std::size_t comma = std::min(v.find(',', at), v.size());
+                    const auto window = parse_window(v.substr(at, comma - at));
+                    if (window.count() == 0 || std::ranges::find(out, window) != out.end()) return bad(v, kType);
+                    out.push_back(window);
+                    at = comma + 1;
+                }
+                c.engine.distinct_windows = std::move(out);
+                return {};
+            }};
+}
+
 void add_ssd_options(std::vector<Option>& out) {
     const auto tier = [](Config& c) -> TierOptions& { return c.engine.tier; };
     out.push_back(list_option("ssd.paths", "Directories or block devices that keep blocks over restarts; empty = no SSD tier.",
@@ -226,6 +265,7 @@ std::vector<Option> make_options() {
                                  [](Config& c) -> std::string& { return c.admin_listen; }));
     out.push_back(bool_option("admin.metrics", "Serve /metrics in the Prometheus text format.",
                               [](Config& c) -> bool& { return c.metrics; }));
+    out.push_back(windows_option());
     out.push_back(choice_option("log.level", "Lines below this level are not written.",
                                 {"trace", "debug", "info", "warning", "error"},
                                 [](Config& c) -> std::string& { return c.log_level; }));
@@ -280,6 +320,12 @@ std::vector<Option> make_options() {
 }
 
 }  // namespace
+
+std::string format_window(std::chrono::nanoseconds window) {
+    const std::int64_t minutes = window / std::chrono::minutes(1);
+    if (minutes % (24 * 60) == 0) return fmt::format("{}d", minutes / (24 * 60));
+    return minutes % 60 == 0 ? fmt::format("{}h", minutes / 60) : fmt::format("{}m", minutes);
+}
 
 std::string Option::flag() const {
     std::string out = "--" + key;

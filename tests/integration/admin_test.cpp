@@ -9,6 +9,8 @@
 #include <boost/json.hpp>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <sstream>
 
 #include "server/server.hpp"
 #include "tests/integration/shm_worker.hpp"
@@ -70,7 +72,7 @@ protected:
         http::read(socket, buffer, response);
         return {static_cast<int>(response.result_int()), std::string(response[http::field::content_type]), response.body()};
     }
-    // The value of a metric without labels.
+    // The value of a metric; with its labels, if it has any.
     double metric(const std::string& name) {
         const std::string text = "\n" + ask(http::verb::get, "/metrics").body;
         const std::size_t at = text.find("\n" + name + " ");
@@ -119,6 +121,11 @@ TEST_F(AdminTest, MetricsCountWhatWasMoved) {
     EXPECT_EQ(metric("pegaflow_cache_block_hits_total"), 2);
     EXPECT_EQ(metric("pegaflow_cache_block_misses_total"), 1);
     EXPECT_EQ(metric("pegaflow_cache_resident_blocks"), 2);
+    EXPECT_EQ(metric("pegaflow_inflight_bytes") + metric("pegaflow_pool_staging_bytes"), 0);
+    EXPECT_EQ(metric("pegaflow_hll_total_requests{window=\"15m\"}"), 3);
+    EXPECT_NEAR(metric("pegaflow_hll_cardinality{window=\"1d\"}"), 1, 0.1);
+    EXPECT_NEAR(metric("pegaflow_hll_estimated_hit_rate{window=\"1h\"}"), 2.0 / 3, 0.1);
+    EXPECT_EQ(metric("pegaflow_cache_tier_block_requests_total{tier=\"ram\"}"), 2);
     EXPECT_EQ(metric("pegaflow_leases"), 0);
     EXPECT_EQ(metric("pegaflow_instances"), 1);
     const std::string text = ask(http::verb::get, "/metrics").body;
@@ -127,12 +134,41 @@ TEST_F(AdminTest, MetricsCountWhatWasMoved) {
     EXPECT_EQ(text.find("_total_total"), std::string::npos);
 }
 
+// Every word that begins with pegaflow_ and stands between back quotes, up to a brace.
+std::set<std::string> names_of_the_page() {
+    std::ifstream file(PEGAFLOW_SOURCE_DIR "/docs/metrics.md");
+    std::set<std::string> out;
+    for (std::string line; std::getline(file, line);) {
+        for (std::size_t at = line.find("`pegaflow_"); at != std::string::npos; at = line.find("`pegaflow_", at + 1))
+            out.insert(line.substr(at + 1, line.find_first_of("`{", at + 1) - at - 1));
+    }
+    return out;
+}
+
+TEST_F(AdminTest, ThePageOfMetricsNamesExactlyWhatIsExposed) {
+    const auto cache = std::filesystem::temp_directory_path() / fmt::format("pegaflow-metrics-{}", ::getpid());
+    std::filesystem::create_directory(cache);
+    start(fmt::format("[ssd]\npaths = [\"{}\"]\ncapacity = \"16mb\"\nsegment-size = \"1mb\"\n", cache.string()));
+    std::set<std::string> exposed;
+    std::stringstream text(ask(http::verb::get, "/metrics").body);
+    for (std::string word; text >> word;) {
+        if (word == "TYPE" && text >> word) exposed.insert(word);
+    }
+    std::filesystem::remove_all(cache);
+    std::set<std::string> named = names_of_the_page();
+    ASSERT_GT(named.size(), 50U);
+    named.erase("pegaflow_");  // the prefix itself
+    EXPECT_THAT(exposed, ::testing::ElementsAreArray(named));
+}
+
 TEST_F(AdminTest, CleansUpMemoryAndInstances) {
     start();
     ASSERT_TRUE(save(*client_, "w", {1, 2}, hashes_));
     const json::value memory = ask(http::verb::post, "/cache/memory/cleanup").parsed();
     EXPECT_EQ(memory.at("evicted_blocks").to_number<int>(), 2);
     EXPECT_EQ(metric("pegaflow_pool_used_bytes"), 0);
+    EXPECT_EQ(metric("pegaflow_cache_residence_duration_seconds_count{reason=\"cleanup\"}"), 2);
+    EXPECT_EQ(metric("pegaflow_cache_residence_duration_seconds_bucket{reason=\"cleanup\",le=\"+Inf\"}"), 2);
     const json::value listed = ask(http::verb::get, "/instances").parsed();
     EXPECT_EQ(listed.at("instances").at(0), "w");
     EXPECT_EQ(listed.at("details").at(0).at("sealed"), true);

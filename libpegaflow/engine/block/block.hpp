@@ -84,6 +84,7 @@ struct alignas(64) Block {
     std::uint64_t came = 0;  // tick when it became resident; until then the time when it was made, in nanoseconds
     std::uint64_t tag = 0;   // a policy plug-in's own word
     std::uint32_t shards_missing = 0;
+    std::uint32_t came_at = 0;          // when it became resident, in hundredths of a second of the index's time
     std::atomic<bool> digested{false};  // every page has its digest; they do not change any more
     std::atomic<bool> offered{false};   // a slower tier has it, or is about to
     SmallArray<Page> pages;             // by shard of the storage group

@@ -104,9 +104,19 @@ public:
     // New blocks displace old ones from now on, so that admission is asked. [any]
     void set_pressure(bool on) noexcept { pressure_.store(on, std::memory_order_relaxed); }
 
+    // What time it is, in hundredths of a second since some start: blocks that become resident bear it, and no clock is asked
+    // for each. [any]
+    void set_hundredths(std::uint32_t now) noexcept { hundredths_.store(now, std::memory_order_relaxed); }
+    // For how long a block that was taken out had been resident.
+    double residence_seconds(const Block& block) const noexcept {
+        return (hundredths_.load(std::memory_order_relaxed) - block.came_at) / 100.0;  // modulo 2^32, which are 497 days
+    }
+
     std::uint64_t resident() const noexcept { return resident_.load(std::memory_order_relaxed); }
     std::uint64_t resident_bytes() const noexcept { return resident_bytes_.load(std::memory_order_relaxed); }
     std::uint64_t incomplete() const noexcept { return incomplete_.load(std::memory_order_relaxed); }
+    // Of the pages that incomplete blocks have so far.
+    std::uint64_t incomplete_bytes() const noexcept { return incomplete_bytes_.load(std::memory_order_relaxed); }
 
 private:
     static constexpr unsigned kShardShift = 58;
@@ -173,7 +183,8 @@ private:
     PageOwner& pages_;
     alignas(64) std::atomic<std::uint64_t> clock_{1};
     std::atomic<bool> pressure_{false};
-    std::atomic<std::uint64_t> resident_{0}, resident_bytes_{0}, incomplete_{0}, doomed_{0};
+    std::atomic<std::uint32_t> hundredths_{0};
+    std::atomic<std::uint64_t> resident_{0}, resident_bytes_{0}, incomplete_{0}, incomplete_bytes_{0}, doomed_{0};
 };
 
 }  // namespace pegaflow::engine

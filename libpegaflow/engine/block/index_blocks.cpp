@@ -25,6 +25,7 @@ bool BlockIndex::make_resident(Shard& shard, Block& block, bool wanted) {
     block.came = clock_.fetch_add(kTicksPerInsert, std::memory_order_relaxed);
     block.last_use.store(block.came, std::memory_order_relaxed);
     block.uses.store(1, std::memory_order_relaxed);
+    block.came_at = hundredths_.load(std::memory_order_relaxed);
     if (!wanted && admission_.selective() && pressure_.load(std::memory_order_relaxed)) {
         const Block* victim = shard.order.victim(time());
         if (victim != nullptr && !admission_.admit(block, *victim, time())) return false;
@@ -45,6 +46,7 @@ void BlockIndex::take_out(Shard& shard, Block& block, Leaves why) {
         resident_bytes_.fetch_sub(block.footprint(), std::memory_order_relaxed);
     } else {
         incomplete_.fetch_sub(1, std::memory_order_relaxed);
+        incomplete_bytes_.fetch_sub(block.footprint(), std::memory_order_relaxed);
     }
     if (block.doomed) {
         std::erase(shard.doomed, &block);
@@ -83,6 +85,7 @@ FillClaim BlockIndex::claim(const KeyView& key, const GroupShape& shape, std::ui
         if (page == kNoPage) return claim;
         place = {page, shape.shards[shard_number].page_bytes, shape.shards[shard_number].content_bytes};
         claim.used_page = true;
+        incomplete_bytes_.fetch_add(place.bytes, std::memory_order_relaxed);
     }
     ShardFill& fill = block->fill[shard_number];
     claim.layers = wanted;
@@ -111,6 +114,7 @@ bool BlockIndex::filled(const FillClaim& claim, std::uint32_t shard_number, bool
     *admitted = make_resident(shard, block);
     if (*admitted) {
         incomplete_.fetch_sub(1, std::memory_order_relaxed);
+        incomplete_bytes_.fetch_sub(block.footprint(), std::memory_order_relaxed);
     } else {
         take_out(shard, block, Leaves::kAlone);
     }

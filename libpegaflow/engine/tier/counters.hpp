@@ -5,6 +5,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "engine/distribution.hpp"
+
 namespace pegaflow::engine::tier {
 
 using Count = std::atomic<std::uint64_t>;
@@ -18,6 +20,8 @@ struct Counters {
     Count rewritten_blocks{0}, evicted_segments{0}, evicted_blocks{0}, discarded_bytes{0};
     Count write_failures{0}, sync_failures{0}, flushes{0};
     Count read_blocks{0}, read_bytes{0}, read_failures{0}, mismatches{0}, quarantined{0};
+    Count writes_in_flight{0};  // extents that are being written or flushed
+    RateCounter write_rates{kRateBounds}, read_rates{kRateBounds};
     Count recovered_blocks{0}, recovered_bytes{0}, recovery_dropped{0}, recovery_problems{0};
 };
 

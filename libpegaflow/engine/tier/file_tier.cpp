@@ -297,6 +297,8 @@ std::unique_ptr<TierRead> FileTier::prepare(std::span<const BlockKey> keys, std:
 
 void FileTier::read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result) {
     const auto now = Clock::now();
+    if (result && now > begun)
+        counters_.read_rates.add(static_cast<double>(bytes) / std::chrono::duration<double>(now - begun).count());
     const std::lock_guard lock(mutex_);
     cost_.ended(bytes, begun, now);
     if (result) {

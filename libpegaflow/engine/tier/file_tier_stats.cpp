@@ -40,6 +40,9 @@ void FileTier::add_stats(EngineStats& stats) const {
     s.read_failures = c.read_failures;
     s.digest_mismatches = c.mismatches;
     s.quarantined_blocks = c.quarantined;
+    s.writes_in_flight = c.writes_in_flight;
+    s.write_rates = c.write_rates.read();
+    s.read_rates = c.read_rates.read();
     s.recovered_blocks = c.recovered_blocks;
     s.recovery_dropped = c.recovery_dropped;
     s.recovery_problems = c.recovery_problems;

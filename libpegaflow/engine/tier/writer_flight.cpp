@@ -26,6 +26,7 @@ void Writer::launch(std::unique_ptr<Flight> flight, std::span<const DataIo::Piec
     Flight* const raw = flight.get();
     raw->open_batches = pages.empty() ? 1 : 2;
     raw->begun = Clock::now();
+    if (raw->kind == Kind::kExtent) ++p_.counters.writes_in_flight;
     flights_.push_back(std::move(flight));
     const auto ended = [this, raw](Result<void> result) {
         const std::lock_guard lock(mutex_);
@@ -79,6 +80,7 @@ Result<void> Writer::settle() {
 Result<void> Writer::take_ended() {
     std::uint64_t bytes = 0;
     auto begun = Clock::time_point::max();
+    const auto now = Clock::now();
     const std::lock_guard lock(mutex_);
     for (const auto& flight : flights_) {
         if (flight->open_batches != 0 || flight->written) continue;
@@ -88,7 +90,10 @@ Result<void> Writer::take_ended() {
         }
         flight->written = true;
         if (flight->kind != Kind::kExtent) continue;
-        bytes += flight->payload_bytes + flight->other_bytes;
+        const std::uint64_t all = flight->payload_bytes + flight->other_bytes;
+        const std::chrono::duration<double> seconds = now - flight->begun;
+        if (seconds.count() > 0) p_.counters.write_rates.add(static_cast<double>(all) / seconds.count());
+        bytes += all;
         begun = std::min(begun, flight->begun);
     }
     if (bytes != 0) note_written(bytes, begun);
@@ -158,6 +163,7 @@ void Writer::store(Flight& flight) {
     }
     p_.catalog.commit(container_, flight.segment->slot, flight.records);
     --flight.segment->extents;
+    --p_.counters.writes_in_flight;
     free_staging_.push_back(flight.staging);
     std::size_t taken = 0;
     std::uint64_t rewritten_bytes = 0;
@@ -211,6 +217,7 @@ void Writer::give_up(const Error& error) {
     pause(error);  // before whoever waits for these blocks hears of them
     for (const auto& flight : flights_) {
         if (flight->kind != Kind::kExtent) continue;
+        --p_.counters.writes_in_flight;
         drop(flight->items, p_.counters.failed_blocks);
         free_staging_.push_back(flight->staging);
     }

@@ -172,6 +172,8 @@ struct EngineOptions {
     bool verify_on_load = false;                // check digests of memory-resident blocks before each load as well
     // Names of the devices (DeviceInfo) whose memory workers may register; empty = all. No other GPU is opened.
     std::vector<std::string> devices;
+    // For which the distinct blocks that queries miss are estimated; a minute to 31 days each; empty = not at all.
+    std::vector<std::chrono::nanoseconds> distinct_windows;
     TierOptions tier;
 };
 
@@ -204,6 +206,22 @@ struct TierDeviceInfo {
     double recovery_seconds = 0;
 };
 
+// How values are distributed: counts[i] of them are at most bounds[i] and above the bound before; the last count is of those
+// above all bounds.
+struct Distribution {
+    std::span<const double> bounds;
+    std::vector<std::uint64_t> counts;
+    double sum = 0;
+};
+
+// What group-0 queries asked for within a window of time up to now. An infinite cache would have hit at most
+// 1 - distinct_missed / asked.
+struct DistinctWindow {
+    std::chrono::nanoseconds length{};
+    std::uint64_t asked = 0;     // blocks
+    double distinct_missed = 0;  // an estimate, within about 1 %
+};
+
 // Of the tier below the pool. Bytes written are block + rewritten + table bytes; the first are the user's.
 struct TierStats {
     std::uint64_t capacity_bytes = 0, used_bytes = 0, live_bytes = 0, blocks = 0, devices = 0, devices_ok = 0;
@@ -219,6 +237,10 @@ struct TierStats {
                   prefetch_canceled = 0, prefetch_expired = 0, prefetch_too_slow = 0, prefetch_failed = 0;
     std::uint64_t hits = 0;  // blocks that queries got by way of the tier; part of EngineStats::block_hits
     double read_latency_seconds = 0, read_bytes_per_second = 0;  // as the cost model sees them
+    std::uint64_t prefetch_stale = 0;                            // of prefetch_canceled: nobody asked again
+    std::uint64_t prefetch_reading_blocks = 0;                   // by a transfer under way
+    std::uint64_t writes_in_flight = 0;                          // extents of blocks
+    Distribution write_rates, read_rates;  // bytes per second of single transfers, many of which run side by side
 };
 
 // Counters since the start and gauges of now. Plain numbers; consistent one by one, not as a whole.
@@ -227,11 +249,14 @@ struct EngineStats {
     std::uint64_t pool_ready_bytes = 0;  // of the capacity: pinned and usable so far
     std::uint64_t resident_blocks = 0, resident_bytes = 0, incomplete_blocks = 0, incomplete_bytes = 0, incomplete_dropped = 0;
     std::uint64_t block_hits = 0, block_misses = 0, insertions = 0, admission_rejections = 0, evictions = 0, evicted_bytes = 0;
-    std::uint64_t evictions_still_referenced = 0, quarantined_blocks = 0, digest_mismatches = 0;
+    std::uint64_t quarantined_blocks = 0, digest_mismatches = 0;
     std::uint64_t save_requests = 0, save_failures = 0, saved_blocks = 0, duplicate_blocks = 0, save_bytes = 0;
     std::uint64_t load_requests = 0, load_failures = 0, load_bytes = 0, loads_in_flight = 0, saves_in_flight = 0;
     std::uint64_t leases = 0, leases_expired = 0, queries = 0, queue_full = 0, canceled = 0;
     std::uint64_t instances = 0, workers = 0;
+    std::uint64_t evictions_offered = 0;  // of evictions: blocks that the tier was offered, and has unless it was full
+    std::uint64_t staging_bytes = 0;      // of pages that neither resident nor incomplete blocks have
+    Distribution evicted_residence, erased_residence;  // seconds in the pool until eviction, until a clean-up
     TierStats tier;
 };
 
@@ -301,6 +326,8 @@ public:
     bool stored(std::string_view instance_id, std::string_view hash, std::uint32_t group = 0) const;
 
     EngineStats stats() const;
+    // One for each of EngineOptions::distinct_windows. [any]
+    std::vector<DistinctWindow> distinct_windows() const;
     // Waits for no transfer. [any]
     EngineHealth health() const;
     // Refuses new work, waits for what runs (cancelled at `deadline`), frees everything. Idempotent.

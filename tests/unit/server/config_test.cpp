@@ -4,6 +4,8 @@
 namespace pegaflow::server {
 namespace {
 
+using namespace std::chrono_literals;
+
 std::string problem(std::string_view text) {
     Config config;
     const auto parsed = parse_config(text, "test.toml", config);
@@ -36,6 +38,18 @@ TEST(Config, RefusesWithFileLineAndExpectation) {
     EXPECT_NE(problem("[pool\n").find("test.toml:1:"), std::string::npos);
     Config config;
     EXPECT_EQ(read_config("/nowhere/x.toml", config).error().code, Code::kNotFound);
+}
+
+TEST(Config, WindowsAreDifferentWholeMinutes) {
+    Config config;
+    ASSERT_TRUE(set_option(config, "metrics.distinct-windows", "60m,90m,1d,120s"));
+    const std::vector<std::chrono::nanoseconds> expected = {1h, 90min, 24h, 2min};
+    EXPECT_EQ(config.engine.distinct_windows, expected);
+    EXPECT_THAT(to_toml(config), ::testing::HasSubstr("distinct-windows = \"1h,90m,1d,2m\""));
+    ASSERT_TRUE(set_option(config, "metrics.distinct-windows", ""));
+    EXPECT_TRUE(config.engine.distinct_windows.empty());
+    for (const char* wrong : {"1h,60m", "1h,", ",1h", "59s", "61s", "0m", "-1m", "32d", "1w", "h", "9999999999999999999d"})
+        EXPECT_FALSE(set_option(config, "metrics.distinct-windows", wrong)) << wrong;
 }
 
 // Of a server's fabric with the host back end and the policy of the template.

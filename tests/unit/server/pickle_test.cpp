@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "server/pickle.hpp"
 
+#include <fmt/format.h>
+
 #include <random>
 
 #include "tests/unit/server/pickles.hpp"
@@ -44,13 +46,15 @@ std::string refusal(std::string_view pickle) {
     return wrapper ? "accepted" : wrapper.error().message;
 }
 
+constexpr const char* kProto = "\x80\x05";
+
 #define EXPECT_REFUSED(name, text) EXPECT_THAT(refusal(bytes(testing::name)), ::testing::HasSubstr(text))
 
 TEST(Pickle, RefusesGlobalsByName) {
     EXPECT_REFUSED(kEvil, "a global that is none of those expected: posix system");
     EXPECT_REFUSED(kTorchLoad, "a global that is none of those expected: torch load");
-    EXPECT_THAT(refusal("\x80\x03" + ("c" + std::string(99, 'm')) + "\nf\x01\n."),
-                ::testing::HasSubstr(std::string(64, 'm') + "..."));
+    const std::string longest(64, 'm');
+    EXPECT_THAT(refusal(fmt::format("{}c{}mmm\nf\n.", kProto, longest)), ::testing::HasSubstr(fmt::format("{}...", longest)));
     EXPECT_THAT(refusal("\x80\x03"
                         "cos\n\x1b[2J\n."),
                 ::testing::HasSubstr("os ?[2J"));
@@ -109,12 +113,13 @@ TEST(Pickle, RefusesWhatIsNoWholePickle) {
     EXPECT_NE(read_cuda_wrapper(bytes(testing::kProtocol2)).error().message.find("protocol is not 3 to 5"), std::string::npos);
     EXPECT_FALSE(read_cuda_wrapper(""));
     EXPECT_FALSE(read_cuda_wrapper(std::string(2 << 20, '(')));
-    const std::string nested = "\x80\x05)" + std::string(500'000, '\x85') + ".";  // a tuple in a tuple in a tuple ...
+    const std::string nested =
+        fmt::format("{}){}.", kProto, std::string(500'000, '\x85'));  // a tuple in a tuple in a tuple ...
     EXPECT_NE(read_cuda_wrapper(nested).error().message.find("too many opcodes"), std::string::npos);
     const std::string_view good = bytes(testing::kProtocol5);
-    EXPECT_THAT(refusal(std::string(good) + "."), ::testing::HasSubstr("bytes follow its end"));
+    EXPECT_THAT(refusal(fmt::format("{}.", good)), ::testing::HasSubstr("bytes follow its end"));
     EXPECT_THAT(refusal(good.substr(2)), ::testing::HasSubstr("does not begin with its protocol"));
-    EXPECT_THAT(refusal("\x80\x05" + std::string(good)), ::testing::HasSubstr("does not begin with its protocol"));
+    EXPECT_THAT(refusal(fmt::format("{}{}", kProto, good)), ::testing::HasSubstr("does not begin with its protocol"));
     for (std::size_t length = 0; length < good.size(); ++length)
         EXPECT_FALSE(read_cuda_wrapper(good.substr(0, length))) << length;
 }

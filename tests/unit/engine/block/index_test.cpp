@@ -130,6 +130,15 @@ TEST_F(IndexTest, NeverEvictsWhatIsPinned) {
     EXPECT_EQ(pages_.freed, 99);
 }
 
+TEST_F(IndexTest, ABlockSaysHowLongItWasResident) {
+    index_.set_hundredths(UINT32_MAX - 49);
+    insert("old");
+    index_.set_hundredths(150);  // two seconds later, past the end of 32 bits
+    insert("new");
+    EXPECT_DOUBLE_EQ(index_.residence_seconds(*index_.evict_one()), 2.0);
+    EXPECT_DOUBLE_EQ(index_.residence_seconds(*index_.evict_one()), 0.0);
+}
+
 TEST_F(IndexTest, ABlockGoesBeforeThoseItContinues) {
     std::vector<std::string> hashes;
     for (int i = 0; i < 600; ++i) hashes.push_back("block-" + std::to_string(i));

@@ -2,6 +2,8 @@
 // The engine with a tier on real files: what goes down comes up again, over restarts, byte for byte.
 #include "engine/tier/file_tier.hpp"
 
+#include <numeric>
+
 #include "tests/unit/engine/tier/tier_fixture.hpp"
 
 namespace pegaflow {
@@ -19,6 +21,14 @@ TEST_F(FileTierTest, BlocksThatLeftThePoolComeBack) {
     EXPECT_GT(stats().hits, 170U);
     EXPECT_EQ(stats().digest_mismatches, 0U);
     EXPECT_EQ(stats().block_bytes, 300U * (64 << 10));
+    const EngineStats all = engine_->stats();
+    EXPECT_EQ(all.evictions_offered, all.evictions) << "the tier has them all";
+    EXPECT_EQ(all.tier.writes_in_flight, 0U);
+    EXPECT_EQ(all.tier.prefetch_reading_blocks, 0U);
+    for (const Distribution* rates : {&all.tier.write_rates, &all.tier.read_rates}) {
+        EXPECT_GT(std::accumulate(rates->counts.begin(), rates->counts.end(), std::uint64_t{0}), 0U);
+        EXPECT_GT(rates->sum, 0);
+    }
 }
 
 TEST_F(FileTierTest, ARestartKeepsEveryStoredBlock) {
@@ -163,6 +173,7 @@ TEST_F(FileTierTest, AQueryThatGoesAwayTakesItsReadsAlong) {
     const auto limit = Clock::now() + 5s;
     while (stats().prefetch_canceled == 0 && Clock::now() < limit) std::this_thread::sleep_for(10ms);
     EXPECT_EQ(stats().prefetch_canceled, 1U);
+    EXPECT_EQ(stats().prefetch_stale, 1U);
     std::this_thread::sleep_for(100ms);
     EXPECT_LT(stats().read_blocks, 10U);
     EXPECT_EQ(stats().prefetch_bytes, 0U);

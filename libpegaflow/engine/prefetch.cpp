@@ -11,15 +11,21 @@ Prefetcher::Prefetcher(Tier& tier, TierHost& host, const Options& options, std::
     for (std::uint32_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { run(); });
 }
 
-void Prefetcher::close() {
+bool Prefetcher::close(Clock::time_point deadline) {
     {
-        const std::lock_guard lock(mutex_);
-        if (stop_) return;
+        std::unique_lock lock(mutex_);
         for (auto it = requests_.begin(); it != requests_.end();) it = forget(it);
         stop_ = true;
         changed_.notify_all();
+        if (!changed_.wait_until(lock, deadline, [this] { return groups_ == 0; })) return false;
     }
     for (std::thread& thread : threads_) thread.join();
+    threads_.clear();
+    return true;
+}
+
+void Prefetcher::let_go() {
+    for (std::thread& thread : threads_) thread.detach();
 }
 
 bool Prefetcher::has_room(std::uint64_t bytes) const {

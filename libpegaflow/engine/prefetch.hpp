@@ -70,8 +70,11 @@ public:
     void drop_instance(const std::string& instance);
     // Ends what is late or forgotten. [any]
     void tick(Clock::time_point now);
-    // Drops all requests, and waits for the reads under way. Idempotent. [serial]
-    void close();
+    // Drops all requests, and waits for the reads under way. False when some have not ended at `deadline`: then it must not be
+    // destroyed, and can be closed again. Idempotent. [serial]
+    bool close(Clock::time_point deadline = Clock::time_point::max());
+    // Its threads go on alone: for one that could not be closed, and stays as long as the process. [serial]
+    void let_go();
     void add_stats(TierStats& stats) const;
 
 private:

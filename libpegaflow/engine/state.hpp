@@ -115,7 +115,8 @@ struct Engine::State final : engine::TierHost {
     std::thread digest_thread, watch_thread;
     base::Heartbeat digest_heartbeat, watch_heartbeat;
     std::mutex close_mutex;
-    bool closed = false;  // guarded by close_mutex
+    bool closed = false;     // guarded by close_mutex
+    bool abandoned = false;  // closed with transfers under way that never ended; set before close returns
 
     Result<std::shared_ptr<engine::Instance>> instance(std::string_view id) const;
     Result<Device*> device_for(const MemoryDescription& memory);

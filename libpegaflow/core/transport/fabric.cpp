@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <mutex>
 
 #include "core/plugin/entry_check.hpp"
@@ -41,6 +42,7 @@ struct Fabric::State {
     std::vector<ModuleReport> modules;
     std::vector<DeviceInfo> devices;
     std::map<std::string, Source, std::less<>> sources;  // by back end name
+    std::atomic<bool> kept_open{false};
     std::mutex mutex;
     std::map<std::string, std::unique_ptr<core::OpenDevice>, std::less<>> open;  // guarded by mutex
 
@@ -160,7 +162,19 @@ Result<std::unique_ptr<Fabric>> Fabric::open(FabricOptions options) {
 
 Fabric::Fabric(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
-Fabric::~Fabric() { state_->open.clear(); }
+Fabric::~Fabric() {
+    if (!state_->kept_open) {
+        state_->open.clear();
+        return;
+    }
+    // Named here, so that tools that look for leaks know that it is meant.
+    static std::vector<State*>& kept = *new std::vector<State*>();
+    static std::mutex& mutex = *new std::mutex();
+    const std::lock_guard lock(mutex);
+    kept.push_back(state_.release());
+}
+
+void Fabric::keep_open() noexcept { state_->kept_open = true; }
 
 std::span<const ModuleReport> Fabric::modules() const noexcept { return state_->modules; }
 std::span<const DeviceInfo> Fabric::devices() const noexcept { return state_->devices; }

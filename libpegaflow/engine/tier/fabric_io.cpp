@@ -125,7 +125,7 @@ bool FabricIo::reading() const {
 }
 
 void FabricIo::flush(Ended ended) {
-    if (!flushes_) return ended(container_.sync());
+    if (!flushes_) return ended(block([this] { return container_.sync(); }));
     auto batch = new_batch(*writes_, std::move(ended));
     batch->transfer.flat(staging_region_, file_).durable();
     launch(std::move(batch));
@@ -188,15 +188,54 @@ void FabricIo::launch(std::shared_ptr<Batch> batch) {
     if (!started) finish(std::move(started));
 }
 
-void FabricIo::expire(std::chrono::steady_clock::time_point now, bool all) {
-    std::vector<std::shared_ptr<Batch>> late;
+Result<void> FabricIo::reserve(std::uint64_t offset, std::uint64_t length) {
+    return block([&] { return container_.reserve(offset, length); });
+}
+
+Result<void> FabricIo::discard(std::uint64_t offset, std::uint64_t length) {
+    return block([&] { return container_.discard(offset, length); });
+}
+
+Result<void> FabricIo::block(const std::function<Result<void>()>& call) {
+    std::list<std::chrono::steady_clock::time_point> mine{std::chrono::steady_clock::now() + limit_};
+    const auto place = mine.begin();
+    {
+        const std::lock_guard lock(mutex_);
+        calls_.splice(calls_.end(), mine);
+    }
+    auto result = call();
+    const std::lock_guard lock(mutex_);
+    calls_.erase(place);
+    return result;
+}
+
+bool FabricIo::idle() {
+    const std::lock_guard lock(mutex_);
+    return batches_.empty() && calls_.empty();
+}
+
+// Each once.
+void FabricIo::cancel_if(const std::function<bool(const Batch&)>& wanted) {
+    std::vector<std::shared_ptr<Batch>> chosen;
     {
         const std::lock_guard lock(mutex_);
         for (const auto& batch : batches_) {
-            if ((all || batch->deadline <= now) && !std::exchange(batch->told, true)) late.push_back(batch);
+            if (wanted(*batch) && !std::exchange(batch->told, true)) chosen.push_back(batch);
         }
     }
-    for (const auto& batch : late) batch->lane->cancel(batch->transfer);
+    for (const auto& batch : chosen) batch->lane->cancel(batch->transfer);
+}
+
+void FabricIo::cancel_reads() {
+    cancel_if([this](const Batch& batch) { return batch.lane == reads_.get(); });
+}
+
+std::size_t FabricIo::expire(std::chrono::steady_clock::time_point now, bool all) {
+    cancel_if([&](const Batch& batch) { return all || batch.deadline <= now; });
+    const std::lock_guard lock(mutex_);
+    const auto transfers = std::count_if(batches_.begin(), batches_.end(), [now](const auto& b) { return b->deadline <= now; });
+    const auto calls = std::count_if(calls_.begin(), calls_.end(), [now](auto deadline) { return deadline <= now; });
+    return static_cast<std::size_t>(transfers + calls);
 }
 
 }  // namespace pegaflow::engine::tier

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <chrono>
 #include <deque>
+#include <functional>
 #include <list>
 #include <memory>
 #include <mutex>
@@ -40,10 +41,15 @@ public:
     std::span<std::byte> staging() override { return {staging_.get(), staging_bytes_}; }
     // By the back end when it can, beside the transfers that are under way; else by a call that blocks.
     void flush(Ended ended) override;
-    Result<void> reserve(std::uint64_t offset, std::uint64_t length) override { return container_.reserve(offset, length); }
-    Result<void> discard(std::uint64_t offset, std::uint64_t length) override { return container_.discard(offset, length); }
-    // Cancels what took too long; everything when `all`. [any]
-    void expire(std::chrono::steady_clock::time_point now, bool all = false);
+    Result<void> reserve(std::uint64_t offset, std::uint64_t length) override;
+    Result<void> discard(std::uint64_t offset, std::uint64_t length) override;
+    // Cancels what took too long; everything when `all`. Returns how much is late and has not ended all the same: a device
+    // may keep what the kernel has given it, and the memory with it. [any]
+    std::size_t expire(std::chrono::steady_clock::time_point now, bool all = false);
+    // Asks for all reads to end early. [any]
+    void cancel_reads();
+    // Nothing is under way. [any]
+    bool idle();
 
 private:
     struct Batch {
@@ -79,6 +85,8 @@ private:
     std::shared_ptr<Batch> new_batch(Lane& lane, Ended ended);
     void launch(std::shared_ptr<Batch> batch);
     void recycle(std::shared_ptr<Batch> batch);
+    void cancel_if(const std::function<bool(const Batch&)>& wanted);
+    Result<void> block(const std::function<Result<void>()>& call);
 
     Container& container_;
     const PoolAccess pool_;
@@ -90,8 +98,9 @@ private:
     std::unique_ptr<Lane> reads_, writes_;
     std::atomic<std::chrono::steady_clock::time_point> last_read_{std::chrono::steady_clock::time_point::min()};
     std::mutex mutex_;
-    std::list<std::shared_ptr<Batch>> batches_;  // guarded by mutex_; shared with whoever cancels
-    std::deque<std::shared_ptr<Batch>> spare_;   // over, their memory kept for the next ones; guarded by mutex_
+    std::list<std::shared_ptr<Batch>> batches_;               // guarded by mutex_; shared with whoever cancels
+    std::deque<std::shared_ptr<Batch>> spare_;                // over, their memory kept for the next ones; guarded by mutex_
+    std::list<std::chrono::steady_clock::time_point> calls_;  // of the kernel that block: their limits; guarded by mutex_
 };
 
 }  // namespace pegaflow::engine::tier

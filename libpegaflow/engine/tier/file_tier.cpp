@@ -15,11 +15,7 @@ namespace {
 
 constexpr unsigned kScanThreads = 8;
 constexpr std::uint64_t kMostQueueBytes = std::uint64_t{1} << 30;
-constexpr std::uint32_t kFailuresUntilOffline = 8;
-constexpr auto kOfflineTime = std::chrono::seconds(5);
-constexpr auto kCloseStep = std::chrono::milliseconds(1);
 constexpr std::size_t kMostDeferred = 1 << 16;
-constexpr auto kFlushStep = std::chrono::milliseconds(20);
 constexpr std::size_t kProblemLines = 8;  // of a recovery, in the log; the offline check shows all
 
 std::uint64_t queue_bytes(const TierOptions& options, std::uint64_t pool_bytes) {
@@ -295,84 +291,9 @@ std::unique_ptr<TierRead> FileTier::prepare(std::span<const BlockKey> keys, std:
     return read;
 }
 
-void FileTier::read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result) {
-    const auto now = Clock::now();
-    const std::lock_guard lock(mutex_);
-    if (result) {
-        cost_.ended(bytes, begun, now);
-        store.failures_in_a_row = 0;
-        return;
-    }
-    cost_.failed(begun, now);
-    ++counters_.read_failures;
-    if (++store.failures_in_a_row < kFailuresUntilOffline || !store.read_problem.empty()) return;
-    store.read_problem = result.error().message;
-    store.try_again = now + kOfflineTime;
-    catalog_.set_readable(store.number, false);
-    base::log_error("tier", "{}: {} reads in a row failed ({}); its blocks are misses until it answers again", store.info.path,
-                    store.failures_in_a_row, store.read_problem);
-}
-
 double FileTier::estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const {
     const std::lock_guard lock(mutex_);
     return cost_.seconds(bytes, ahead);
-}
-
-void FileTier::tick(Clock::time_point now) {
-    for (const auto& store : stores_) {
-        if (store->io) store->io->expire(now);
-    }
-    {
-        const std::lock_guard lock(mutex_);
-        for (const auto& store : stores_) {
-            if (store->read_problem.empty() || now < store->try_again) continue;
-            store->read_problem.clear();
-            store->failures_in_a_row = kFailuresUntilOffline - 1;  // one more failure, and it is offline again
-            catalog_.set_readable(store->number, true);
-        }
-    }
-    // What no writer will take must not stay pinned.
-    if (!writable()) {
-        while (shed()) {
-        }
-    }
-}
-
-Result<void> FileTier::flush(Clock::time_point deadline) {
-    for (;;) {
-        tick(Clock::now());  // at the end of the engine nobody else does
-        offer_deferred();
-        const bool empty = queue_.wait_empty(std::min(deadline, Clock::now() + kFlushStep));
-        const std::lock_guard lock(deferred_mutex_);
-        if (empty && deferred_.empty()) return {};
-        if (Clock::now() < deadline) continue;
-        return fail(Code::kDeadlineExceeded,
-                    fmt::format("{} blocks still wait to be stored", queue_.blocks() + deferred_.size()));
-    }
-}
-
-void FileTier::close(Clock::time_point deadline) {
-    if (std::exchange(closed_, true)) return;
-    [[maybe_unused]] const auto flushed = flush(std::max(deadline, Clock::now()));
-    queue_.stop();
-    for (const auto& store : stores_) {
-        if (store->writer) store->writer->request_stop(deadline);
-    }
-    const auto ended = [](const auto& store) { return !store->writer || store->writer->ended(); };
-    while (!std::all_of(stores_.begin(), stores_.end(), ended)) {
-        // A transfer that hangs must not keep the process.
-        const auto now = Clock::now();
-        for (const auto& store : stores_) {
-            if (store->io) store->io->expire(now, now >= deadline);
-        }
-        std::this_thread::sleep_for(kCloseStep);
-    }
-    while (shed()) {
-    }
-    for (const auto& store : stores_) {
-        store->io.reset();
-        store->container.reset();
-    }
 }
 
 }  // namespace pegaflow::engine::tier

@@ -43,7 +43,8 @@ public:
     double estimate_seconds(std::uint64_t bytes, std::uint64_t ahead) const override;
     void tick(std::chrono::steady_clock::time_point now) override;
     Result<void> flush(std::chrono::steady_clock::time_point deadline) override;
-    void close(std::chrono::steady_clock::time_point deadline) override;
+    void cancel_reads() override;
+    bool close(std::chrono::steady_clock::time_point deadline) override;
     void add_stats(EngineStats& stats) const override;
     std::vector<TierDeviceInfo> devices() const override;
 
@@ -59,6 +60,7 @@ private:
         std::uint32_t failures_in_a_row = 0;  // of reads; guarded by mutex_
         std::string read_problem;             // "" while reads work; guarded by mutex_
         Clock::time_point try_again{};        // guarded by mutex_
+        std::string late_problem;             // "" while everything ends in time; guarded by mutex_
     };
 
     FileTier(const TierOptions& options, Parts parts);
@@ -66,6 +68,8 @@ private:
     Result<void> try_open(Store& store, Device& device, std::uint64_t capacity);
     void recover(Store& store);
     Store& store_of(std::uint32_t container);
+    void end_late(Store& store, Clock::time_point now);
+    static bool over(const Store& store);
     void read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result);
     bool writable() const;
     enum class Taken { kYes, kNo, kQueueFull };
@@ -86,7 +90,7 @@ private:
     mutable std::mutex mutex_;
     WriteBudget budget_;    // guarded by mutex_
     CostModel cost_{0, 0};  // guarded by mutex_
-    bool closed_ = false;
+    bool closed_ = false, all_over_ = false;
 };
 
 }  // namespace pegaflow::engine::tier

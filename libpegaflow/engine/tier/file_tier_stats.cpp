@@ -64,9 +64,10 @@ std::vector<TierDeviceInfo> FileTier::devices() const {
         info.lifetime_written_bytes = store->writer->lifetime_bytes();
         const std::string writing = store->writer->problem();
         const std::lock_guard lock(mutex_);
-        info.problem = !store->read_problem.empty() ? "reading: " + store->read_problem
-                       : !writing.empty()           ? "writing: " + writing
-                                                    : "";
+        info.problem = !store->late_problem.empty()   ? "hanging: " + store->late_problem
+                       : !store->read_problem.empty() ? "reading: " + store->read_problem
+                       : !writing.empty()             ? "writing: " + writing
+                                                      : "";
         if (!info.problem.empty()) info.state = "degraded";
     }
     return out;

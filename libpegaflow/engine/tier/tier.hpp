@@ -2,6 +2,7 @@
 // tier.hpp - a slower place for blocks than the pool: what it offers the engine, and what it needs of it.
 #pragma once
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
@@ -15,6 +16,11 @@
 #include "pegaflow/result.hpp"
 
 namespace pegaflow::engine {
+
+// How long transfers that were cancelled at the end are waited for, when one may take `io_time`.
+inline std::chrono::nanoseconds give_up_time(std::chrono::nanoseconds io_time) {
+    return std::min<std::chrono::nanoseconds>(io_time, std::chrono::seconds(5));
+}
 
 // Whether whoever wants pages of the pool may be kept until some are free.
 enum class Wait : bool { kNo, kYes };
@@ -67,8 +73,12 @@ public:
     virtual void tick(std::chrono::steady_clock::time_point now) = 0;
     // Waits until everything offered so far is stored or given up. kDeadlineExceeded. [any]
     virtual Result<void> flush(std::chrono::steady_clock::time_point deadline) = 0;
-    // Stores what it can until `deadline`; then no byte moves any more. Reads have ended before. Idempotent. [serial]
-    virtual void close(std::chrono::steady_clock::time_point deadline) = 0;
+    // Asks for all reads that are under way to end early. [any]
+    virtual void cancel_reads() = 0;
+    // Stores what it can until `deadline`, and cancels the rest. True when no byte moves any more. False when something has
+    // not ended some seconds later: the tier, and all memory that it was given, must stay as long as the process. Idempotent.
+    // [serial]
+    virtual bool close(std::chrono::steady_clock::time_point deadline) = 0;
 
     virtual void add_stats(EngineStats& stats) const = 0;
     virtual std::vector<TierDeviceInfo> devices() const = 0;

@@ -75,7 +75,19 @@ std::string Writer::problem() const {
 
 bool Writer::paused() const {
     const std::lock_guard lock(mutex_);
-    return paused_until_ > Clock::now();
+    return late_ || giving_up_ || paused_until_ > Clock::now();
+}
+
+void Writer::set_late(bool late) {
+    const std::lock_guard lock(mutex_);
+    late_ = late;
+    ++changes_;
+    changed_.notify_all();
+}
+
+bool Writer::late() const {
+    const std::lock_guard lock(mutex_);
+    return late_;
 }
 
 std::uint64_t Writer::largest_block() const noexcept {
@@ -123,6 +135,11 @@ void Writer::run() {
         const std::uint64_t seen = changes();
         if (const auto settled = settle(); !settled) {
             give_up(settled.error());
+            continue;
+        }
+        if (late()) {
+            drop_pending(p_.counters.failed_blocks);
+            wait_for_change(seen);
             continue;
         }
         gather();

@@ -4,7 +4,8 @@
 // A block counts as stored when the extent that holds it and all extents before it in the segment have been written and
 // flushed: that is what a scan after a power cut finds. Writing goes on while a flush is under way, which takes in whatever was
 // written when it began. The next segment is begun before the open one is full. When a write fails, the open segment is given
-// up where it is, and writing pauses.
+// up where it is, and writing pauses. Pages stay pinned until the device has let go of them; while that takes too long,
+// writing pauses as well.
 #pragma once
 
 #include <atomic>
@@ -65,11 +66,16 @@ public:
 
     // Asks the thread to end when the queue, which was stopped, is empty, or `deadline` has passed. [any]
     void request_stop(std::chrono::steady_clock::time_point deadline);
+    // The thread goes on alone: for a writer that does not end, and stays as long as the process. [serial]
+    void let_go() { thread_.detach(); }
     bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
     // "" while writing works; else why not, until a block is stored again. [any]
     std::string problem() const;
-    // True while it takes no blocks because something failed; afterwards it tries again, with `problem` still told. [any]
+    // True while it takes no blocks because something failed or is late; afterwards it tries again, with `problem` still told.
+    // [any]
     bool paused() const;
+    // Whether the device has kept something for too long: until that ends, nothing new is begun. [any]
+    void set_late(bool late);
     // Bytes that were ever written to the container. [any]
     std::uint64_t lifetime_bytes() const noexcept { return lifetime_bytes_.load(std::memory_order_relaxed); }
     // The largest block that fits into a segment. [any]
@@ -107,6 +113,7 @@ private:
 
     void run();
     bool rest();
+    bool late() const;
     void gather();
     bool advance();
     bool start_extent();
@@ -174,6 +181,8 @@ private:
     std::condition_variable changed_;
     std::string problem_;               // guarded by mutex_
     Clock::time_point paused_until_{};  // changed by the thread, under mutex_
+    bool late_ = false;                 // guarded by mutex_
+    bool giving_up_ = false;            // something failed, and the rest has not ended yet; guarded by mutex_
     std::uint64_t changes_ = 0;         // of flights and flushes; guarded by mutex_
     bool flush_ended_ = false;          // guarded by mutex_
     Result<void> flush_result_;         // guarded by mutex_

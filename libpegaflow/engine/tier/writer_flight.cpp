@@ -178,8 +178,10 @@ void Writer::store(Flight& flight) {
     next_pause_ = options_.first_pause;
     {
         const std::lock_guard lock(mutex_);
-        if (!problem_.empty()) base::log_info("tier", "container {}: writing works again", container_);
-        problem_.clear();
+        if (!problem_.empty() && !giving_up_) {
+            base::log_info("tier", "container {}: writing works again", container_);
+            problem_.clear();
+        }
     }
     p_.queue.done(taken);
     if (retiring_ && rewriting_ == 0) finish_retiring();
@@ -189,8 +191,10 @@ void Writer::store(Flight& flight) {
 void Writer::give_up(const Error& error) {
     bool can_flush = true;
     {
-        // The pages are being read until then.
+        // The device reads the pages until then, however long that is: nobody waits for this thread meanwhile.
         std::unique_lock lock(mutex_);
+        problem_ = error.message;
+        giving_up_ = true;
         changed_.wait(lock, [this] {
             return (!flushing_ || flush_ended_) &&
                    std::all_of(flights_.begin(), flights_.end(), [](const auto& f) { return f->open_batches == 0; });
@@ -215,6 +219,8 @@ void Writer::give_up(const Error& error) {
         free_staging_.push_back(flight->staging);
     }
     flights_.clear();
+    const std::lock_guard lock(mutex_);
+    giving_up_ = false;
 }
 
 }  // namespace pegaflow::engine::tier

@@ -301,7 +301,10 @@ public:
     EngineStats stats() const;
     // Waits for no transfer. [any]
     EngineHealth health() const;
-    // Refuses new work, waits for what runs (cancelled at `deadline`), frees everything. Idempotent.
+    // Refuses new work, waits for what runs (cancelled at `deadline`), frees everything. Idempotent. When a device of the tier
+    // has not let go of memory some seconds after that, it returns all the same: the pool and whatever a
+    // transfer could touch stay in memory, and the fabric's devices open, until the process ends, which should be soon. Without
+    // a deadline it waits.
     void close(std::chrono::steady_clock::time_point deadline = std::chrono::steady_clock::time_point::max());
 
     struct State;  // the library's own

@@ -80,7 +80,7 @@ public:
     // Loads the modules. A module that cannot be used is no error: see `modules`. Errors: kNotFound when a back end that
     // options.backends or options.wrap names does not exist or cannot be used.
     static Result<std::unique_ptr<Fabric>> open(FabricOptions options = {});
-    ~Fabric();  // closes all devices; regions and channels must be gone
+    ~Fabric();  // closes all devices, unless they are kept open; regions and channels must be gone
 
     std::span<const ModuleReport> modules() const noexcept;
     std::span<const DeviceInfo> devices() const noexcept;
@@ -99,6 +99,9 @@ public:
     const pega_host* host() const noexcept;
     // Of the devices that are open, by name. [any]
     std::vector<DeviceHealth> health() const;
+    // All modules stay loaded and all devices open until the process ends, also without this object: for whoever has regions
+    // and channels that cannot be closed, because a device does not let go of them. [any]
+    void keep_open() noexcept;
 
 private:
     struct State;

@@ -57,7 +57,8 @@ public:
     }
     void tick(std::chrono::steady_clock::time_point) override {}
     Result<void> flush(std::chrono::steady_clock::time_point) override { return {}; }
-    void close(std::chrono::steady_clock::time_point) override {}
+    void cancel_reads() override {}
+    bool close(std::chrono::steady_clock::time_point) override { return true; }
     void add_stats(EngineStats&) const override {}
     std::vector<TierDeviceInfo> devices() const override { return {}; }
 

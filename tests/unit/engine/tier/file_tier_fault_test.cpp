@@ -92,6 +92,89 @@ TEST_F(FileTierFaultTest, ADeviceThatHangsHoldsUpNobody) {
     EXPECT_LT(Clock::now() - closing, 5s);
 }
 
+// An interposer that delays what has ended long ago cannot cancel it: like a kernel that waits for a device.
+TEST_F(FileTierFaultTest, AWriteThatCannotBeCancelledStopsWritingUntilItEnds) {
+    options_.tier.io_time = 50ms;
+    start({{"delay_us", "400000"}, {"op", "write"}});
+    if (IsSkipped()) return;
+    const auto hashes = make_hashes(4000);
+    bool hung = false;
+    const auto limit = Clock::now() + 30s;
+    for (std::uint64_t i = 0; i < hashes.size() && stats().stored_blocks == 0 && Clock::now() < limit; ++i) {
+        replica_.fill(0, i);
+        ASSERT_TRUE(replica_.save(*engine_, {0}, {hashes[i]}));
+        const TierDeviceInfo device = engine_->tier_devices()[0];
+        if (device.problem.starts_with("hanging: ")) {
+            hung = true;
+            EXPECT_EQ(device.state, "degraded");
+        }
+        std::this_thread::sleep_for(5ms);
+    }
+    EXPECT_TRUE(hung);
+    EXPECT_GT(stats().stored_blocks, 0U) << "when it has ended, the path is tried again";
+}
+
+TEST_F(FileTierFaultTest, AReadThatCannotBeCancelledMakesMissesUntilItEnds) {
+    options_.tier.io_time = 50ms;
+    options_.tier.prefetch_time = 200ms;
+    start();
+    if (IsSkipped()) return;
+    save(0, 3);
+    start({{"delay_us", "2000000"}, {"op", "read"}});
+    const auto hashes = make_hashes(3);
+    const auto begin = Clock::now();
+    EXPECT_EQ(ask(hashes).hit_blocks, 0U);
+    EXPECT_LT(Clock::now() - begin, 10s);
+    EXPECT_TRUE(engine_->tier_devices()[0].problem.starts_with("hanging: ")) << engine_->tier_devices()[0].problem;
+    EXPECT_FALSE(engine_->stored("replica", hashes[1])) << "nobody is sent there";
+    const auto limit = Clock::now() + 30s;
+    while (!engine_->stored("replica", hashes[1]) && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+    EXPECT_TRUE(engine_->stored("replica", hashes[1]));
+    EXPECT_EQ(engine_->tier_devices()[0].problem, "");
+}
+
+TEST_F(FileTierFaultTest, AnEngineWithoutADeadlineClosesWhenWhatIsLateHasEnded) {
+    options_.tier.io_time = 50ms;
+    start({{"delay_us", "400000"}, {"op", "write"}});
+    if (IsSkipped()) return;
+    replica_.fill(0, 0);
+    ASSERT_TRUE(replica_.save(*engine_, {0}, {make_hashes(1)[0]}));
+    const auto limit = Clock::now() + 10s;
+    while (engine_->tier_devices()[0].problem.empty() && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+    ASSERT_NE(engine_->tier_devices()[0].problem, "");
+    engine_.reset();
+    start();
+    EXPECT_EQ(engine_->tier_devices()[0].state, "ok") << "nothing was left behind that has it";
+}
+
+// What the device still has must stay where it is, also when nobody waits for it any more.
+TEST_F(FileTierFaultTest, ATransferThatNeverEndsDoesNotKeepTheEngineFromClosing) {
+    for (const char* op : {"write", "read"}) {
+        options_.tier.io_time = 100ms;
+        start();
+        if (IsSkipped()) return;
+        save(0, 3);
+        start({{"delay_us", "2000000"}, {"op", op}});
+        if (std::string(op) == "write") {
+            replica_.fill(0, 10);
+            ASSERT_TRUE(replica_.save(*engine_, {0}, {make_hashes(11)[10]}));
+            const auto limit = Clock::now() + 10s;
+            while (engine_->tier_devices()[0].problem.empty() && Clock::now() < limit) std::this_thread::sleep_for(1ms);
+        } else {
+            const auto hashes = make_hashes(3);
+            const std::vector<std::string_view> views(hashes.begin(), hashes.end());
+            EXPECT_TRUE(engine_->query({.instance_id = "replica", .hashes = views, .request_id = "r"})->loading);
+        }
+        const auto begin = Clock::now();
+        engine_->close(begin + 10ms);
+        engine_.reset();
+        fabric_.reset();
+        EXPECT_LT(Clock::now() - begin, 1500ms) << op << ": before it has ended";
+        std::this_thread::sleep_for(2500ms);  // its end finds everything that it needs
+        fs::remove_all(path_);
+    }
+}
+
 TEST_F(FileTierFaultTest, APathThatCannotBeUsedIsReportedAndLeftAsItIs) {
     fs::create_directories(path_);
     {

@@ -174,6 +174,31 @@ TEST(WriterTest, AFailedWriteGivesTheSegmentUpAndThePauseEnds) {
     for (std::uint64_t i = 0; i < 30; ++i) EXPECT_EQ(again.right(i), i < 10 || i >= 20) << i;
 }
 
+TEST(WriterTest, WhileTheDeviceKeepsSomethingNothingNewIsBegunAndThePagesStay) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(6), host);
+    device.work_in_any_order(1);
+    Bench bench(device, host);
+    bench.write(0, 10);
+    const std::uint64_t used = host.pool->used();
+    device.hold(true);
+    bench.queue.push(host.sealed_block(bench.scope, 10));
+    ASSERT_TRUE(device.wait_for_extents(1));
+    bench.writer->set_late(true);
+    EXPECT_TRUE(bench.writer->paused());
+    bench.queue.push(host.sealed_block(bench.scope, 11));
+    EXPECT_FALSE(bench.queue.wait_empty(std::chrono::steady_clock::now() + std::chrono::milliseconds(50)));
+    EXPECT_GT(host.pool->used(), used) << "the device may still read them";
+    device.hold(false);
+    bench.writer->set_late(false);
+    EXPECT_TRUE(bench.flush());
+    for (std::uint64_t i = 0; i < 11; ++i) EXPECT_TRUE(bench.right(i)) << i;
+    EXPECT_TRUE(bench.right(11) || bench.counters.failed_blocks == 1) << "unless it was taken before the writer knew";
+    EXPECT_FALSE(bench.writer->paused());
+    bench.stop();
+    device.stop_worker();
+}
+
 TEST(WriterTest, AFullFileSystemMakesTheCacheSmallerNotWrong) {
     FakeHost host(8 << 20);
     FakeDevice device(small_superblock(8), host);

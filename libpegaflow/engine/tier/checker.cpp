@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
+#include <functional>
 #include <mutex>
 #include <thread>
 #include <tuple>
@@ -16,6 +17,9 @@
 
 namespace pegaflow::engine::tier {
 namespace {
+
+// That may lack their tables: one that is written, the next one, and those that extents under way go to.
+constexpr std::size_t kNewest = kMostExtentsUnstored + 2;
 
 std::string hex(std::string_view bytes) {
     std::string out;
@@ -34,6 +38,7 @@ public:
         scan_container(read, container_.superblock(), options_.threads, {.verify_open = false, .walk_sealed = true},
                        [this](FoundSegment found) { found_.push_back(std::move(found)); });
         for (const FoundSegment& segment : found_) count(segment);
+        check_tables();
         count_blocks();
         if (options_.pages) check_pages();
     }
@@ -62,6 +67,21 @@ private:
         report_.log_bytes += segment.data_end;
         report_.lifetime_written_bytes =
             std::max(report_.lifetime_written_bytes, segment.header.written_before + segment.data_end);
+    }
+
+    // A segment gets its table soon after it is full, and at the latest when the next server starts.
+    void check_tables() {
+        std::vector<const FoundSegment*> order;
+        for (const FoundSegment& segment : found_) {
+            if (segment.kind == FoundSegment::Kind::kSealed || segment.kind == FoundSegment::Kind::kOpen)
+                order.push_back(&segment);
+        }
+        std::ranges::sort(order, std::greater(), [](const FoundSegment* segment) { return segment->header.sequence; });
+        for (std::size_t i = kNewest; i < order.size(); ++i) {
+            if (order[i]->kind == FoundSegment::Kind::kSealed) continue;
+            report_.problems.push_back(
+                fmt::format("segment {}: it has no table, though {} others were begun after it", order[i]->slot, i));
+        }
     }
 
     // What a server would find: the newest record of each key.

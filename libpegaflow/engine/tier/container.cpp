@@ -59,7 +59,7 @@ Result<Superblock> read_superblock(const Container& container) {
     PEGA_TRY(container.read(kSuperblockCopyAt, block));
     auto copy = decode_superblock(block);
     if (copy) base::log_warning("tier", "{}: {}; its copy is used", container.path(), first.error().message);
-    return copy ? copy : first;
+    return copy || copy.error().code == Code::kUnsupported ? copy : first;
 }
 
 // Where the first byte of a stretch is that is not zero.

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <bit>
 #include <limits>
 
 #include "base/crc32c.hpp"
@@ -17,6 +18,9 @@ constexpr std::string_view kSuperblockMagic = "PEGATIER";
 constexpr std::string_view kSegmentMagic = "PEGASEGM";
 constexpr std::string_view kExtentMagic = "PEGAEXTN";
 constexpr std::string_view kTrailerMagic = "PEGATRLR";
+constexpr std::size_t kVersionAt = 8;
+constexpr std::size_t kDescriptorBytesAt = 12;
+constexpr int kFewBits = 4;  // that another block's bytes are not away from ours by chance
 constexpr std::size_t kChecksumBytes = 4;
 constexpr std::size_t kRecordFixedBytes = 14;  // without hash and pages
 constexpr std::size_t kPageBytes = 12;
@@ -31,10 +35,20 @@ void close_block(std::span<std::byte> block, std::size_t used) {
     store_le(block.data() + block.size() - kChecksumBytes, digest);
 }
 
+int bits_between(std::string_view a, std::string_view b) {
+    int bits = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) bits += std::popcount(static_cast<unsigned char>(a[i] ^ b[i]));
+    return bits;
+}
+
 // Magic, version, checksum; in this order, so that what a later version changed is never called corrupt.
 Result<void> check_start(std::span<const std::byte> block, std::string_view magic, std::string_view what) {
     Decoder in(block);
-    if (in.bytes(magic.size()) != magic) return fail(Code::kNotFound, fmt::format("no {} is there", what));
+    if (const std::string_view there = in.bytes(magic.size()); there != magic) {
+        if (there.size() == magic.size() && bits_between(there, magic) <= kFewBits)
+            return fail(Code::kCorrupt, fmt::format("the magic of the {} is damaged", what));
+        return fail(Code::kNotFound, fmt::format("no {} is there", what));
+    }
     const auto version = in.number<std::uint32_t>();
     if (version != kFormatVersion) {
         return fail(Code::kUnsupported,
@@ -43,9 +57,19 @@ Result<void> check_start(std::span<const std::byte> block, std::string_view magi
     return {};
 }
 
+// A version that was written has a checksum of its own: when that of this program's fits, bits of the number have changed.
+bool fits_with_known_version(std::span<const std::byte> encoded) {
+    std::vector<std::byte> known(encoded.begin(), encoded.end());
+    set_known_version(known);
+    return base::crc32c(known.data(), known.size() - kChecksumBytes) == closing_digest(encoded);
+}
+
 Result<void> check_block(std::span<const std::byte> block, std::string_view magic, std::string_view what) {
     if (block.size() != kBlockBytes) return fail(Code::kCorrupt, fmt::format("the {} is cut off", what));
-    PEGA_TRY(check_start(block, magic, what));
+    const auto start = check_start(block, magic, what);
+    if (!start && start.error().code == Code::kUnsupported && fits_with_known_version(block))
+        return fail(Code::kCorrupt, fmt::format("the version of the {} is damaged", what));
+    PEGA_TRY(start);
     const std::uint32_t digest = base::crc32c(block.data(), block.size() - kChecksumBytes);
     if (digest != closing_digest(block)) return fail(Code::kCorrupt, fmt::format("the checksum of the {} does not fit", what));
     return {};
@@ -263,6 +287,21 @@ Result<ExtentHeader> decode_extent_header(std::span<const std::byte> start, std:
     if (!sane) return fail(Code::kCorrupt, "an extent has impossible numbers");
     return out;
 }
+
+bool almost_extent(std::span<const std::byte> start, const ExtentHeader& expected) {
+    std::array<std::byte, kExtentHeaderBytes> wanted{};
+    Encoder to(wanted);
+    to.bytes(kExtentMagic).number(kFormatVersion).number(std::uint32_t{0}).number(expected.sequence);
+    to.number(expected.number).number(expected.chain);
+    // But for how long it is, which nobody knows.
+    std::copy_n(start.begin() + kDescriptorBytesAt, sizeof(std::uint32_t), wanted.begin() + kDescriptorBytesAt);
+    const auto text = [&](const auto& bytes) {
+        return std::string_view(reinterpret_cast<const char*>(bytes.data()), to.size());
+    };
+    return bits_between(text(start), text(wanted)) <= kFewBits;
+}
+
+void set_known_version(std::span<std::byte> encoded) { store_le(&encoded[kVersionAt], kFormatVersion); }
 
 Result<std::vector<Record>> decode_extent(const ExtentHeader& header, std::span<const std::byte> descriptor,
                                           std::uint64_t extent_at) {

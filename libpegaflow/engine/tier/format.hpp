@@ -5,8 +5,9 @@
 // segment is a header, extents one after another, and, once it is sealed, a table of all its records and a trailer in its last
 // block. An extent is a descriptor with the table of its records, and their pages. docs/ssd-format.md is the reference.
 //
-// Every block carries the version and a CRC32C. A decoder says what is wrong, never guesses: kNotFound (not our magic),
-// kUnsupported (a version that this program does not know), kCorrupt (checksum, or numbers that contradict each other).
+// Every block carries the version and a CRC32C. A decoder says what is wrong, never guesses: kNotFound (not our magic, nor a
+// few bits from it), kUnsupported (a version that this program does not know), kCorrupt (checksum, or numbers that contradict
+// each other).
 #pragma once
 
 #include <array>
@@ -86,6 +87,8 @@ struct Record {
 };
 
 inline constexpr std::size_t kExtentHeaderBytes = 48;
+// Of one segment, that are on their way to the device at one time: when it loses power, any of them may be missing.
+inline constexpr std::uint32_t kMostExtentsUnstored = 12;
 
 // `out` has kBlockBytes.
 void encode(const Superblock& from, std::span<std::byte> out);
@@ -112,6 +115,11 @@ std::size_t descriptor_bytes(std::size_t table_length);
 void encode_extent(const ExtentHeader& header, std::span<const Record> records, std::span<std::byte> out);
 // Only the first kExtentHeaderBytes; what they say is not to be trusted before check_extent.
 Result<ExtentHeader> decode_extent_header(std::span<const std::byte> start, std::uint64_t room);
+// Whether a few changed bits are all that keeps this from being the start of the extent `expected`, of which sequence, number
+// and chain count.
+bool almost_extent(std::span<const std::byte> start, const ExtentHeader& expected);
+// For looking at what another version wrote as if this one had.
+void set_known_version(std::span<std::byte> encoded);
 // The whole descriptor. kCorrupt.
 Result<std::vector<Record>> decode_extent(const ExtentHeader& header, std::span<const std::byte> descriptor,
                                           std::uint64_t extent_at);

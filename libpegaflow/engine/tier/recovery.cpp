@@ -15,6 +15,7 @@ namespace pegaflow::engine::tier {
 namespace {
 
 constexpr std::uint64_t kTailBytes = std::uint64_t{64} << 10;  // trailer and, most often, the table before it
+constexpr std::uint64_t kLookBytes = std::uint64_t{1} << 20;
 
 class SegmentScan {
 public:
@@ -27,12 +28,12 @@ public:
         PEGA_TRY(read_header());
         if (found_.kind != FoundSegment::Kind::kOpen) return std::move(found_);
         PEGA_ASSIGN(const bool sealed, read_table());
-        if (sealed && !options_.walk_sealed) return std::move(found_);
+        if (found_.kind == FoundSegment::Kind::kForeign || (sealed && !options_.walk_sealed)) return std::move(found_);
         std::vector<Record> by_table = std::move(found_.records);
         const std::uint64_t table_end = found_.data_end;
         found_.records.clear();
         PEGA_TRY(walk(sealed));
-        if (sealed) {
+        if (sealed && found_.kind == FoundSegment::Kind::kSealed) {
             if (found_.data_end != table_end) problem("its extents end at {}, its trailer says {}", found_.data_end, table_end);
             found_.data_end = table_end;
             found_.records = std::move(by_table);
@@ -46,6 +47,7 @@ private:
         found_.problems.push_back(
             fmt::format("segment {} at {}: {}", found_.slot, base_, fmt::format(format, std::forward<Args>(args)...)));
     }
+    std::uint64_t log_end() const { return superblock_.segment_bytes - kBlockBytes; }
     Result<void> read(std::uint64_t offset, std::span<std::byte> out) const { return read_(base_ + offset, out); }
     std::vector<std::byte>& keep(std::size_t bytes) {
         found_.text.push_back(std::make_unique<std::vector<std::byte>>(bytes));
@@ -74,6 +76,11 @@ private:
         return {};
     }
 
+    void leave_alone() {
+        found_.kind = FoundSegment::Kind::kForeign;
+        found_.records.clear();
+    }
+
     // True when the segment was sealed and its table is whole.
     Result<bool> read_table() {
         const std::uint64_t size = superblock_.segment_bytes;
@@ -82,6 +89,7 @@ private:
         auto trailer = decode_segment_trailer(std::span(tail).last(kBlockBytes));
         if (!trailer) {
             if (trailer.error().code != Code::kNotFound) problem("{}", trailer.error().message);
+            if (trailer.error().code == Code::kUnsupported) leave_alone();
             return false;
         }
         if (trailer->sequence != found_.header.sequence) return false;  // of an earlier use of the segment
@@ -124,13 +132,13 @@ private:
         std::uint32_t chain = closing_digest(first);
         std::uint64_t at = kBlockBytes;
         std::uint32_t number = 0;
-        const std::uint64_t end = superblock_.segment_bytes - kBlockBytes;
-        while (at + kBlockBytes <= end) {
+        while (at + kBlockBytes <= log_end()) {
             PEGA_TRY(read(at, start));
-            auto header = decode_extent_header(start, end - at);
-            if (!header || header->sequence != found_.header.sequence || header->number != number || header->chain != chain) {
-                // Nothing there, or a leftover, is where the log ends; a damaged one inside a sealed segment is not.
-                if (sealed && at < found_.data_end) problem("the extent at {} is damaged", at);
+            const ExtentHeader next{0, found_.header.sequence, number, chain, 0, 0};
+            auto header = decode_extent_header(start, log_end() - at);
+            if (!header || !is_extent(*header, next)) {
+                PEGA_TRY(judge_end(at, start, next, sealed && at < found_.data_end));
+                if (found_.kind == FoundSegment::Kind::kForeign) return {};
                 break;
             }
             std::vector<std::byte>& descriptor = keep(header->descriptor_bytes);
@@ -149,6 +157,80 @@ private:
         found_.extents = number;
         found_.chain = chain;
         return {};
+    }
+
+    static bool is_extent(const ExtentHeader& header, const ExtentHeader& expected) {
+        return header.sequence == expected.sequence && header.number == expected.number && header.chain == expected.chain;
+    }
+
+    // The log ends here, where `expected` would go on: nothing there, or a leftover, is as it should be. A damaged extent is
+    // not, nor one of another version; inside a sealed segment, nothing is.
+    Result<void> judge_end(std::uint64_t at, std::span<const std::byte> start, const ExtentHeader& expected, bool inside) {
+        const auto header = decode_extent_header(start, log_end() - at);
+        if (!header && header.error().code == Code::kUnsupported) {
+            PEGA_ASSIGN(const bool flipped, is_ours_with_other_version(at, start, expected));
+            if (!flipped) {
+                problem("at {}: {}", at, header.error().message);
+                leave_alone();
+                return {};
+            }
+            found_.damaged = true;
+        } else if (almost_extent(start, expected)) {
+            found_.damaged = true;
+        }
+        if (found_.damaged || inside) problem("the extent at {} is damaged", at);
+        if (found_.damaged || inside || !options_.walk_sealed) return {};
+        return look_behind(at, expected);
+    }
+
+    // Whether it is the next extent once its version is what this program writes: bits of the number have changed.
+    Result<bool> is_ours_with_other_version(std::uint64_t at, std::span<const std::byte> start, const ExtentHeader& expected) {
+        std::vector<std::byte> descriptor(start.begin(), start.end());
+        set_known_version(descriptor);
+        const auto header = decode_extent_header(descriptor, log_end() - at);
+        if (!header || !is_extent(*header, expected)) return false;
+        descriptor.resize(header->descriptor_bytes);
+        PEGA_TRY(read(at, descriptor));
+        set_known_version(descriptor);
+        return decode_extent(*header, descriptor, at).has_value();
+    }
+
+    // As long as a segment is written, some extents of it may be there without the one before them, but not many: then that one
+    // was stored once.
+    Result<void> look_behind(std::uint64_t at, const ExtentHeader& expected) {
+        std::vector<std::byte> bytes(kLookBytes);
+        for (std::uint64_t from = at; from < log_end(); from += bytes.size()) {
+            bytes.resize(std::min<std::uint64_t>(bytes.size(), log_end() - from));
+            PEGA_TRY(read(from, bytes));
+            for (std::uint64_t i = 0; i < bytes.size(); i += kBlockBytes) {
+                const auto header = decode_extent_header(std::span(bytes).subspan(i, kBlockBytes), log_end() - from - i);
+                if (!header || header->sequence != expected.sequence || header->number <= expected.number) continue;
+                PEGA_ASSIGN(const std::uint32_t behind, chained_from(from + i, *header));
+                if (behind < kMostExtentsUnstored) continue;
+                found_.damaged = true;
+                problem("the extent at {} is damaged: behind it {} follow each other", at, behind);
+                return {};
+            }
+        }
+        return {};
+    }
+
+    // How many extents follow each other from here, as far as it matters.
+    Result<std::uint32_t> chained_from(std::uint64_t at, ExtentHeader header) const {
+        std::vector<std::byte> descriptor;
+        for (std::uint32_t count = 0;; ++count) {
+            descriptor.resize(header.descriptor_bytes);
+            PEGA_TRY(read(at, descriptor));
+            if (count == kMostExtentsUnstored || !decode_extent(header, descriptor, at)) return count;
+            const ExtentHeader next{0, header.sequence, header.number + 1, closing_digest(descriptor), 0, 0};
+            at += header.descriptor_bytes + header.payload_bytes;
+            if (at + kBlockBytes > log_end()) return count + 1;
+            descriptor.resize(kBlockBytes);
+            PEGA_TRY(read(at, descriptor));
+            const auto there = decode_extent_header(descriptor, log_end() - at);
+            if (!there || !is_extent(*there, next)) return count + 1;
+            header = *there;
+        }
     }
 
     Result<void> take(std::vector<Record>& records) {

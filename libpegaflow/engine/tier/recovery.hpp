@@ -18,7 +18,7 @@ namespace pegaflow::engine::tier {
 
 using ReadBytes = std::function<Result<void>(std::uint64_t offset, std::span<std::byte> out)>;
 
-// What one segment holds. The records' views point into `text`.
+// What one segment holds. The records' views point into `text`. Anything of an unknown version in it makes it kForeign.
 struct FoundSegment {
     enum class Kind { kEmpty, kForeign, kSealed, kOpen };
     Kind kind = Kind::kEmpty;
@@ -30,6 +30,7 @@ struct FoundSegment {
     std::uint32_t extents = 0;
     std::uint32_t chain = 0;
     std::uint64_t dropped_records = 0;  // of an open segment: their pages are not what their digests say
+    bool damaged = false;               // of an open segment: its log may have gone on
     std::vector<std::string> problems;  // in words, with places
     std::vector<std::unique_ptr<std::vector<std::byte>>> text;
 };

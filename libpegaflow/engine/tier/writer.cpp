@@ -47,7 +47,7 @@ Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t containe
         segment->builder.resume(found.records, found.data_end, found.extents);
         segment->begun = true;
         const bool newest = found.header.sequence == p_.catalog.last_sequence(container_);
-        if (newest && found.dropped_records == 0) {
+        if (newest && found.dropped_records == 0 && !found.damaged) {
             open_ = std::move(segment);
         } else {
             closing_.push_back(std::move(segment));

@@ -34,7 +34,7 @@ struct WriterOptions {
     std::uint32_t writing = 8;                            // extents being written, at most
     std::uint32_t writing_beside_reads = 3;               // which wait behind them; also what a slow device gets
     double ahead_seconds = 0.01;                          // what the device writes in this time is under way: a read may come
-    std::uint32_t window = 12;                            // extents that are not stored yet
+    std::uint32_t window = kMostExtentsUnstored;          // extents that are not stored yet
     std::uint64_t flush_bytes = std::uint64_t{8} << 20;   // that are worth a flush while more is being written
     double rewrite_share = 0.08;                          // of a segment: hot blocks that are kept when it is given up
     bool discard = true;
@@ -59,7 +59,8 @@ public:
         std::function<void()> refill;  // called before the queue is taken from: more may have room now
     };
     // All parts outlive it. `unsealed` are the segments without a table, oldest first, which the catalog has as open. The
-    // newest of all segments goes on unless something in it is torn; the others get their tables, which leave out what is torn.
+    // newest of all segments goes on unless something in it is torn or damaged; the others get their tables, which leave out
+    // what is torn.
     Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,
            std::span<const FoundSegment> unsealed, std::uint64_t lifetime_bytes);
     ~Writer();

@@ -15,11 +15,13 @@
 #include <thread>
 #include <vector>
 
+#include "base/crc32c.hpp"
 #include "engine/pool/pool.hpp"
 #include "engine/tier/catalog.hpp"
 #include "engine/tier/data_io.hpp"
 #include "engine/tier/recovery.hpp"
 #include "engine/tier/tier.hpp"
+#include "engine/tier/wire.hpp"
 #include "engine/tier/writer.hpp"
 #include "pegaflow/digest.hpp"
 
@@ -239,6 +241,12 @@ private:
     std::thread worker_;
     std::uint64_t power_ends_ = UINT64_MAX, fail_from_ = UINT64_MAX, fail_count_ = 0;
 };
+
+// Makes an encoded block or descriptor one of another version, with the checksum that such a program would write.
+inline void set_version(std::span<std::byte> encoded, std::uint32_t version) {
+    store_le(&encoded[8], version);
+    store_le(&encoded[encoded.size() - 4], base::crc32c(encoded.data(), encoded.size() - 4));
+}
 
 inline Superblock small_superblock(std::uint64_t segments) {
     Superblock out;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A tier on devices that lie, fail, hang, or hold something else: the engine goes on without it, and says so.
 #include "engine/tier/file_tier.hpp"
+#include "tests/unit/engine/tier/fake_device.hpp"
 #include "tests/unit/engine/tier/tier_fixture.hpp"
 
 namespace pegaflow {
@@ -200,8 +201,12 @@ TEST_F(FileTierFaultTest, AContainerOfALaterVersionIsLeftAlone) {
     std::vector<char> before(1 << 20);
     {
         std::fstream data(file(), std::ios::in | std::ios::out | std::ios::binary);
-        data.seekp(8);
-        data.put(9);
+        std::vector<std::byte> block(engine::tier::kBlockBytes);
+        data.read(reinterpret_cast<char*>(block.data()), static_cast<std::streamsize>(block.size()));
+        engine::tier::set_version(block, 9);
+        data.seekp(0);
+        for (int i = 0; i < 2; ++i)  // the copy follows
+            data.write(reinterpret_cast<const char*>(block.data()), static_cast<std::streamsize>(block.size()));
         data.seekg(0);
         data.read(before.data(), static_cast<std::streamsize>(before.size()));
     }

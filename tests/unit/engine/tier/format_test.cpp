@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "base/crc32c.hpp"
 #include "engine/tier/wire.hpp"
 
 namespace pegaflow::engine::tier {
@@ -64,10 +65,15 @@ TEST(FormatTest, EveryFlippedBitOfABlockIsNoticed) {
 TEST(FormatTest, AnotherVersionIsToldApartFromDamage) {
     std::vector<std::byte> block(kBlockBytes);
     encode(SegmentHeader{}, block);
-    store_le<std::uint32_t>(&block[8], 1);
-    EXPECT_EQ(decode_segment_header(block).error().code, Code::kUnsupported);
     EXPECT_EQ(decode_superblock(block).error().code, Code::kNotFound);
-    store_le<std::uint32_t>(&block[8], kFormatVersion);
+    store_le<std::uint32_t>(&block[8], 1);
+    EXPECT_EQ(decode_segment_header(block).error().code, Code::kCorrupt) << "the checksum is that of the known version";
+    store_le(&block[kBlockBytes - 4], base::crc32c(block.data(), kBlockBytes - 4));
+    EXPECT_EQ(decode_segment_header(block).error().code, Code::kUnsupported);
+    encode(SegmentHeader{}, block);
+    block[3] ^= std::byte{16};
+    EXPECT_EQ(decode_segment_header(block).error().code, Code::kCorrupt) << "one bit of the magic";
+    block[3] ^= std::byte{16};
     block[100] ^= std::byte{1};
     EXPECT_EQ(decode_segment_header(block).error().code, Code::kCorrupt);
 }

@@ -78,17 +78,64 @@ TEST_F(RecoveryTest, LeftoversOfAnEarlierUseAreNotTakenForTheLog) {
     EXPECT_EQ(found.data_end, kBlockBytes);
 }
 
-TEST_F(RecoveryTest, ASegmentOfAnotherVersionIsForeign) {
-    for (const std::uint32_t version : {kFormatVersion - 1, kFormatVersion + 1}) {
-        store_le<std::uint32_t>(&byte(0, 8), version);
-        const auto found = scan(0);
-        EXPECT_EQ(found.kind, FoundSegment::Kind::kForeign);
-        EXPECT_EQ(found.problems.size(), 1U);
+TEST_F(RecoveryTest, ASegmentWithAnythingOfAnotherVersionIsLeftAlone) {
+    const std::vector<std::byte> whole = device_.durable;
+    const auto first = load_le<std::uint32_t>(&byte(1, kBlockBytes + 12));
+    const struct {
+        const char* what;
+        std::uint64_t slot, at, length;
+    } places[] = {{"header", 0, 0, kBlockBytes},
+                  {"trailer", 0, kMinSegmentBytes - kBlockBytes, kBlockBytes},
+                  {"extent of the segment that would go on", 1, kBlockBytes, first}};
+    for (const auto& [what, slot, at, length] : places) {
+        for (const std::uint32_t version : {kFormatVersion - 1, kFormatVersion + 1}) {
+            device_.durable = whole;
+            set_version({&byte(slot, at), length}, version);
+            const std::vector<std::byte> before(&byte(slot, 0), &byte(slot, 0) + kMinSegmentBytes);
+            const auto found = scan(slot);
+            EXPECT_EQ(found.kind, FoundSegment::Kind::kForeign) << what;
+            EXPECT_EQ(found.problems.size(), 1U) << what;
+            EXPECT_TRUE(found.records.empty()) << what;
+            Bench bench(device_, host_);
+            EXPECT_EQ(bench.catalog.usage(bench.container).foreign_segments, 1U) << what;
+            bench.write(1000, 400);
+            bench.stop();
+            EXPECT_TRUE(std::equal(before.begin(), before.end(), &byte(slot, 0))) << what << ": it is never written";
+        }
     }
+}
+
+TEST_F(RecoveryTest, AVersionOfWhichABitHasChangedIsDamageAndTheSegmentDoesNotGoOn) {
+    byte(1, kBlockBytes + 8) ^= std::byte{1};
+    const auto found = scan(1);
+    EXPECT_EQ(found.kind, FoundSegment::Kind::kOpen);
+    EXPECT_TRUE(found.damaged);
+    EXPECT_EQ(found.problems.size(), 1U);
     Bench bench(device_, host_);
-    EXPECT_EQ(bench.catalog.usage(bench.container).foreign_segments, 1U);
-    bench.write(1000, 400);
-    EXPECT_EQ(load_le<std::uint32_t>(&byte(0, 8)), kFormatVersion + 1) << "and it is never written";
+    bench.write(500, 1);
+    EXPECT_TRUE(bench.right(500));
+    bench.stop();
+    device_.flush([](const Result<void>& result) { EXPECT_TRUE(result); });
+    EXPECT_EQ(scan(2).kind, FoundSegment::Kind::kOpen) << "another one was begun";
+}
+
+// Some of the last extents may lack the one before them after a power cut, but not more than are written at one time.
+TEST(RecoveryLogTest, AGapWithManyExtentsBehindItIsDamage) {
+    for (const std::uint64_t behind : {kMostExtentsUnstored - 1, kMostExtentsUnstored}) {
+        FakeHost host(8 << 20);
+        FakeDevice device(small_superblock(4), host);
+        {
+            Bench bench(device, host);
+            for (std::uint64_t i = 0; i < 2 + behind; ++i) bench.write(i, 1);
+        }
+        device.flush([](const Result<void>& result) { EXPECT_TRUE(result); });
+        const std::uint64_t second = device.superblock.segment_at(0) + 2 * kBlockBytes + 12'288;
+        std::fill_n(&device.durable[second], kBlockBytes, std::byte{0});
+        const auto found = scan_segment(device.reader(), device.superblock, 0, {.walk_sealed = true});
+        ASSERT_TRUE(found);
+        EXPECT_EQ(found->records.size(), 1U);
+        EXPECT_EQ(found->problems.empty(), behind < kMostExtentsUnstored);
+    }
 }
 
 TEST_F(RecoveryTest, AFlippedBitAnywhereNeverBringsAWrongBlock) {

@@ -13,6 +13,7 @@
 
 #include "engine/tier/container.hpp"
 #include "engine/tier/recovery.hpp"
+#include "engine/tier/write_history.hpp"
 #include "pegaflow/digest.hpp"
 
 namespace pegaflow::engine::tier {
@@ -37,7 +38,12 @@ public:
         const ReadBytes read = [this](std::uint64_t offset, std::span<std::byte> out) { return container_.read(offset, out); };
         scan_container(read, container_.superblock(), options_.threads, {.verify_open = false, .walk_sealed = true},
                        [this](FoundSegment found) { found_.push_back(std::move(found)); });
-        for (const FoundSegment& segment : found_) count(segment);
+        WriteHistory history;
+        for (const FoundSegment& segment : found_) {
+            count(segment);
+            history.add(segment);
+        }
+        report_.lifetime_written_bytes = history.lifetime_bytes();
         check_tables();
         count_blocks();
         if (options_.pages) check_pages();
@@ -65,8 +71,6 @@ private:
         report_.records += segment.records.size();
         for (const Record& record : segment.records) report_.record_bytes += record.bytes();
         report_.log_bytes += segment.data_end;
-        report_.lifetime_written_bytes =
-            std::max(report_.lifetime_written_bytes, segment.header.written_before + segment.data_end);
     }
 
     // A segment gets its table soon after it is full, and at the latest when the next server starts.

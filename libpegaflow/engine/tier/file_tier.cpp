@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <ctime>
 
 #include "base/log.hpp"
 #include "engine/tier/recovery.hpp"
@@ -148,6 +149,7 @@ Result<std::unique_ptr<FileTier>> FileTier::open(const TierOptions& options, Par
         }
         tier->stores_.push_back(std::move(store));
     }
+    tier->restore_budget();
     return tier;
 }
 
@@ -183,10 +185,9 @@ void FileTier::recover(Store& store) {
     const Superblock& superblock = store.container->superblock();
     store.number = catalog_.add_container(superblock);
     std::vector<FoundSegment> unsealed;
-    std::uint64_t lifetime = 0;
     std::size_t problems = 0;
     scan_container(read, superblock, kScanThreads, {}, [&](FoundSegment found) {
-        lifetime = std::max(lifetime, found.header.written_before + found.data_end);
+        store.history.add(found);
         counters_.recovery_dropped += found.dropped_records;
         for (const std::string& problem : found.problems) {
             if (problems++ < kProblemLines) base::log_warning("tier", "{}: {}", store.info.path, problem);
@@ -201,10 +202,31 @@ void FileTier::recover(Store& store) {
     counters_.recovered_blocks += store.info.recovered_blocks;
     WriterOptions writing = writer_options_;
     writing.discard = options_.discard == "all" || (options_.discard == "devices" && store.container->block_device());
-    store.writer = std::make_unique<Writer>(
-        Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_, [this] { offer_deferred(); }},
-        superblock, store.number, writing, unsealed, lifetime);
+    store.writer =
+        std::make_unique<Writer>(Writer::Parts{*store.io, catalog_, parts_.scopes, queue_, parts_.host, counters_,
+                                               [this] { offer_deferred(); }, [this](std::uint64_t bytes) { give_back(bytes); }},
+                                 superblock, store.number, writing, unsealed, store.history.lifetime_bytes());
     largest_block_ = std::max(largest_block_, store.writer->largest_block());
+}
+
+// A restart does not fill the bucket. Everything that was written counts, not only new blocks.
+void FileTier::restore_budget() {
+    const auto now = static_cast<std::uint64_t>(std::time(nullptr));
+    std::vector<WriteHistory::Written> written;
+    bool whole = true;
+    for (const auto& store : stores_) {
+        const auto more = store->history.written(now);
+        written.insert(written.end(), more.begin(), more.end());
+        whole = whole && store->history.whole();
+    }
+    std::ranges::stable_sort(written, {}, [](const WriteHistory::Written& part) { return part.seconds; });
+    const std::lock_guard lock(mutex_);
+    budget_.restore(written, whole, now);
+}
+
+void FileTier::give_back(std::uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    budget_.give_back(bytes);
 }
 
 FileTier::Store& FileTier::store_of(std::uint32_t container) {
@@ -262,6 +284,7 @@ bool FileTier::shed() {
     BlockRef block;
     if (!queue_.drop_one(&block)) return false;
     block->offered.store(false, std::memory_order_relaxed);
+    give_back(block->footprint());
     ++counters_.shed_blocks;
     return true;
 }

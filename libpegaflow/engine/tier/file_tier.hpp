@@ -16,6 +16,7 @@
 #include "engine/tier/fabric_io.hpp"
 #include "engine/tier/tier.hpp"
 #include "engine/tier/write_budget.hpp"
+#include "engine/tier/write_history.hpp"
 #include "engine/tier/write_queue.hpp"
 #include "engine/tier/writer.hpp"
 
@@ -57,6 +58,7 @@ private:
         std::unique_ptr<FabricIo> io;
         std::unique_ptr<Writer> writer;
         std::uint32_t number = 0;             // in the catalog
+        WriteHistory history;                 // before the start
         std::uint32_t failures_in_a_row = 0;  // of reads; guarded by mutex_
         std::string read_problem;             // "" while reads work; guarded by mutex_
         Clock::time_point try_again{};        // guarded by mutex_
@@ -67,6 +69,8 @@ private:
     void open_store(Store& store, Device& device, std::uint64_t capacity);
     Result<void> try_open(Store& store, Device& device, std::uint64_t capacity);
     void recover(Store& store);
+    void restore_budget();
+    void give_back(std::uint64_t bytes);
     Store& store_of(std::uint32_t container);
     void end_late(Store& store, Clock::time_point now);
     static bool over(const Store& store);

@@ -121,6 +121,7 @@ private:
         found_.data_end = t.data_end;
         found_.extents = t.extents;
         found_.chain = t.chain;
+        found_.closing_bytes = size - t.table_at;
         return true;
     }
 

@@ -29,6 +29,7 @@ struct FoundSegment {
     std::uint64_t data_end = 0;
     std::uint32_t extents = 0;
     std::uint32_t chain = 0;
+    std::uint64_t closing_bytes = 0;    // of its table and trailer, when it is sealed
     std::uint64_t dropped_records = 0;  // of an open segment: their pages are not what their digests say
     bool damaged = false;               // of an open segment: its log may have gone on
     std::vector<std::string> problems;  // in words, with places

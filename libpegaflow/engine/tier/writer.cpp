@@ -101,18 +101,21 @@ Record Writer::record_of(const Block& block) const {
     return record;
 }
 
-void Writer::drop(std::vector<Item>& items, Count& counter) {
+void Writer::drop(std::vector<Item>& items, Count& counter, bool written) {
     std::size_t taken = 0;
+    std::uint64_t bytes = 0;
     for (Item& item : items) {
         if (item.rewritten) {
             --rewriting_;
         } else {
             ++taken;
+            bytes += item.block->footprint();
             item.block->offered.store(false, std::memory_order_relaxed);
         }
     }
     counter += taken;
     items.clear();
+    if (!written && p_.unwritten) p_.unwritten(bytes);
     p_.queue.done(taken);
 }
 

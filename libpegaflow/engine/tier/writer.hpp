@@ -56,7 +56,8 @@ public:
         WriteQueue& queue;
         TierHost& host;
         Counters& counters;
-        std::function<void()> refill;  // called before the queue is taken from: more may have room now
+        std::function<void()> refill;                        // called before the queue is taken from: more may have room now
+        std::function<void(std::uint64_t bytes)> unwritten;  // told of blocks that were taken and are not written
     };
     // All parts outlive it. `unsealed` are the segments without a table, oldest first, which the catalog has as open. The
     // newest of all segments goes on unless something in it is torn or damaged; the others get their tables, which leave out
@@ -119,7 +120,7 @@ private:
     bool advance();
     bool start_extent();
     void submit(const ExtentBuilder::Extent& extent, std::unique_ptr<Flight> flight);
-    void drop(std::vector<Item>& items, Count& counter);
+    void drop(std::vector<Item>& items, Count& counter, bool written = false);
     void drop_pending(Count& counter);
     Record record_of(const Block& block) const;
     void pause(const Error& error);

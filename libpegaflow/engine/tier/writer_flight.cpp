@@ -215,7 +215,7 @@ void Writer::give_up(const Error& error) {
     pause(error);  // before whoever waits for these blocks hears of them
     for (const auto& flight : flights_) {
         if (flight->kind != Kind::kExtent) continue;
-        drop(flight->items, p_.counters.failed_blocks);
+        drop(flight->items, p_.counters.failed_blocks, flight->written);
         free_staging_.push_back(flight->staging);
     }
     flights_.clear();

@@ -272,7 +272,8 @@ struct Bench {
         for (const FoundSegment& found : unsealed) catalog.resume(container, found.slot);
         options.linger = std::chrono::milliseconds(1);
         options.first_pause = options.longest_pause = pause;
-        writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr},
+        writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr,
+                                                        [this](std::uint64_t bytes) { unwritten += bytes; }},
                                           device.superblock, container, options, unsealed, 0);
     }
     ~Bench() { stop(); }
@@ -334,6 +335,7 @@ struct Bench {
     WriteQueue queue{1 << 20};
     Counters counters;
     std::uint64_t dropped = 0, shed = 0;
+    std::atomic<std::uint64_t> unwritten{0};
     std::uint32_t container = 0;
     std::unique_ptr<Writer> writer;
 };

@@ -236,6 +236,25 @@ TEST_F(FileTierTest, TheWriteBudgetIsKept) {
     save(0, 40);
     EXPECT_EQ(stats().block_bytes, 1U << 20);
     EXPECT_EQ(stats().skipped_budget, 24U);
+    start();
+    save(100, 10);
+    EXPECT_EQ(stats().block_bytes, 0U) << "a start does not fill the bucket";
+    EXPECT_EQ(stats().skipped_budget, 10U);
+}
+
+TEST_F(FileTierTest, NoRestartForgetsBytesThatWereWritten) {
+    std::uint64_t written = 0;
+    for (std::uint64_t round = 0; round < 4; ++round) {
+        start();
+        if (IsSkipped()) return;
+        EXPECT_GE(stats().lifetime_written_bytes, written);
+        save(round * 40, 40);
+        const TierStats now = stats();
+        const std::uint64_t later = stats().lifetime_written_bytes;
+        EXPECT_GE(later, written + now.block_bytes + now.table_bytes);
+        written = later;
+    }
+    EXPECT_GE(written, 160U * (64 << 10));
 }
 
 TEST_F(FileTierTest, StorageGroupsAreFoundAllOrNothing) {

@@ -164,6 +164,8 @@ TEST(WriterTest, AFailedWriteGivesTheSegmentUpAndThePauseEnds) {
     bench.write(10, 10);
     EXPECT_EQ(bench.counters.write_failures, 1U);
     EXPECT_EQ(bench.counters.failed_blocks + bench.shed, 10U);
+    EXPECT_GT(bench.unwritten, 0U) << "what failed does not count as written";
+    EXPECT_LE(bench.unwritten, bench.counters.failed_blocks * kBlock);
     EXPECT_NE(bench.writer->problem(), "");
     while (bench.writer->paused()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     bench.write(20, 10);
@@ -221,6 +223,7 @@ TEST(WriterTest, WithoutAnySpaceWritingPausesAndNothingIsStored) {
     Bench bench(device, host);
     bench.write(0, 5);
     EXPECT_EQ(bench.counters.no_space_blocks + bench.shed, 5U);
+    EXPECT_EQ(bench.unwritten, bench.counters.no_space_blocks * kBlock);
     EXPECT_NE(bench.writer->problem(), "");
     EXPECT_EQ(bench.catalog.blocks(), 0U);
     EXPECT_EQ(bench.catalog.usage(bench.container).no_space_segments, 4U);

@@ -73,6 +73,12 @@ ExtentBuilder::Extent ExtentBuilder::finish(std::span<std::byte> descriptor) {
     return out;
 }
 
+void ExtentBuilder::cut_back(const Mark& mark) {
+    at_ = mark.data_end;
+    number_ = mark.extents;
+    chain_ = mark.chain;
+}
+
 std::uint64_t ExtentBuilder::close(std::span<const Record> records, std::span<std::byte> out) const {
     SegmentTrailer trailer;
     const std::size_t table = table_bytes(records);

@@ -29,6 +29,13 @@ public:
         std::vector<Record> records;  // with their offsets
     };
 
+    // How far a log goes.
+    struct Mark {
+        std::uint64_t data_end = 0;
+        std::uint32_t extents = 0;
+        std::uint32_t chain = 0;  // of the last one
+    };
+
     // A new segment: `chain` is the closing digest of its header block.
     ExtentBuilder(const Limits& limits, std::uint64_t sequence, std::uint32_t chain)
         : limits_(limits), sequence_(sequence), chain_(chain) {}
@@ -46,6 +53,9 @@ public:
     std::uint64_t data_end() const noexcept { return at_; }
     bool has_data() const noexcept { return number_ != 0; }
     std::uint64_t sequence() const noexcept { return sequence_; }
+    Mark mark() const noexcept { return {at_, number_, chain_}; }
+    // What was finished after `mark` will not be on the device. No extent follows: the segment can only be closed.
+    void cut_back(const Mark& mark);
     // The bytes that close the segment: table, padding, trailer; they end with the segment. `out` has
     // round_up(limits.table_bytes) and kBlockBytes at least. Returns how many of its leading bytes are used.
     std::uint64_t close(std::span<const Record> records, std::span<std::byte> out) const;

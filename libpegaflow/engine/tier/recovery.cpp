@@ -31,10 +31,13 @@ public:
         if (found_.kind == FoundSegment::Kind::kForeign || (sealed && !options_.walk_sealed)) return std::move(found_);
         std::vector<Record> by_table = std::move(found_.records);
         const std::uint64_t table_end = found_.data_end;
+        const std::uint32_t extents = found_.extents;
         found_.records.clear();
         PEGA_TRY(walk(sealed));
         if (sealed && found_.kind == FoundSegment::Kind::kSealed) {
-            if (found_.data_end != table_end) problem("its extents end at {}, its trailer says {}", found_.data_end, table_end);
+            if (found_.data_end != table_end || found_.extents != extents)
+                problem("its {} extents end at {}, its trailer says {} and {}", found_.extents, found_.data_end, extents,
+                        table_end);
             found_.data_end = table_end;
             found_.records = std::move(by_table);
         }
@@ -133,7 +136,9 @@ private:
         std::uint32_t chain = closing_digest(first);
         std::uint64_t at = kBlockBytes;
         std::uint32_t number = 0;
-        while (at + kBlockBytes <= log_end()) {
+        // Behind its end a sealed segment may have extents that were given up.
+        const std::uint64_t end = sealed ? found_.data_end : log_end();
+        while (at + kBlockBytes <= end) {
             PEGA_TRY(read(at, start));
             const ExtentHeader next{0, found_.header.sequence, number, chain, 0, 0};
             auto header = decode_extent_header(start, log_end() - at);

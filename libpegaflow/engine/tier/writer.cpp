@@ -45,6 +45,7 @@ Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t containe
     for (const FoundSegment& found : unsealed) {
         auto segment = std::make_unique<Segment>(found.slot, ExtentBuilder(limits_, found.header.sequence, found.chain));
         segment->builder.resume(found.records, found.data_end, found.extents);
+        segment->stored = segment->builder.mark();
         segment->begun = true;
         const bool newest = found.header.sequence == p_.catalog.last_sequence(container_);
         if (newest && found.dropped_records == 0 && !found.damaged) {
@@ -214,6 +215,7 @@ bool Writer::start_extent() {
 void Writer::submit(const ExtentBuilder::Extent& extent, std::unique_ptr<Flight> flight) {
     const std::uint64_t at = segment_at(open_->slot) + extent.at;
     flight->segment = open_.get();
+    flight->end = open_->builder.mark();
     flight->payload_bytes = extent.payload_bytes;
     flight->other_bytes = extent.descriptor_bytes;
     std::vector<const Block*> blocks;

@@ -4,8 +4,8 @@
 // A block counts as stored when the extent that holds it and all extents before it in the segment have been written and
 // flushed: that is what a scan after a power cut finds. Writing goes on while a flush is under way, which takes in whatever was
 // written when it began. The next segment is begun before the open one is full. When a write fails, the open segment is given
-// up where it is, and writing pauses. Pages stay pinned until the device has let go of them; while that takes too long,
-// writing pauses as well.
+// up where it is, gets its table when writing works again, and writing pauses. Pages stay pinned until the device has let go of
+// them; while that takes too long, writing pauses as well.
 #pragma once
 
 #include <atomic>
@@ -92,11 +92,13 @@ private:
         bool rewritten = false;
     };
     struct Segment {  // one that extents go to, or went to
-        Segment(std::uint64_t s, ExtentBuilder b) : slot(s), builder(std::move(b)) {}
+        Segment(std::uint64_t s, ExtentBuilder b) : slot(s), builder(std::move(b)), stored(builder.mark()) {}
         const std::uint64_t slot;
         ExtentBuilder builder;
-        bool begun = false;       // its header is on the device: extents may follow
-        std::size_t extents = 0;  // that are not stored yet
+        ExtentBuilder::Mark stored;  // how far it is
+        bool begun = false;          // its header is on the device: extents may follow
+        std::size_t extents = 0;     // that are not stored yet
+        int table_tries = 0;
     };
     enum class Kind { kExtent, kHeader, kTable };
     struct Flight {  // bytes under way
@@ -105,6 +107,7 @@ private:
         std::uint32_t staging = 0;  // which descriptor memory an extent uses
         std::vector<Item> items;
         std::vector<NewRecord> records;
+        ExtentBuilder::Mark end;  // of an extent
         std::uint64_t payload_bytes = 0, other_bytes = 0;
         Clock::time_point begun;
         bool written = false, covered = false, flushed = false;  // covered: by the flush under way
@@ -148,7 +151,8 @@ private:
     void write_header(std::uint64_t slot, std::uint64_t sequence);
     void write_tables();
     void end_segment(const Segment* segment);
-    void end_all_segments();
+    void cut_all_segments();
+    void forget(const Segment& segment);
     void retire_oldest();
     void keep_hot(std::uint64_t slot);
     BlockRef read_back(const HotRecord& hot);

@@ -158,6 +158,7 @@ void Writer::store(Flight& flight) {
     }
     p_.catalog.commit(container_, flight.segment->slot, flight.records);
     --flight.segment->extents;
+    flight.segment->stored = flight.end;
     free_staging_.push_back(flight.staging);
     std::size_t taken = 0;
     std::uint64_t rewritten_bytes = 0;
@@ -187,7 +188,8 @@ void Writer::store(Flight& flight) {
     if (retiring_ && rewriting_ == 0) finish_retiring();
 }
 
-// Something failed: what stands before it is stored if a last flush works, the rest is lost, and no segment goes on.
+// Something failed: what stands before it is stored if a last flush works, the rest is lost, and no segment goes on. Their
+// tables are written after the pause.
 void Writer::give_up(const Error& error) {
     bool can_flush = true;
     {
@@ -211,7 +213,7 @@ void Writer::give_up(const Error& error) {
         for (const auto& flight : flights_) flight->flushed = flight->written;
         store_leading();
     }
-    end_all_segments();
+    cut_all_segments();
     pause(error);  // before whoever waits for these blocks hears of them
     for (const auto& flight : flights_) {
         if (flight->kind != Kind::kExtent) continue;

@@ -15,6 +15,7 @@ namespace {
 
 constexpr auto kReaderTime = std::chrono::milliseconds(5);  // between looks at a segment that is still being read
 constexpr int kReaderLooks = 400;
+constexpr int kTableTries = 4;  // then the segment stays without: the device may be broken just there
 constexpr auto kRetrySpace = std::chrono::seconds(60);
 
 Result<void> wait_for(DataIo& io, DataIo::Op op, DataIo::Memory memory, std::span<const DataIo::Piece> pieces) {
@@ -114,6 +115,7 @@ void Writer::write_tables() {
     flight->segment = &segment;
     flight->other_bytes = used;
     table_busy_ = true;
+    ++segment.table_tries;
     const DataIo::Piece piece{table_staging(), segment_at(segment.slot) + superblock_.segment_bytes - used, used};
     launch(std::move(flight), {&piece, 1}, {});
 }
@@ -124,16 +126,27 @@ void Writer::end_segment(const Segment* segment) {
     std::erase_if(closing_, [segment](const auto& s) { return s.get() == segment; });
 }
 
-void Writer::end_all_segments() {
-    for (const auto& segment : closing_) p_.catalog.seal(container_, segment->slot);
-    closing_.clear();
+// Every segment ends with the last extent that is stored.
+void Writer::cut_all_segments() {
+    if (open_) closing_.push_back(std::move(open_));
     table_busy_ = false;
-    if (open_) p_.catalog.seal(container_, open_->slot);
-    open_.reset();
-    if (!next_) return;
-    std::uint64_t blocks = 0;
-    p_.catalog.release(container_, next_->slot, &blocks);
+    for (const auto& segment : closing_) {
+        segment->extents = 0;
+        segment->builder.cut_back(segment->stored);
+        if (!segment->builder.has_data()) {
+            forget(*segment);
+        } else if (segment->table_tries >= kTableTries) {
+            p_.catalog.seal(container_, segment->slot);
+        }
+    }
+    std::erase_if(closing_, [](const auto& s) { return !s->builder.has_data() || s->table_tries >= kTableTries; });
+    if (next_) forget(*next_);
     next_.reset();
+}
+
+void Writer::forget(const Segment& segment) {
+    std::uint64_t blocks = 0;
+    p_.catalog.release(container_, segment.slot, &blocks);
 }
 
 void Writer::retire_oldest() {

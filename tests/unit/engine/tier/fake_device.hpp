@@ -165,6 +165,7 @@ public:
     std::uint64_t space_left = UINT64_MAX;
     std::uint64_t operations = 0, written_bytes = 0;
     bool reads_go_on = false;
+    std::uint64_t unwritable_at = UINT64_MAX;
     std::uint64_t most_extents = 0;  // that were being written at once; for whoever submits
 
 private:
@@ -210,6 +211,10 @@ private:
         PEGA_TRY(step());
         if (op == Op::kWrite && operations >= fail_from_ && operations < fail_from_ + fail_count_)
             return fail(Code::kRegionLost, "the fake device fails");
+        for (const Piece& piece : pieces) {
+            if (op == Op::kWrite && piece.file_offset <= unwritable_at && unwritable_at < piece.file_offset + piece.length)
+                return fail(Code::kRegionLost, "a bad sector");
+        }
         std::byte* base = memory == Memory::kPool ? host_.pool->base() : staging_.data();
         for (const Piece& piece : pieces) {
             for (std::uint64_t i = 0; i < piece.length; i += kBlockBytes) {

@@ -172,8 +172,52 @@ TEST(WriterTest, AFailedWriteGivesTheSegmentUpAndThePauseEnds) {
     EXPECT_EQ(bench.writer->problem(), "");
     for (std::uint64_t i = 0; i < 30; ++i) EXPECT_EQ(bench.right(i), i < 10 || i >= 20) << i;
     bench.stop();
+    const auto given_up = scan_segment(device.reader(), device.superblock, 0, {.walk_sealed = true});
+    ASSERT_TRUE(given_up);
+    EXPECT_EQ(given_up->kind, FoundSegment::Kind::kSealed) << "no start has to read all of it";
+    EXPECT_TRUE(given_up->problems.empty()) << given_up->problems.front();
+    EXPECT_EQ(given_up->records.size(), 10U);
     Bench again(device, host);
     for (std::uint64_t i = 0; i < 30; ++i) EXPECT_EQ(again.right(i), i < 10 || i >= 20) << i;
+}
+
+TEST(WriterTest, HoweverOftenWritesFailFewSegmentsLackTheirTables) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(24), host);
+    WriterOptions options;
+    options.extent_bytes = 32 << 10;
+    Bench bench(device, host, options);
+    for (std::uint64_t round = 0; round < 8; ++round) {
+        device.fail_writes(device.operations + 3 + 2 * round, 2);
+        bench.write(round * 20, 20);
+        while (bench.writer->paused()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_GE(bench.counters.write_failures, 4U);
+    bench.write(1000, 1);
+    bench.stop();
+    device.flush([](const Result<void>& result) { EXPECT_TRUE(result); });
+    std::uint64_t open = 0, blocks = 0;
+    scan_container(device.reader(), device.superblock, 1, {.walk_sealed = true}, [&](const FoundSegment& found) {
+        open += found.kind == FoundSegment::Kind::kOpen && found.extents != 0 ? 1 : 0;
+        blocks += found.records.size();
+        EXPECT_TRUE(found.problems.empty()) << found.problems.front();
+    });
+    EXPECT_LE(open, 1U);
+    EXPECT_GE(blocks, bench.counters.stored_blocks);
+}
+
+TEST(WriterTest, ATableThatCannotBeWrittenDoesNotEndWriting) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(6), host);
+    device.unwritable_at = device.superblock.segment_at(1) - 1;
+    Bench bench(device, host);
+    for (std::uint64_t i = 0; i < 300; ++i) {
+        bench.write(i, 1);
+        while (bench.writer->paused()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    EXPECT_GE(bench.counters.write_failures, 2U);
+    EXPECT_LE(bench.counters.write_failures, 6U) << "it was not tried for ever";
+    for (std::uint64_t i = 250; i < 300; ++i) EXPECT_TRUE(bench.right(i)) << i;
 }
 
 TEST(WriterTest, WhileTheDeviceKeepsSomethingNothingNewIsBegunAndThePagesStay) {

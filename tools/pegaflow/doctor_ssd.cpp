@@ -8,6 +8,7 @@
 
 #include "engine/tier/checker.hpp"
 #include "pegaflow/bytes.hpp"
+#include "tools/pegaflow/printable.hpp"
 #include "tools/pegaflow/verb.hpp"
 
 namespace pegaflow::cli {
@@ -16,31 +17,34 @@ namespace {
 using engine::tier::CheckReport;
 
 void print(const CheckReport& r, std::ostream& out) {
-    out << fmt::format("{}: format version {}, {} in {} segments of {}{}\n", r.path, r.version, format_size(r.capacity_bytes),
-                       r.capacity_bytes / r.segment_bytes, format_size(r.segment_bytes),
+    out << fmt::format("{}: format version {}, {} in {} segments of {}{}\n", printable(r.path), r.version,
+                       format_size(r.capacity_bytes), r.capacity_bytes / r.segment_bytes, format_size(r.segment_bytes),
                        r.in_use ? "; a server uses it now: what it writes may look torn" : "");
     out << fmt::format("  segments   {} sealed, {} open, {} empty{}\n", r.sealed_segments, r.open_segments, r.empty_segments,
                        r.foreign_segments == 0 ? "" : fmt::format(", {} foreign", r.foreign_segments));
     out << fmt::format("  blocks     {} with {}; {} records with {} in {} of log\n", r.blocks, format_size(r.block_bytes),
                        r.records, format_size(r.record_bytes), format_size(r.log_bytes));
     for (const auto& [scope, count] : r.scopes) {
-        out << fmt::format("             namespace \"{}\", layout {}: {} blocks, {}\n", scope.first, scope.second, count.blocks,
-                           format_size(count.bytes));
+        out << fmt::format("             namespace \"{}\", layout {}: {} blocks, {}\n", printable(scope.first),
+                           printable(scope.second), count.blocks, format_size(count.bytes));
     }
     out << fmt::format("  endurance  at least {} ever written\n", format_size(r.lifetime_written_bytes));
     out << fmt::format("  pages      {} read, {} wrong\n", r.pages_read, r.wrong_pages);
-    for (const std::string& problem : r.problems) out << fmt::format("  problem    {}\n", problem);
+    for (const std::string& problem : r.problems) out << fmt::format("  problem    {}\n", printable(problem));
     out << fmt::format("  {} in {:.2f} s\n", r.problems.empty() ? "no problems" : fmt::format("{} problems", r.problems.size()),
                        r.seconds);
 }
 
 boost::json::object to_json(const CheckReport& r) {
-    boost::json::array scopes;
+    boost::json::array scopes, problems;
+    for (const std::string& problem : r.problems) problems.emplace_back(printable(problem));
     for (const auto& [scope, count] : r.scopes) {
-        scopes.push_back(boost::json::object{
-            {"namespace", scope.first}, {"layout", scope.second}, {"blocks", count.blocks}, {"bytes", count.bytes}});
+        scopes.push_back(boost::json::object{{"namespace", printable(scope.first)},
+                                             {"layout", printable(scope.second)},
+                                             {"blocks", count.blocks},
+                                             {"bytes", count.bytes}});
     }
-    return {{"path", r.path},
+    return {{"path", printable(r.path)},
             {"version", r.version},
             {"in_use", r.in_use},
             {"capacity_bytes", r.capacity_bytes},
@@ -58,7 +62,7 @@ boost::json::object to_json(const CheckReport& r) {
             {"pages_read", r.pages_read},
             {"wrong_pages", r.wrong_pages},
             {"scopes", std::move(scopes)},
-            {"problems", boost::json::array(r.problems.begin(), r.problems.end())},
+            {"problems", std::move(problems)},
             {"seconds", r.seconds}};
 }
 

@@ -13,10 +13,12 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <ctime>
 #include <iterator>
 #include <optional>
+#include <thread>
 
 #include "base/log.hpp"
 #include "pegaflow/bytes.hpp"
@@ -25,6 +27,8 @@ namespace pegaflow::engine::tier {
 namespace {
 
 constexpr std::uint64_t kLeastSegments = 4;
+constexpr int kLockTries = 20;
+constexpr auto kLockTime = std::chrono::milliseconds(10);
 constexpr std::uint64_t kMiB = std::uint64_t{1} << 20;
 
 struct Stretch {
@@ -95,7 +99,8 @@ Container::~Container() {
 
 Result<void> Container::open_file(const std::string& path, int flags, bool may_create) {
     path_ = is_directory(path) ? path + "/" + kContainerFile : path;
-    fd_ = ::open(path_.c_str(), flags | O_CLOEXEC | (may_create ? O_CREAT : 0), 0600);
+    // A pipe of this name must not keep us.
+    fd_ = ::open(path_.c_str(), flags | O_CLOEXEC | O_NONBLOCK | (may_create ? O_CREAT : 0), 0600);
     if (fd_ < 0) return failed("open", path_, errno == ENOENT ? Code::kNotFound : Code::kRegionLost);
     struct stat info{};
     if (::fstat(fd_, &info) != 0) return failed("examine", path_);
@@ -116,8 +121,7 @@ Result<std::unique_ptr<Container>> Container::open(const std::string& path, std:
     }
     // O_EXCL on a block device: nobody may have mounted it.
     PEGA_TRY(c->open_file(path, O_RDWR | (is_directory(path) ? 0 : O_EXCL), is_directory(path)));
-    if (::flock(c->fd_, LOCK_EX | LOCK_NB) != 0)
-        return fail(Code::kNotReady, fmt::format("{} is in use by another process", c->path_), errno);
+    PEGA_TRY(c->lock());
     PEGA_ASSIGN(const std::uint64_t length, c->size());
     if (length == 0) {
         PEGA_TRY(c->create(capacity, segment_bytes));
@@ -147,12 +151,26 @@ Result<std::unique_ptr<Container>> Container::open(const std::string& path, std:
     return c;
 }
 
+// The offline check holds a lock for a moment, to see whether a server has one.
+Result<void> Container::lock() const {
+    for (int tries = 0; ::flock(fd_, LOCK_EX | LOCK_NB) != 0; ++tries) {
+        if (tries == kLockTries) return fail(Code::kNotReady, fmt::format("{} is in use by another process", path_), errno);
+        std::this_thread::sleep_for(kLockTime);
+    }
+    return {};
+}
+
 Result<std::unique_ptr<Container>> Container::open_read_only(const std::string& path) {
     std::unique_ptr<Container> c(new Container());
     PEGA_TRY(c->open_file(path, O_RDONLY, false));
     c->locked_by_other_ = ::flock(c->fd_, LOCK_SH | LOCK_NB) != 0;
     if (!c->locked_by_other_) ::flock(c->fd_, LOCK_UN);
     PEGA_ASSIGN(c->superblock_, read_superblock(*c));
+    PEGA_ASSIGN(const std::uint64_t length, c->size());
+    if (c->superblock_.total_bytes() > length) {
+        return fail(Code::kCorrupt, fmt::format("{} has {} bytes, its superblock names {} segments of {}", c->path_, length,
+                                                c->superblock_.segment_count, format_size(c->superblock_.segment_bytes)));
+    }
     return c;
 }
 

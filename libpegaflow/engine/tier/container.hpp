@@ -27,7 +27,8 @@ public:
     // something else is there; kNotReady: in use by another process; kNoMemory: too small.
     static Result<std::unique_ptr<Container>> open(const std::string& path, std::uint64_t capacity,
                                                    std::uint64_t segment_bytes);
-    // As it is, without a lock and without changing anything; `path` may also be the file itself. kNotFound.
+    // As it is, without a lock and without changing anything; `path` may also be the file itself. kNotFound, kCorrupt: no
+    // superblock, or one that names more than there is.
     static Result<std::unique_ptr<Container>> open_read_only(const std::string& path);
     ~Container();
 
@@ -48,6 +49,7 @@ public:
 private:
     Container() = default;
     Result<void> open_file(const std::string& path, int flags, bool may_create);
+    Result<void> lock() const;
     Result<void> create(std::uint64_t capacity, std::uint64_t segment_bytes);
     Result<void> resize(std::uint64_t capacity);
     Result<void> write_superblock();

@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <limits>
 
 #include "base/crc32c.hpp"
 #include "engine/tier/wire.hpp"
@@ -20,7 +19,8 @@ constexpr std::string_view kExtentMagic = "PEGAEXTN";
 constexpr std::string_view kTrailerMagic = "PEGATRLR";
 constexpr std::size_t kVersionAt = 8;
 constexpr std::size_t kDescriptorBytesAt = 12;
-constexpr int kFewBits = 4;  // that another block's bytes are not away from ours by chance
+constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 62;  // of a container
+constexpr int kFewBits = 4;                                   // that another block's bytes are not away from ours by chance
 constexpr std::size_t kChecksumBytes = 4;
 constexpr std::size_t kRecordFixedBytes = 14;  // without hash and pages
 constexpr std::size_t kPageBytes = 12;
@@ -155,7 +155,7 @@ Result<Superblock> decode_superblock(std::span<const std::byte> block) {
     out.created_seconds = in.number<std::uint64_t>();
     const bool sane = block_bytes == kBlockBytes && segments_at == kSegmentsAt && out.segment_bytes % kBlockBytes == 0 &&
                       out.segment_bytes >= kMinSegmentBytes && out.segment_bytes <= kMaxSegmentBytes &&
-                      out.segment_count <= std::numeric_limits<std::int64_t>::max() / kMaxSegmentBytes;
+                      out.segment_count <= kMostBytes / out.segment_bytes;
     if (!sane) return fail(Code::kCorrupt, "the superblock has impossible numbers");
     return out;
 }
@@ -256,6 +256,7 @@ Result<std::vector<Record>> decode_table(std::span<const std::byte> table, std::
         out.push_back(std::move(record));
     }
     if (!in.ok()) return fail(Code::kCorrupt, "a record table is cut off");
+    if (in.left() != 0) return fail(Code::kCorrupt, "a record table has something behind its end");
     return out;
 }
 
@@ -282,7 +283,8 @@ Result<ExtentHeader> decode_extent_header(std::span<const std::byte> start, std:
     out.payload_bytes = in.number<std::uint64_t>();
     out.table_bytes = in.number<std::uint32_t>();
     const bool sane = in.ok() && out.descriptor_bytes % kBlockBytes == 0 && out.payload_bytes % kBlockBytes == 0 &&
-                      out.descriptor_bytes <= room && out.payload_bytes <= room - out.descriptor_bytes &&
+                      out.descriptor_bytes <= std::min(room, kMaxDescriptorBytes) &&
+                      out.payload_bytes <= room - out.descriptor_bytes &&
                       out.descriptor_bytes == descriptor_bytes(out.table_bytes);
     if (!sane) return fail(Code::kCorrupt, "an extent has impossible numbers");
     return out;

@@ -27,7 +27,9 @@ inline constexpr std::uint64_t kSuperblockCopyAt = kBlockBytes;
 inline constexpr std::uint64_t kSegmentsAt = std::uint64_t{1} << 20;
 inline constexpr std::uint64_t kMinSegmentBytes = std::uint64_t{1} << 20;
 inline constexpr std::uint64_t kMaxSegmentBytes = std::uint64_t{4} << 30;
-inline constexpr std::size_t kMaxScopeText = 4096;  // of a namespace or a fingerprint
+inline constexpr std::size_t kMaxScopeText = 4096;                            // of a namespace or a fingerprint
+inline constexpr std::uint64_t kMaxTableBytes = std::uint64_t{8} << 20;       // of a segment
+inline constexpr std::uint64_t kMaxDescriptorBytes = std::uint64_t{1} << 20;  // of an extent
 
 constexpr std::uint64_t round_up(std::uint64_t bytes) noexcept { return (bytes + kBlockBytes - 1) / kBlockBytes * kBlockBytes; }
 

@@ -98,7 +98,8 @@ private:
         if (trailer->sequence != found_.header.sequence) return false;  // of an earlier use of the segment
         const SegmentTrailer& t = *trailer;
         const bool sane = t.table_at >= t.data_end && t.data_end >= kBlockBytes && t.table_at % kBlockBytes == 0 &&
-                          t.table_at <= size - kBlockBytes && t.table_bytes <= size - kBlockBytes - t.table_at;
+                          t.table_at <= size - kBlockBytes && t.table_bytes <= size - kBlockBytes - t.table_at &&
+                          t.table_bytes <= kMaxTableBytes;
         if (!sane) {
             problem("its trailer has impossible numbers");
             return false;

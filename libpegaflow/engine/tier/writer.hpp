@@ -44,8 +44,8 @@ struct WriterOptions {
 
 class Writer {
 public:
-    static constexpr std::uint64_t kDescriptorBytes = std::uint64_t{1} << 20;
-    static constexpr std::uint64_t kTableBytes = std::uint64_t{8} << 20;
+    static constexpr std::uint64_t kDescriptorBytes = kMaxDescriptorBytes;
+    static constexpr std::uint64_t kTableBytes = kMaxTableBytes;
     // The staging memory that `io` must have.
     static std::uint64_t staging_bytes(const WriterOptions& options);
 

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/tier/container.hpp"
 
+#include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "engine/tier/checker.hpp"
 #include "engine/tier/wire.hpp"
@@ -156,6 +159,40 @@ TEST_F(ContainerTest, SignaturesOfOthersAreFoundWhereverTheyKeepThem) {
         flip(at);
     }
     EXPECT_TRUE(open()) << "zeros are nobody's";
+}
+
+TEST_F(ContainerTest, MoreSegmentsThanThereAreIsRefused) {
+    Superblock superblock = (*open())->superblock();
+    superblock.segment_count = std::uint64_t{1} << 31;
+    std::vector<std::byte> block(kBlockBytes);
+    encode(superblock, block);
+    {
+        std::fstream data(file(), std::ios::in | std::ios::out | std::ios::binary);
+        data.write(reinterpret_cast<const char*>(block.data()), kBlockBytes);
+    }
+    EXPECT_EQ(Container::open_read_only(path_).error().code, Code::kCorrupt);
+    EXPECT_EQ(check_container(path_).error().code, Code::kCorrupt);
+    EXPECT_EQ((*open())->superblock().segment_count, 7U) << "a server goes by its capacity";
+}
+
+TEST_F(ContainerTest, APipeKeepsNobody) {
+    fs::create_directories(path_);
+    ASSERT_EQ(::mkfifo(file().c_str(), 0600), 0);
+    EXPECT_EQ(open().error().code, Code::kInvalid);
+    EXPECT_EQ(check_container(path_).error().code, Code::kInvalid);
+}
+
+// The offline check looks whether a server has the lock by having it for a moment.
+TEST_F(ContainerTest, AMomentaryLockIsWaitedFor) {
+    ASSERT_TRUE(open());
+    const int other = ::open(file().c_str(), O_RDONLY | O_CLOEXEC);
+    ASSERT_EQ(::flock(other, LOCK_SH), 0);
+    std::thread unlock([other] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(30));
+        ::close(other);
+    });
+    EXPECT_TRUE(open());
+    unlock.join();
 }
 
 // A trailer that is wholly lost looks like a segment that was not full yet, but not for long.

@@ -166,5 +166,49 @@ TEST_F(RecoveryTest, AFlippedBitAnywhereNeverBringsAWrongBlock) {
     }
 }
 
+// What a container says of sizes is not believed further than they can be: nothing of that size is read or kept.
+TEST(RecoveryHostileTest, SizesThatCannotBeAreNotRead) {
+    Superblock superblock = small_superblock(1);
+    superblock.segment_bytes = kMaxSegmentBytes;
+    std::map<std::uint64_t, std::vector<std::byte>> blocks;  // the others are zero
+    SegmentHeader header;
+    header.container = superblock.container;
+    header.sequence = 1;
+    encode(header, blocks.try_emplace(0, kBlockBytes).first->second);
+    ExtentHeader extent;
+    extent.sequence = 1;
+    extent.chain = closing_digest(blocks[0]);
+    extent.table_bytes = 3'000'000'000;
+    extent.descriptor_bytes = static_cast<std::uint32_t>(descriptor_bytes(extent.table_bytes));
+    std::vector<std::byte>& start = blocks.try_emplace(kBlockBytes, kBlockBytes).first->second;
+    ExtentHeader small = extent;
+    small.table_bytes = 8;
+    small.descriptor_bytes = kBlockBytes;
+    encode_extent(small, {}, start);
+    store_le(&start[12], extent.descriptor_bytes);
+    store_le(&start[40], extent.table_bytes);
+    SegmentTrailer trailer;
+    trailer.sequence = 1;
+    trailer.data_end = trailer.table_at = 2 * kBlockBytes;
+    trailer.table_bytes = 3'000'000'000;
+    encode(trailer, blocks.try_emplace(kMaxSegmentBytes - kBlockBytes, kBlockBytes).first->second);
+    std::size_t most = 0;
+    const ReadBytes read = [&](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
+        most = std::max(most, out.size());
+        std::ranges::fill(out, std::byte{0});
+        for (const auto& [at, bytes] : blocks) {
+            const std::uint64_t place = kSegmentsAt + at;
+            if (place >= offset && place + kBlockBytes <= offset + out.size())
+                std::ranges::copy(bytes, out.begin() + static_cast<std::ptrdiff_t>(place - offset));
+        }
+        return {};
+    };
+    const auto found = scan_segment(read, superblock, 0);
+    ASSERT_TRUE(found);
+    EXPECT_EQ(found->problems.size(), 2U);
+    EXPECT_TRUE(found->damaged);
+    EXPECT_LE(most, 1U << 20);
+}
+
 }  // namespace
 }  // namespace pegaflow::engine::tier

@@ -5,6 +5,12 @@
 #include <mutex>
 
 namespace pegaflow::engine::tier {
+namespace {
+
+// More than a container begins segments before the oldest of them is overwritten.
+constexpr std::uint64_t kSkippedSequences = std::uint64_t{1} << 32;
+
+}  // namespace
 
 const Catalog::Store& Catalog::store_of(std::uint32_t segment) const {
     const auto it = std::find_if(stores_.rbegin(), stores_.rend(), [segment](const Store& s) { return s.first <= segment; });
@@ -54,6 +60,11 @@ void Catalog::resume(std::uint32_t container, std::uint64_t slot) {
 std::uint64_t Catalog::last_sequence(std::uint32_t container) const {
     const std::shared_lock lock(mutex_);
     return stores_[container].last_sequence;
+}
+
+void Catalog::skip_sequences(std::uint32_t container) {
+    const std::unique_lock lock(mutex_);
+    stores_[container].last_sequence += kSkippedSequences;
 }
 
 bool Catalog::contains(const BlockKey& key) const {

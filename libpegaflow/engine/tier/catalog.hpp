@@ -61,6 +61,8 @@ public:
     // The writer goes on with this segment, or is about to seal it: until then it cannot be given up.
     void resume(std::uint32_t container, std::uint64_t slot);
     std::uint64_t last_sequence(std::uint32_t container) const;
+    // Some segments could not be read: the next one is begun under a sequence that none of them can have.
+    void skip_sequences(std::uint32_t container);
 
     // True when the block could be read. [any]
     bool contains(const BlockKey& key) const;

@@ -186,8 +186,10 @@ void FileTier::recover(Store& store) {
     store.number = catalog_.add_container(superblock);
     std::vector<FoundSegment> unsealed;
     std::size_t problems = 0;
+    bool unreadable = false;
     scan_container(read, superblock, kScanThreads, {}, [&](FoundSegment found) {
         store.history.add(found);
+        unreadable = unreadable || found.unreadable;
         counters_.recovery_dropped += found.dropped_records;
         for (const std::string& problem : found.problems) {
             if (problems++ < kProblemLines) base::log_warning("tier", "{}: {}", store.info.path, problem);
@@ -195,6 +197,7 @@ void FileTier::recover(Store& store) {
         catalog_.add_found(store.number, found);
         if (found.kind == FoundSegment::Kind::kOpen) unsealed.push_back(std::move(found));
     });
+    if (unreadable) catalog_.skip_sequences(store.number);
     std::ranges::sort(unsealed, {}, [](const FoundSegment& found) { return found.header.sequence; });
     for (const FoundSegment& found : unsealed) catalog_.resume(store.number, found.slot);
     counters_.recovery_problems += problems;

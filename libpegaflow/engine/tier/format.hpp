@@ -46,7 +46,7 @@ struct Superblock {
 
 struct SegmentHeader {
     Uuid container{};
-    std::uint64_t sequence = 0;  // rises by one with each segment that the container begins; 0 is none
+    std::uint64_t sequence = 0;  // rises with each segment that the container begins; 0 is none
     std::uint64_t slot = 0;
     std::uint64_t written_before = 0;  // bytes that were ever written to the container when the segment began
     std::uint64_t created_seconds = 0;

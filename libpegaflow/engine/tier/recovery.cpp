@@ -282,10 +282,12 @@ void scan_container(const ReadBytes& read, const Superblock& superblock, unsigne
     const auto work = [&] {
         for (std::uint64_t slot = next.fetch_add(1); slot < superblock.segment_count; slot = next.fetch_add(1)) {
             auto found = scan_segment(read, superblock, slot, options);
+            if (!found) found = scan_segment(read, superblock, slot, options);
             if (!found) {
                 FoundSegment unreadable;
                 unreadable.kind = FoundSegment::Kind::kForeign;
                 unreadable.slot = slot;
+                unreadable.unreadable = true;
                 unreadable.problems.push_back(fmt::format("segment {}: {}", slot, found.error().message));
                 found = std::move(unreadable);
             }

@@ -32,6 +32,7 @@ struct FoundSegment {
     std::uint64_t closing_bytes = 0;    // of its table and trailer, when it is sealed
     std::uint64_t dropped_records = 0;  // of an open segment: their pages are not what their digests say
     bool damaged = false;               // of an open segment: its log may have gone on
+    bool unreadable = false;            // nothing is known of it
     std::vector<std::string> problems;  // in words, with places
     std::vector<std::unique_ptr<std::vector<std::byte>>> text;
 };
@@ -45,7 +46,7 @@ struct ScanOptions {
 Result<FoundSegment> scan_segment(const ReadBytes& read, const Superblock& superblock, std::uint64_t slot,
                                   const ScanOptions& options = {});
 // All of them, with several threads, in no order. `visit` is called for one at a time and may keep what it gets. A segment that
-// cannot be read is kForeign, with the problem.
+// cannot be read, tried twice, is kForeign and unreadable, with the problem.
 void scan_container(const ReadBytes& read, const Superblock& superblock, unsigned threads, const ScanOptions& options,
                     const std::function<void(FoundSegment)>& visit);
 

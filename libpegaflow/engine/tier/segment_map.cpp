@@ -37,7 +37,7 @@ void SegmentMap::seal(std::uint64_t slot) {
 
 void SegmentMap::reopen(std::uint64_t slot) {
     segments_[slot].state = SegmentState::kOpen;
-    sealed_.erase(segments_[slot].sequence);
+    sealed_.erase({segments_[slot].sequence, slot});
 }
 
 std::optional<std::uint64_t> SegmentMap::oldest() const {
@@ -55,7 +55,7 @@ void SegmentMap::retry_space() {
 
 bool SegmentMap::release(std::uint64_t slot) {
     Segment& segment = segments_[slot];
-    if (segment.state == SegmentState::kSealed) sealed_.erase(segment.sequence);
+    if (segment.state == SegmentState::kSealed) sealed_.erase({segment.sequence, slot});
     if (segment.pins != 0) {
         segment.state = SegmentState::kDraining;
         return false;

@@ -5,9 +5,9 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <set>
+#include <utility>
 #include <vector>
 
 namespace pegaflow::engine::tier {
@@ -56,7 +56,7 @@ private:
     };
     std::vector<Segment> segments_;
     std::set<std::uint64_t> free_;
-    std::map<std::uint64_t, std::uint64_t> sealed_;  // sequence to slot
+    std::set<std::pair<std::uint64_t, std::uint64_t>> sealed_;  // sequence and slot
 };
 
 }  // namespace pegaflow::engine::tier

@@ -155,6 +155,10 @@ public:
         return [this](std::uint64_t offset, std::span<std::byte> out) -> Result<void> {
             const std::lock_guard lock(mutex_);
             if (offset + out.size() > durable.size()) return fail(Code::kRegionLost, "behind the end");
+            if (offset == unreadable_at && unreadable_times != 0) {
+                --unreadable_times;
+                return fail(Code::kRegionLost, "a bad sector");
+            }
             std::memcpy(out.data(), &durable[offset], out.size());
             return {};
         };
@@ -166,7 +170,8 @@ public:
     std::uint64_t operations = 0, written_bytes = 0;
     bool reads_go_on = false;
     std::uint64_t unwritable_at = UINT64_MAX;
-    std::uint64_t most_extents = 0;  // that were being written at once; for whoever submits
+    std::uint64_t unreadable_at = UINT64_MAX, unreadable_times = 0;  // what begins there cannot be read so many times
+    std::uint64_t most_extents = 0;                                  // that were being written at once; for whoever submits
 
 private:
     using Blocks = std::map<std::uint64_t, std::vector<std::byte>>;  // by place, kBlockBytes each
@@ -268,11 +273,14 @@ struct Bench {
         : device(d), host(h) {
         container = catalog.add_container(device.superblock);
         std::vector<FoundSegment> unsealed;
+        bool unreadable = false;
         scan_container(device.reader(), device.superblock, 2, {}, [&](FoundSegment found) {
+            unreadable = unreadable || found.unreadable;
             catalog.add_found(container, found);
             dropped += found.dropped_records;
             if (found.kind == FoundSegment::Kind::kOpen) unsealed.push_back(std::move(found));
         });
+        if (unreadable) catalog.skip_sequences(container);
         std::ranges::sort(unsealed, {}, [](const FoundSegment& found) { return found.header.sequence; });
         for (const FoundSegment& found : unsealed) catalog.resume(container, found.slot);
         options.linger = std::chrono::milliseconds(1);

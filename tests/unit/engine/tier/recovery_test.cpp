@@ -105,6 +105,34 @@ TEST_F(RecoveryTest, ASegmentWithAnythingOfAnotherVersionIsLeftAlone) {
     }
 }
 
+// The newest of all: what is begun while nobody knows of it comes after it all the same.
+TEST_F(RecoveryTest, ASegmentThatCannotBeReadIsLeftAloneAndItsSequenceIsNotUsedAgain) {
+    device_.unreadable_at = device_.superblock.segment_at(1);
+    device_.unreadable_times = 2;
+    const std::vector<std::byte> before(&byte(1, 0), &byte(1, 0) + kMinSegmentBytes);
+    {
+        Bench bench(device_, host_);
+        EXPECT_EQ(bench.catalog.usage(bench.container).foreign_segments, 1U);
+        bench.write(1000, 400);
+        for (std::uint64_t i = 1380; i < 1400; ++i) EXPECT_TRUE(bench.right(i)) << i;
+    }
+    EXPECT_TRUE(std::equal(before.begin(), before.end(), &byte(1, 0)));
+    std::set<std::uint64_t> sequences;
+    for (std::uint64_t slot = 0; slot < 4; ++slot) sequences.insert(scan(slot).header.sequence);
+    EXPECT_EQ(sequences.size(), 4U);
+    Bench again(device_, host_);
+    EXPECT_EQ(again.catalog.usage(again.container).foreign_segments, 0U);
+    again.write(2000, 400);
+    for (std::uint64_t i = 2380; i < 2400; ++i) EXPECT_TRUE(again.right(i)) << i;
+}
+
+TEST_F(RecoveryTest, ASegmentThatCanBeReadTheSecondTimeIsAsGoodAsAnother) {
+    device_.unreadable_at = device_.superblock.segment_at(1);
+    device_.unreadable_times = 1;
+    Bench bench(device_, host_);
+    EXPECT_EQ(bench.catalog.blocks(), 120U);
+}
+
 TEST_F(RecoveryTest, AVersionOfWhichABitHasChangedIsDamageAndTheSegmentDoesNotGoOn) {
     byte(1, kBlockBytes + 8) ^= std::byte{1};
     const auto found = scan(1);

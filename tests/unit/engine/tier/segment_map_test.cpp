@@ -46,6 +46,18 @@ TEST(SegmentMapTest, WhatWasFoundAtTheStartIsPutBack) {
     EXPECT_EQ(map.sequence(*map.oldest()), 9U);
 }
 
+TEST(SegmentMapTest, TwoOfOneSequenceAreBothGivenUpOnce) {
+    SegmentMap map(2);
+    map.restore(0, 7, SegmentState::kSealed);
+    map.restore(1, 7, SegmentState::kSealed);
+    EXPECT_EQ(map.oldest(), 0U);
+    EXPECT_TRUE(map.release(0));
+    EXPECT_EQ(map.oldest(), 1U);
+    EXPECT_TRUE(map.release(1));
+    EXPECT_FALSE(map.oldest());
+    EXPECT_EQ(map.free(), 2U);
+}
+
 TEST(SegmentMapTest, SegmentsWithoutSpaceComeBackWhenAsked) {
     SegmentMap map(2);
     map.set_aside(*map.begin(1));

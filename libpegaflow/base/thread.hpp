@@ -1,12 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// thread.hpp - a sign of life of a thread that runs a loop, and a mutex for very short sections.
+// thread.hpp - starting a thread, a sign of life of one that runs a loop, and a mutex for very short sections.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <ctime>
+#include <string>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "pegaflow/result.hpp"
 
 namespace pegaflow::base {
+
+// A thread that runs `run`. kNoMemory when the system has none to give, of which std::thread throws. [any]
+template <class Run>
+Result<std::thread> start_thread(Run run) {
+    try {
+        return std::thread(std::move(run));
+    } catch (const std::system_error& error) {
+        return fail(Code::kNoMemory, "the system gives no more threads: " + error.code().message(), error.code().value());
+    }
+}
 
 // The loop beats at least once a second, also when it has nothing to do; whoever asks sees how long ago that was. A beat costs
 // a few nanoseconds: the coarse clock is read, which is right to some milliseconds.

@@ -225,9 +225,11 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     state->pool_regions = std::make_unique<engine::PoolRegions>(*state->pool);
     state->index = std::make_unique<engine::BlockIndex>(eviction, *state->admission, *state->pool);
     if (!o.tier.paths.empty()) PEGA_TRY(state->open_tier());
-    state->digest_thread = std::thread([raw = state.get()] { raw->run_digests(); });
-    state->watch_thread = std::thread([raw = state.get()] { raw->run_watch(); });
-    return std::unique_ptr<Engine>(new Engine(std::move(state)));
+    State& s = *state;
+    std::unique_ptr<Engine> engine(new Engine(std::move(state)));  // closes what has started when the rest does not
+    PEGA_ASSIGN(s.digest_thread, base::start_thread([&s] { s.run_digests(); }));
+    PEGA_ASSIGN(s.watch_thread, base::start_thread([&s] { s.run_watch(); }));
+    return engine;
 }
 
 SaveId Engine::save_async(const SaveRequest& request, std::function<void(Result<SaveOutcome>)> done) {

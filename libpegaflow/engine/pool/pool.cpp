@@ -13,6 +13,7 @@
 
 #include "base/log.hpp"
 #include "base/numa.hpp"
+#include "base/thread.hpp"
 #include "pegaflow/bytes.hpp"
 
 namespace pegaflow::engine {
@@ -104,13 +105,21 @@ Result<void> Pool::prepare(std::size_t first, std::size_t end) {
             std::clamp<std::uint64_t>(shares, 1, std::max<std::size_t>(1, processors / (end - first)));
         const std::uint64_t share = (slice.length / workers + kHugepage) / kHugepage * kHugepage;
         for (std::uint64_t w = 0; w < workers; ++w) {
-            threads.emplace_back([&, share, w] {
-                if (nodes_ > 1) base::bind_thread_to_node(slice.node);
+            const auto touch_share = [&, share, w] {
                 const std::uint64_t limit = std::min(slice.length, (w + 1) * share);
                 for (std::uint64_t at = w * share; at < limit && !stop_.load() && error.load() == 0; at += kTouchStep) {
                     if (!touch(base_ + slice.offset + at, std::min(kTouchStep, limit - at))) error.store(errno);
                 }
+            };
+            auto thread = base::start_thread([&, touch_share] {
+                if (nodes_ > 1) base::bind_thread_to_node(slice.node);
+                touch_share();
             });
+            if (thread) {
+                threads.push_back(std::move(*thread));
+            } else {
+                touch_share();  // later, and perhaps from afar: prefer_node says where the memory is to be
+            }
         }
     }
     for (std::thread& thread : threads) thread.join();
@@ -155,7 +164,9 @@ Result<std::unique_ptr<Pool>> Pool::create(const PoolOptions& options) {
     pool->divide(options, page);
     const std::size_t first = std::min(pool->nodes_, pool->slices_.size());
     PEGA_TRY(pool->prepare(0, first));
-    if (first < pool->slices_.size()) pool->background_ = std::thread([raw = pool.get(), first] { raw->prepare_rest(first); });
+    if (first < pool->slices_.size()) {
+        PEGA_ASSIGN(pool->background_, base::start_thread([raw = pool.get(), first] { raw->prepare_rest(first); }));
+    }
     return pool;
 }
 

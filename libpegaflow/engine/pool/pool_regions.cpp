@@ -7,6 +7,7 @@
 #include <chrono>
 
 #include "base/log.hpp"
+#include "base/thread.hpp"
 #include "pegaflow/bytes.hpp"
 
 namespace pegaflow::engine {
@@ -67,7 +68,9 @@ Result<DeviceSlices*> PoolRegions::open(Device& device) {
     }
     PEGA_TRY(slices->get(first_slice(device)));
     const std::lock_guard lock(mutex_);
-    if (pool_.slice_count() > 1 && !background_.joinable() && !stop_) background_ = std::thread([this] { run(); });
+    if (pool_.slice_count() > 1 && !background_.joinable() && !stop_) {
+        PEGA_ASSIGN(background_, base::start_thread([this] { run(); }));
+    }
     changed_.notify_all();
     return slices;
 }

@@ -2,6 +2,7 @@
 #include "base/thread.hpp"
 
 #include <gtest/gtest.h>
+#include <pthread.h>
 
 #include <chrono>
 #include <mutex>
@@ -12,6 +13,27 @@ namespace {
 
 using namespace std::chrono_literals;
 using pegaflow::base::AdaptiveMutex;
+
+TEST(StartThread, RunsOrSaysThatItCannot) {
+    int ran = 0;
+    auto thread = pegaflow::base::start_thread([&] { ++ran; });
+    ASSERT_TRUE(thread) << thread.error().message;
+    thread->join();
+    EXPECT_EQ(ran, 1);
+    // No system has room for a stack like this.
+    pthread_attr_t usual, huge;
+    ASSERT_EQ(pthread_getattr_default_np(&usual), 0);
+    ASSERT_EQ(pthread_getattr_default_np(&huge), 0);
+    ASSERT_EQ(pthread_attr_setstacksize(&huge, std::size_t{1} << 47), 0);
+    ASSERT_EQ(pthread_setattr_default_np(&huge), 0);
+    const auto refused = pegaflow::base::start_thread([&] { ++ran; });
+    ASSERT_EQ(pthread_setattr_default_np(&usual), 0);
+    pthread_attr_destroy(&usual);
+    pthread_attr_destroy(&huge);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, pegaflow::Code::kNoMemory);
+    EXPECT_EQ(ran, 1);
+}
 
 TEST(AdaptiveMutex, OneThreadAtATime) {
     constexpr int kThreads = 4, kRounds = 20000;

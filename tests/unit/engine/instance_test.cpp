@@ -1,9 +1,43 @@
 // SPDX-License-Identifier: Apache-2.0
 // Registration: who may join an instance, when it seals, and that it goes without pulling memory from under a copy.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <csignal>
+
 #include "toy_worker.hpp"
 
 namespace pegaflow {
 namespace {
+
+// A shared object that nobody else can open before `release`: whoever tries waits.
+class StuckObject {
+public:
+    explicit StuckObject(std::size_t length) : name_(fmt::format("pegaflow-stuck-{}", ::getpid())) {
+        before_ = ::signal(SIGIO, SIG_IGN);  // which tells that somebody waits
+        fd_ = ::shm_open(("/" + name_).c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        if (::ftruncate(fd_, static_cast<off_t>(length)) == 0) held_ = ::fcntl(fd_, F_SETLEASE, F_WRLCK) == 0;
+    }
+    StuckObject(const StuckObject&) = delete;
+    StuckObject& operator=(const StuckObject&) = delete;
+    ~StuckObject() {
+        release();
+        ::shm_unlink(("/" + name_).c_str());
+        ::close(fd_);
+        ::signal(SIGIO, before_);
+    }
+    const std::string& name() const { return name_; }
+    bool held() const { return held_; }  // false where the system cannot do that
+    bool awaited() const { return ::fcntl(fd_, F_GETLEASE) != F_WRLCK; }
+    void release() { ::fcntl(fd_, F_SETLEASE, F_UNLCK); }
+
+private:
+    std::string name_;
+    int fd_ = -1;
+    bool held_ = false;
+    void (*before_)(int) = nullptr;
+};
 
 using namespace std::chrono_literals;
 using toy::Hashes;
@@ -220,6 +254,32 @@ TEST_F(InstanceTest, PartlyFilledBlocksGoWithTheirInstance) {
     EXPECT_EQ(engine_->stats().incomplete_blocks, 0U);
     EXPECT_EQ(engine_->stats().pool_used_bytes, 0U);
     EXPECT_EQ(engine_->stats().incomplete_dropped, 4U);
+}
+
+TEST_F(InstanceTest, ARegistrationThatHangsHoldsUpNobodyElse) {
+    ToyWorker w("stuck", 0, 0, 1, 1, 8, toy::layers(1, 256)), other("other", 0, 0, 1, 1, 8, toy::layers(1, 256));
+    StuckObject memory(8 * 256);
+    if (!memory.held()) GTEST_SKIP() << "no file here can be kept from being opened";
+    w.registration.layers[0].memory.source = PEGA_SOURCE_SHM;
+    w.registration.layers[0].memory.handle = memory.name();
+    w.registration.layers[0].memory.address = nullptr;
+    auto registered = std::async(std::launch::async, [&] { return engine_->register_worker(w.registration); });
+    while (!memory.awaited()) std::this_thread::sleep_for(1ms);
+    const auto instances = engine_->instances();
+    const EngineStats stats = engine_->stats();
+    const EngineHealth health = engine_->health();
+    enroll(other);
+    Hashes hashes(0, 2);
+    fill(other, hashes);
+    EXPECT_EQ(registered.wait_for(0s), std::future_status::timeout) << "all of that came while it waited";
+    ASSERT_EQ(instances.size(), 1U);
+    EXPECT_EQ(instances[0].instance_id, "stuck");
+    EXPECT_FALSE(instances[0].sealed);
+    EXPECT_EQ(stats.instances, 1U);
+    EXPECT_TRUE(health.problems.empty());
+    memory.release();
+    const auto result = registered.get();
+    EXPECT_TRUE(result) << result.error().message;
 }
 
 TEST_F(InstanceTest, RegistrationsQueriesAndStatisticsMayRace) {

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Small pools, many clients: what is evicted, what is not, and that every byte loaded is the one that was saved.
+#include <unistd.h>
+
 #include <random>
 
 #include "toy_worker.hpp"
@@ -231,6 +233,19 @@ TEST_F(PressureTest, OptionsThatCannotBeAreRefused) {
     o = small();
     o.lease_time = 0s;
     EXPECT_EQ(refused(o), Code::kInvalid);
+}
+
+TEST_F(PressureTest, APoolFileBelongsToOneEngine) {
+    EngineOptions o = small();
+    o.pool_file = fmt::format("{}/pegaflow_pool_{}", ::testing::TempDir(), ::getpid());
+    open(o);
+    const auto second = Engine::create(o, *fabric_);
+    ASSERT_FALSE(second);
+    EXPECT_EQ(second.error().code, Code::kExists);
+    EXPECT_THAT(second.error().message, ::testing::HasSubstr(o.pool_file));
+    engine_->close();
+    EXPECT_TRUE(Engine::create(o, *fabric_)) << "the first has let go of it";
+    ::unlink(o.pool_file.c_str());
 }
 
 // Ranks of several replicas save, look up, load, cancel and vanish at once, in a pool that holds a fraction of it all.

@@ -288,6 +288,49 @@ TEST_F(SaveTest, ADeadlineEndsASaveThatCannotStart) {
     EXPECT_EQ(query("i", hashes.views())->hit_blocks, 2U);
 }
 
+TEST_F(SaveTest, ACanceledSaveMakesNoBlockAndCanBeTriedAgain) {
+    ToyWorker w("i", 0, 0, 1, 1, 8, toy::layers(2, 512));
+    enroll(w);
+    Hashes hashes(0, 2);
+    w.write(hashes, ids(0, 2));
+    Hold hold(*fabric_);
+    auto s = saving(w, hashes, ids(0, 2));
+    s->request.local_event = hold.event();
+    std::promise<Result<SaveOutcome>> done;
+    const SaveId id = engine_->save_async(s->request, [&](Result<SaveOutcome> r) { done.set_value(std::move(r)); });
+    ASSERT_NE(id, kNoSave);
+    EXPECT_TRUE(engine_->cancel_save(id));
+    const auto canceled = done.get_future().get();
+    ASSERT_FALSE(canceled);
+    EXPECT_EQ(canceled.error().code, Code::kCanceled);
+    EXPECT_EQ(engine_->cancel_save(id).error().code, Code::kNotFound) << "it is over";
+    EXPECT_EQ(query("i", hashes.views())->hit_blocks, 0U);
+    const EngineStats stats = engine_->stats();
+    EXPECT_EQ(stats.incomplete_blocks, 0U);
+    EXPECT_EQ(stats.pool_used_bytes, 0U);
+    EXPECT_EQ(stats.canceled, 1U);
+    EXPECT_EQ(stats.saves_in_flight, 0U);
+    hold.release();
+    fill(w, hashes);
+    w.wipe();
+    ASSERT_TRUE(load(w, lease_all("i", hashes), ids(4, 2)));
+    EXPECT_EQ(w.difference(hashes, ids(4, 2)), "");
+}
+
+TEST_F(SaveTest, OnlyASaveUnderWayCanBeCanceled) {
+    ToyWorker w("i", 0, 0, 1, 1, 8, toy::layers(2, 512));
+    enroll(w);
+    Hashes hashes(0, 2);
+    w.write(hashes, ids(0, 2));
+    std::promise<Result<SaveOutcome>> done;
+    const auto s = saving(w, hashes, ids(0, 2));
+    const SaveId id = engine_->save_async(s->request, [&](Result<SaveOutcome> r) { done.set_value(std::move(r)); });
+    ASSERT_TRUE(done.get_future().get());
+    EXPECT_EQ(engine_->cancel_save(id).error().code, Code::kNotFound);
+    EXPECT_EQ(engine_->cancel_save(kNoSave).error().code, Code::kNotFound);
+    EXPECT_EQ(query("i", hashes.views())->hit_blocks, 2U);
+}
+
 TEST_F(SaveTest, AQueueThatIsFullIsAnAnswer) {
     EngineOptions options = small();
     options.max_queued_transfers = 2;

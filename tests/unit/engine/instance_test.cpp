@@ -227,6 +227,31 @@ TEST_F(InstanceTest, UnregisterWaitsForTheCopyUnderWay) {
     EXPECT_EQ(engine_->stats().saves_in_flight, 0U);
 }
 
+TEST_F(InstanceTest, WhoComesUnderTheNameOfOneThatLeavesKeepsHisLeases) {
+    ToyWorker before("i", 0, 0, 1, 1, 8, toy::layers(2, 256)), after("i", 0, 0, 1, 1, 8, toy::layers(2, 256));
+    enroll(before);
+    Hashes hashes(0, 2), held(10, 1);
+    fill(before, hashes);
+    const LeaseId old = lease_all("i", hashes);
+    Hold hold(*fabric_);
+    auto request = saving(before, held, {4});
+    request->request.local_event = hold.event();
+    std::promise<Result<SaveOutcome>> done;
+    engine_->save_async(request->request, [&](Result<SaveOutcome> r) { done.set_value(std::move(r)); });
+    auto gone = std::async(std::launch::async, [&] { return engine_->unregister_instance("i"); });
+    while (!engine_->instances().empty()) std::this_thread::sleep_for(1ms);
+    enroll(after);
+    const LeaseId fresh = lease_all("i", hashes);
+    EXPECT_EQ(load(after, old, ids(0, 2)).error().code, Code::kNotFound) << "it was the other one's";
+    hold.release();
+    EXPECT_TRUE(gone.get());
+    done.get_future().wait();
+    const auto loaded = load(after, fresh, ids(0, 2));
+    ASSERT_TRUE(loaded) << loaded.error().message;
+    EXPECT_EQ(after.difference(hashes, ids(0, 2)), "");
+    EXPECT_EQ(engine_->stats().leases, 0U);
+}
+
 TEST_F(InstanceTest, UnregisterDoesNotWaitForAClientThatDied) {
     ToyWorker w("i", 0, 0, 1, 1, 8, toy::layers(2, 256));
     enroll(w);

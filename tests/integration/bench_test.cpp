@@ -27,7 +27,7 @@ protected:
     // The one result of a short run beside fio. Its working directory is the one in which the files lie.
     boost::json::object measure(const std::string& mode) {
         const std::string command = fmt::format(
-            "cd {0} && {1} bench ssd -d . --tier --rw {2} -s 64K --file-size 64M --depth 8 -D 0.05 --warmup 0 "
+            "cd {0} && {1} bench ssd -d . --tier --rw {2} -s 64K --file-size 64M --depth 8 -D 0.3 --warmup 0 "
             "--repetitions 1 --compare fio --json=report >out 2>&1",
             dir_, PEGAFLOW_PROGRAM, mode);
         EXPECT_EQ(std::system(command.c_str()), 0) << text("out");

@@ -113,8 +113,7 @@ Acknowledged parse(const char* log) {
 
 Result<int> check(Setup& s, const char* log) {
     const auto [seed, acknowledged] = parse(log);
-    const std::uint64_t last =
-        acknowledged.empty() ? 0 : *std::max_element(acknowledged.begin(), acknowledged.end());
+    const std::uint64_t last = acknowledged.empty() ? 0 : *std::max_element(acknowledged.begin(), acknowledged.end());
     int lost = 0;
     int checked = 0;
     Transfer transfer;
@@ -148,8 +147,8 @@ int main(int argc, char** argv) {
     const bool writes = argc >= 4 && std::strcmp(argv[1], "write") == 0;
     const int options = 5;
     if (argc < options || (!writes && std::strcmp(argv[1], "check") != 0)) {
-        std::fprintf(stderr,
-                     "usage: durable_writer write PATH BYTES SEED [OPTION=VALUE]... | check PATH BYTES LOG [OPTION=VALUE]...\n");
+        std::fprintf(
+            stderr, "usage: durable_writer write PATH BYTES SEED [OPTION=VALUE]... | check PATH BYTES LOG [OPTION=VALUE]...\n");
         return 2;
     }
     auto setup = open(argv[2], std::strtoull(argv[3], nullptr, 10), argv + options, argc - options);

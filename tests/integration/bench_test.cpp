@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <boost/json.hpp>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -26,7 +27,7 @@ protected:
     // The one result of a short run beside fio. Its working directory is the one in which the files lie.
     boost::json::object measure(const std::string& mode) {
         const std::string command = fmt::format(
-            "cd {0} && {1} bench ssd -d . --tier --rw {2} -s 64K --file-size 64M --depth 8 -D 0.05 --warmup 0 "
+            "cd {0} && {1} bench ssd -d . --tier --rw {2} -s 64K --file-size 64M --depth 8 -D 0.3 --warmup 0 "
             "--repetitions 1 --compare fio --json=report >out 2>&1",
             dir_, PEGAFLOW_PROGRAM, mode);
         EXPECT_EQ(std::system(command.c_str()), 0) << text("out");
@@ -72,9 +73,23 @@ TEST_F(BenchSsdTest, WritesOfATierAreComparedWithAFioThatFlushesAndMakesChecksum
     if (!has_fio()) GTEST_SKIP() << "fio is not installed";
     const boost::json::object result = measure("write");
     EXPECT_EQ(result.at("wrong_bytes").to_number<std::uint64_t>(), 0U);
+    EXPECT_TRUE(result.at("verified").as_bool());
+    EXPECT_GT(result.at("checked_bytes").to_number<std::uint64_t>(), 0U) << "read back after it was written";
     expect_reference(result, "durable_reference", "--fdatasync=");
     expect_reference(result, "durable_reference", "--verify=crc32c");
     EXPECT_TRUE(std::filesystem::is_empty(dir_));
+}
+
+TEST_F(BenchSsdTest, WhatATierDecidesItselfCannotBeAskedOfIt) {
+    for (const char* option : {"--sequential", "--batch 4", "--threads 2", "--backend passthru"}) {
+        const std::string command =
+            fmt::format("cd {} && {} bench ssd -d . --tier --file-size 64M {} >out 2>&1", dir_, PEGAFLOW_PROGRAM, option);
+        EXPECT_NE(std::system(command.c_str()), 0) << option;
+        const std::string name(option, std::strcspn(option, " "));
+        EXPECT_NE(text("out").find(name + (name == "--backend" ? " passthru" : "") + " has no meaning with --tier"),
+                  std::string::npos)
+            << text("out");
+    }
 }
 
 }  // namespace

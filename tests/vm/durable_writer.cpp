@@ -2,8 +2,10 @@
 // Writes numbered records through the nvme back end with the durable option and says which are acknowledged; after a power cut,
 // checks that every acknowledged one is there.
 //
-//   durable_writer write PATH BYTES [OPTION=VALUE]...      prints "ack N" a line, for ever
-//   durable_writer check PATH BYTES LOG [OPTION=VALUE]...  LOG is what `write` printed
+//   durable_writer write PATH BYTES SEED [OPTION=VALUE]...  prints "ack SEED N" a line, for ever
+//   durable_writer check PATH BYTES LOG [OPTION=VALUE]...   LOG is what `write` printed
+//
+// Another run on the same place has another seed: else a lost record would be taken for the one that stood there before.
 #include <unistd.h>
 
 #include <algorithm>
@@ -32,8 +34,8 @@ using pegaflow::Transfer;
 constexpr std::uint64_t kRecord = 32 << 10;
 constexpr std::uint64_t kInFlight = 16;
 
-std::uint64_t word(std::uint64_t record, std::uint64_t i) {
-    std::uint64_t x = (record + 1) * 0x9e3779b97f4a7c15ULL + i * 0xd1342543de82ef95ULL;
+std::uint64_t word(std::uint64_t seed, std::uint64_t record, std::uint64_t i) {
+    std::uint64_t x = (seed * 1'000'003 + record + 1) * 0x9e3779b97f4a7c15ULL + i * 0xd1342543de82ef95ULL;
     x ^= x >> 29;
     return x * 0xff51afd7ed558ccdULL;
 }
@@ -69,7 +71,7 @@ Result<Setup> open(const char* path, std::uint64_t bytes, char** options, int co
 }
 
 // Record N is written at slot N % slots; several are under way, and each may be several requests.
-Result<void> write_for_ever(Setup& s) {
+Result<void> write_for_ever(Setup& s, std::uint64_t seed) {
     std::vector<Transfer> transfers(kInFlight);
     std::vector<Completion> completions(kInFlight);
     auto* const words = static_cast<std::uint64_t*>(s.memory.address());
@@ -77,10 +79,10 @@ Result<void> write_for_ever(Setup& s) {
         const std::uint64_t place = record % kInFlight;
         if (record >= kInFlight) {
             PEGA_TRY(completions[place].wait());
-            std::printf("ack %" PRIu64 "\n", record - kInFlight);
+            std::printf("ack %" PRIu64 " %" PRIu64 "\n", seed, record - kInFlight);
             std::fflush(stdout);
         }
-        for (std::uint64_t i = 0; i < kRecord / 8; ++i) words[place * kRecord / 8 + i] = word(record, i);
+        for (std::uint64_t i = 0; i < kRecord / 8; ++i) words[place * kRecord / 8 + i] = word(seed, record, i);
         Transfer& t = transfers[place].clear().flat(s.memory, s.file).durable();
         // Every other record goes as two requests (its halves are not in order, so that they are not merged), so that both ways
         // of being durable are met.
@@ -92,16 +94,26 @@ Result<void> write_for_ever(Setup& s) {
     }
 }
 
-Result<int> check(Setup& s, const char* log) {
-    std::vector<std::uint64_t> acknowledged;
+struct Acknowledged {
+    std::uint64_t seed = 0;
+    std::vector<std::uint64_t> records;
+};
+
+Acknowledged parse(const char* log) {
+    Acknowledged out;
     std::ifstream file(log);
     for (std::string line; std::getline(file, line);) {
         std::uint64_t record = 0;
         // The last line may be cut off: only whole ones count.
-        if (!file.eof() && std::sscanf(line.c_str(), "ack %" SCNu64, &record) == 1) acknowledged.push_back(record);
+        if (!file.eof() && std::sscanf(line.c_str(), "ack %" SCNu64 " %" SCNu64, &out.seed, &record) == 2)
+            out.records.push_back(record);
     }
-    if (acknowledged.empty()) return 0;
-    const std::uint64_t last = *std::max_element(acknowledged.begin(), acknowledged.end());
+    return out;
+}
+
+Result<int> check(Setup& s, const char* log) {
+    const auto [seed, acknowledged] = parse(log);
+    const std::uint64_t last = acknowledged.empty() ? 0 : *std::max_element(acknowledged.begin(), acknowledged.end());
     int lost = 0;
     int checked = 0;
     Transfer transfer;
@@ -113,7 +125,7 @@ Result<int> check(Setup& s, const char* log) {
         PEGA_TRY(done.wait());
         const auto* words = static_cast<const std::uint64_t*>(s.memory.address());
         std::uint64_t wrong = 0;
-        for (std::uint64_t i = 0; i < kRecord / 8; ++i) wrong += words[i] == word(record, i) ? 0 : 1;
+        for (std::uint64_t i = 0; i < kRecord / 8; ++i) wrong += words[i] == word(seed, record, i) ? 0 : 1;
         ++checked;
         if (wrong == 0) continue;
         ++lost;
@@ -133,16 +145,16 @@ int failed(const Error& error) {
 
 int main(int argc, char** argv) {
     const bool writes = argc >= 4 && std::strcmp(argv[1], "write") == 0;
-    const int options = writes ? 4 : 5;
+    const int options = 5;
     if (argc < options || (!writes && std::strcmp(argv[1], "check") != 0)) {
-        std::fprintf(stderr,
-                     "usage: durable_writer write PATH BYTES [OPTION=VALUE]... | check PATH BYTES LOG [OPTION=VALUE]...\n");
+        std::fprintf(
+            stderr, "usage: durable_writer write PATH BYTES SEED [OPTION=VALUE]... | check PATH BYTES LOG [OPTION=VALUE]...\n");
         return 2;
     }
     auto setup = open(argv[2], std::strtoull(argv[3], nullptr, 10), argv + options, argc - options);
     if (!setup) return failed(setup.error());
     if (writes) {
-        const auto ended = write_for_ever(*setup);
+        const auto ended = write_for_ever(*setup, std::strtoull(argv[4], nullptr, 10));
         return failed(ended.error());
     }
     const auto lost = check(*setup, argv[4]);

@@ -7,6 +7,7 @@ import os
 import pathlib
 import platform
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import tempfile
 import time
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+STILL_STEPS = 5
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CACHE = ROOT / "build" / "vm"
@@ -134,10 +136,11 @@ def end_with_parent():
 class Machine:
     """One boot. `disks` are (image, block size, bus, volatile): a volatile one loses its cache when the machine is killed."""
 
-    def __init__(self, job, disks, log, memory="1500M", seed=1):
+    def __init__(self, job, disks, log, memory="1500M", seed=1, writes=1):
         self.folder = tempfile.TemporaryDirectory(prefix="pegaflow-vm.")
         self.log_path = pathlib.Path(log)
         self.servers = []
+        self.writes = writes
         folder = pathlib.Path(self.folder.name)
         kernel = unpack_kernel()
         version = (kernel / "version").read_text()
@@ -162,8 +165,8 @@ class Machine:
         source = f"driver=raw,node-name=d{number},file.driver=file,file.filename={image},file.aio=threads"
         if volatile:
             socket = folder / f"disk{number}"
-            server = subprocess.Popen([str(HERE / "power_disk.py"), str(image), str(socket), "--seed", str(seed)], stdout=subprocess.PIPE,
-                                      text=True, preexec_fn=end_with_parent)
+            server = subprocess.Popen([str(HERE / "power_disk.py"), str(image), str(socket), "--seed", str(seed), "--writes", str(self.writes)],
+                                      stdout=subprocess.PIPE, text=True, preexec_fn=end_with_parent)
             self.servers.append(server)
             if server.stdout.readline().strip() != "ready":
                 raise RuntimeError("the disk does not start")
@@ -198,6 +201,15 @@ class Machine:
         self.close()
         found = re.search(r"^vm: exit (\d+)$", self.text(), re.MULTILINE)
         return int(found.group(1)) if found else None
+
+    def still(self, seconds):
+        """Waits for a moment at which the volatile disk has many writes in its cache; every so many seconds it may be fewer."""
+        (server,) = self.servers
+        for _ in range(STILL_STEPS):
+            server.send_signal(signal.SIGUSR1)
+            if select.select([server.stdout], [], [], seconds)[0]:
+                return server.stdout.readline().strip() == "still"
+        return False
 
     def kill(self):
         """Power off, now. Returns what the disks say about it."""

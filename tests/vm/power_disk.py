@@ -6,12 +6,16 @@ Writes stay in the cache until a flush, or go through it when they carry FUA. Wh
 which is what a killed virtual machine does, the power is gone: of the writes still in the cache a random part has reached the
 medium, whole, torn at a sector, or not at all. A client that disconnects in order leaves everything on the medium.
 
-    power_disk.py IMAGE SOCKET [--seed N] [--keep P]
+SIGUSR1 asks for a moment at which something can be lost: as soon as N writes are in the cache (half as many after each further signal),
+the disk says "still" and answers nothing more, and the client is to be killed. It is the same to the client as a cut at that moment.
+
+    power_disk.py IMAGE SOCKET [--seed N] [--keep P] [--writes N]
 """
 
 import argparse
 import os
 import random
+import signal
 import socket
 import struct
 
@@ -36,6 +40,7 @@ class Disk:
         self.keep = keep
         self.sectors = {}  # number -> bytes: what reads see
         self.writes = []  # (offset, bytes) in order, since the last flush
+        self.still_at = None  # so many writes in the cache
 
     def read(self, offset, length):
         data = bytearray(os.pread(self.file, length, offset))
@@ -84,7 +89,8 @@ class Disk:
                 torn += 1
             os.pwrite(self.file, data, offset)
             kept += 1
-        print(f"power cut: {len(self.writes)} writes in the cache, {kept} reached the medium, {torn} of them torn", flush=True)
+        print(f"power cut: {len(self.writes)} writes in the cache, {kept} reached the medium, {torn} of them torn, {len(self.writes) - kept} dropped",
+              flush=True)
         self.writes.clear()
         self.sectors.clear()
 
@@ -147,6 +153,10 @@ class Connection:
                 self.respond(handle, 0, self.disk.read(offset, length))
             elif kind == WRITE:
                 self.disk.write(offset, data, flags & FUA)
+                if self.disk.still_at is not None and len(self.disk.writes) >= self.disk.still_at:
+                    print("still", flush=True)
+                    while True:  # until the client is gone
+                        self.take(1)
                 self.respond(handle)
             elif kind == FLUSH:
                 self.disk.flush()
@@ -163,8 +173,14 @@ def main():
     parser.add_argument("socket")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--keep", type=float, default=0.5, help="probability that a cached write survives")
+    parser.add_argument("--writes", type=int, default=1, help="in the cache, for the moment that SIGUSR1 asks for")
     arguments = parser.parse_args()
     disk = Disk(arguments.image, arguments.seed, arguments.keep)
+
+    def wanted(*_):
+        disk.still_at = arguments.writes if disk.still_at is None else max(1, disk.still_at // 2)
+
+    signal.signal(signal.SIGUSR1, wanted)
     server = socket.socket(socket.AF_UNIX)
     server.bind(arguments.socket)
     server.listen(1)

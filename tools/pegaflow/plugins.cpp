@@ -43,8 +43,11 @@ void list_policies(Fabric& fabric, const std::string& name, Context& context) {
         context.out << "  admission policy: cache.admission = \"" << name << "\"\n";
 }
 
-void list(const std::vector<std::string>& search_path, Context& context) {
-    auto fabric = Fabric::open({.search_path = search_path});
+// Says what back ends know without opening a device, which takes memory on a GPU; `open` asks the devices themselves.
+void list(const std::vector<std::string>& search_path, bool open, Context& context) {
+    FabricOptions options{.search_path = search_path};
+    options.options["cuda"]["calibrate"] = "off";  // takes seconds a GPU, for rates that are not shown
+    auto fabric = Fabric::open(options);
     if (!fabric) return context.fail(fabric.error());
     if ((*fabric)->modules().empty()) context.out << "no modules found; set PEGAFLOW_PLUGIN_PATH or --search-path\n";
     for (const ModuleReport& module : (*fabric)->modules()) {
@@ -54,6 +57,7 @@ void list(const std::vector<std::string>& search_path, Context& context) {
         for (const DeviceInfo& device : module.devices) {
             context.out << fmt::format("  {}  {}{}{}\n", device.name, device.text, device.uuid.empty() ? "" : "  ",
                                        device.uuid);
+            if (!open) continue;
             if (const auto opened = (*fabric)->device(device.name)) {
                 context.out << fmt::format("    {}\n", capabilities_text((*opened)->capabilities()));
             } else {
@@ -82,16 +86,18 @@ void add_plugins(CLI::App& app, Context& context) {
     struct Arguments {
         conformance::Options check;
         std::vector<std::string> search_path;
+        bool capabilities = false;
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App& verb = *app.add_subcommand("plugins", "List back ends and plug-ins; check one against the conformance suite");
     verb.add_option("--search-path", arguments->search_path, "Further directories to search");
+    verb.add_flag("--capabilities", arguments->capabilities, "Open the devices and say what each can do");
     verb.add_option("--check", arguments->check.path, "Run the conformance suite on this back end or policy file");
     verb.add_option("--option", arguments->check.options, "key=value for the checked module; may be repeated");
     verb.add_option("--seed", arguments->check.seed, "Seed of the random batches");
     verb.add_option("--only", arguments->check.only, "Run only checks whose name contains this");
     verb.callback([arguments, &context] {
-        if (arguments->check.path.empty()) return list(arguments->search_path, context);
+        if (arguments->check.path.empty()) return list(arguments->search_path, arguments->capabilities, context);
         check(arguments->check, context);
     });
 }

@@ -44,8 +44,11 @@ void list_policies(Fabric& fabric, const std::string& name, Context& context) {
         context.out << "  admission policy: cache.admission = \"" << name << "\"\n";
 }
 
-void list(const std::vector<std::string>& search_path, Context& context) {
-    auto fabric = Fabric::open({.search_path = search_path});
+// Says what back ends know without opening a device, which takes memory on a GPU; `open` asks the devices themselves.
+void list(const std::vector<std::string>& search_path, bool open, Context& context) {
+    FabricOptions options{.search_path = search_path};
+    options.options["cuda"]["calibrate"] = "off";  // takes seconds a GPU, for rates that are not shown
+    auto fabric = Fabric::open(options);
     if (!fabric) return context.fail(fabric.error());
     if ((*fabric)->modules().empty()) context.out << "no modules found; set PEGAFLOW_PLUGIN_PATH or --search-path\n";
     for (const ModuleReport& module : (*fabric)->modules()) {
@@ -55,6 +58,7 @@ void list(const std::vector<std::string>& search_path, Context& context) {
         for (const DeviceInfo& device : module.devices) {
             context.out << fmt::format("  {}  {}{}{}\n", device.name, device.text, device.uuid.empty() ? "" : "  ",
                                        device.uuid);
+            if (!open) continue;
             if (const auto opened = (*fabric)->device(device.name)) {
                 context.out << fmt::format("    {}\n", capabilities_text((*opened)->capabilities()));
             } else {
@@ -100,10 +104,12 @@ void add_plugins(CLI::App& app, Context& context) {
     struct Arguments {
         CheckArguments check;
         std::vector<std::string> search_path;
+        bool capabilities = false;
     };
     auto arguments = std::make_shared<Arguments>();
     CLI::App& verb = *app.add_subcommand("plugins", "List back ends and plug-ins; check one against the conformance suite");
     verb.add_option("--search-path", arguments->search_path, "Further directories to search");
+    verb.add_flag("--capabilities", arguments->capabilities, "Open the devices and say what each can do");
     CheckArguments& suite = arguments->check;
     verb.add_option("--check", suite.options.path, "Run the conformance suite on this back end or policy file");
     verb.add_option("--option", suite.options.options, "key=value for the checked module; may be repeated");
@@ -117,7 +123,7 @@ void add_plugins(CLI::App& app, Context& context) {
         "Exit codes of --check: 0 all that applies passed, 1 usage, 2 a check failed (also by a crash or the time limit),\n"
         "77 nothing was checked, because no check applies here.");
     verb.callback([arguments, &context] {
-        if (arguments->check.options.path.empty()) return list(arguments->search_path, context);
+        if (arguments->check.options.path.empty()) return list(arguments->search_path, arguments->capabilities, context);
         check(arguments->check, context);
     });
 }

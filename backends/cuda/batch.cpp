@@ -32,7 +32,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     if (!plan.digestible || !route.digests()) digest = {};
     batch = from;
     batch.options = nullptr;
-    started = finished_queueing = cancel = false;
+    finished_queueing = cancel = false;
     cursor = {};
     bytes = 0;
     end = nullptr;

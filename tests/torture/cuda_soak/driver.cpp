@@ -108,22 +108,40 @@ HeldStream::HeldStream(const HeldGpu& gpu) : gpu_(gpu) {
 
 HeldStream::~HeldStream() {
     if (stream_ == nullptr) return;
+    let_go();
     wait();
     const Current current(gpu_.context_);
     cuda().end_stream(stream_);
 }
 
 bool HeldStream::hold(std::chrono::microseconds time) {
-    if (stream_ == nullptr || cuda().call_host == nullptr) return false;
     time_ = time;
-    passed_.store(false);
-    const auto sleep = [](void* data) {
+    return call([](void* data) {
         auto* self = static_cast<HeldStream*>(data);
         std::this_thread::sleep_for(self->time_);
         self->passed_.store(true, std::memory_order_release);
-    };
+    });
+}
+
+bool HeldStream::hold() {
+    held_.store(true);
+    return call([](void* data) {
+        auto* self = static_cast<HeldStream*>(data);
+        self->held_.wait(true);
+        self->passed_.store(true, std::memory_order_release);
+    });
+}
+
+void HeldStream::let_go() {
+    held_.store(false);
+    held_.notify_all();
+}
+
+bool HeldStream::call(void (*function)(void*)) {
+    if (stream_ == nullptr || cuda().call_host == nullptr) return false;
+    passed_.store(false);
     const Current current(gpu_.context_);
-    if (cuda().call_host(stream_, sleep, this) == 0) return true;
+    if (cuda().call_host(stream_, function, this) == 0) return true;
     passed_.store(true);
     return false;
 }

@@ -33,24 +33,29 @@ private:
     void* context_ = nullptr;
 };
 
-// A stream of our own that a function of the host holds up for a while.
+// A stream of our own that a function of the host holds up.
 class HeldStream {
 public:
     explicit HeldStream(const HeldGpu& gpu);
-    ~HeldStream();  // waits for what was held up
+    ~HeldStream();  // lets it go, and waits for what was held up
     HeldStream(const HeldStream&) = delete;
     HeldStream& operator=(const HeldStream&) = delete;
 
-    // False when the driver cannot. What is put into the stream after this runs after `passed` has become true.
+    // For a while, or until `let_go`. False when the driver cannot. What is put into the stream after this runs after `passed`
+    // has become true.
     bool hold(std::chrono::microseconds time);
+    bool hold();
+    void let_go();
     void* handle() const noexcept { return stream_; }
     bool passed() const noexcept { return passed_.load(std::memory_order_acquire); }
     void wait();
 
 private:
+    bool call(void (*function)(void*));
     const HeldGpu& gpu_;
     void* stream_ = nullptr;
     std::chrono::microseconds time_{0};
+    std::atomic<bool> held_{false};
     std::atomic<bool> passed_{true};
 };
 

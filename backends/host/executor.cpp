@@ -49,19 +49,20 @@ void end(pega_device& device, Batch& batch) {
     device.idle.notify_all();
 }
 
-// All pieces are there: deliver the value, then end. Parks the batch when the peer's socket is full.
+bool expired(const pega_device& device, const Batch& batch) {
+    return batch.batch.deadline_ns != 0 && device.host->now_ns(device.host->context) >= batch.batch.deadline_ns;
+}
+
+// All pieces are there: deliver the value, then end. Parks the batch while the peer's socket is full and there is time.
 void complete(pega_device& device, Batch& batch) {
     batch.copied = true;
     if (batch.status == PEGA_OK && batch.has_notify) {
         const pega_status sent = device.mailbox.send(batch.channel->peer, batch.notify_value);
-        if (sent == PEGA_RETRY) return device.parked.push_back(&batch);
-        if (sent != PEGA_OK) batch.status = sent;
+        if (sent == PEGA_RETRY && !expired(device, batch)) return device.parked.push_back(&batch);
+        if (sent == PEGA_RETRY) batch.native_code = ETIMEDOUT;
+        if (sent != PEGA_OK) batch.status = sent == PEGA_RETRY ? PEGA_CANCELED : sent;
     }
     end(device, batch);
-}
-
-bool expired(const pega_device& device, const Batch& batch) {
-    return batch.batch.deadline_ns != 0 && device.host->now_ns(device.host->context) >= batch.batch.deadline_ns;
 }
 
 bool event_happened(const pega_event* event) { return event == nullptr || event->word->load(std::memory_order_acquire) != 0; }

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "base/log.hpp"
 #include "pegaflow/abi/region.h"
 #include "rpc/load_state.hpp"
 #include "rpc/status.hpp"
@@ -212,10 +213,14 @@ Result<void> EngineService::start_load(grpc::CallbackServerContext&, const wire:
     load.layer_groups = groups;
     load.loads = loads;
     load.wait_event = request.wait_event();
-    auto started = engine_.load_async(
-        load, {nullptr, [state](const Result<void>& result) { state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError); }});
+    const auto tell = [state](const Result<void>& result) {
+        if (state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError)) return;
+        base::log_warning("server", "the load state {} takes no outcome: it was shortened, or there is no memory for it",
+                          state->name().name);
+    };
+    auto started = engine_.load_async(load, {nullptr, tell});
     if (started) return {};
-    state->finish(rpc::kLoadError);
+    tell(fail(started.error()));
     sessions_.not_begun(request.instance_id(), state->name());
     return fail(std::move(started).error());
 }

@@ -2,7 +2,8 @@
 // mailbox.hpp - notifications between the processes of one host: values of 32 bits, counted at the device that they arrive at.
 //
 // A value is four bytes on a stream socket in the abstract namespace: nothing is left on disk, none is lost, and a peer's death
-// is seen at once. A mailbox belongs to one device; its peers are the channels of that device.
+// is seen at once. A mailbox belongs to one device; its peers are the channels of that device. Only processes of the same user,
+// and those of root, can be peers; what one of them can take of this process is bounded, whatever it sends.
 #pragma once
 
 #include <atomic>
@@ -25,6 +26,9 @@ struct Peer {
 
 class Mailbox {
 public:
+    static constexpr std::size_t kMostPeers = 1024;       // that have connected; more are turned away
+    static constexpr std::size_t kMostValues = 1U << 20;  // different ones that nobody has consumed
+
     Mailbox() = default;
     Mailbox(const Mailbox&) = delete;
     Mailbox& operator=(const Mailbox&) = delete;
@@ -44,11 +48,12 @@ public:
     pega_status connect(std::span<const std::uint8_t> address, Peer& peer);
     void disconnect(Peer& peer) noexcept;
 
-    // OK, RETRY (no room in the socket now) or PEER_LOST. [data]
+    // OK, RETRY (no room in the socket now), PEER_LOST, or NO_MEMORY (to itself: kMostValues). [data]
     pega_status send(Peer& peer, std::uint32_t value);
     // Whether the peer is gone, asked of its socket; `peer.lost` then says so too. [any]
     bool gone(Peer& peer) noexcept;
-    // Accepts peers, counts what they sent, and notes which are gone. [serial]
+    // Accepts peers, counts what they sent, some of it a call, and notes which are gone. A peer that brings more than
+    // kMostValues is dropped: its own side finds it lost, and no value goes missing unseen. [serial]
     void poll();
 
     // As in pega_ext_notify. [any]
@@ -58,13 +63,15 @@ public:
     std::size_t connected() const noexcept { return partial_.size(); }
 
 private:
-    void count_arrival(std::uint32_t value);
+    bool count_arrival(std::uint32_t value);  // false when there is no room for it
     void accept();
+    void rest(bool resting) noexcept;
     void read(int fd);
     void drop(int fd);
 
     int epoll_fd_ = -1;
     int listen_fd_ = -1;
+    int rest_fd_ = -1;  // a timer: readable when peers can be accepted again
     std::vector<std::uint8_t> address_;
     std::unordered_map<int, std::vector<std::uint8_t>> partial_;  // accepted sockets, and bytes of a value that came in pieces
 

@@ -34,7 +34,7 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     if (!plan.digestible || !route.digests()) digest = {};
     batch = pegaflow::backend::copy_in(from);
     batch.options = nullptr;
-    started = finished_queueing = cancel = false;
+    finished_queueing = cancel = false;
     cursor = {};
     bytes = 0;
     end = nullptr;

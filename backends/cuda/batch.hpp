@@ -22,7 +22,7 @@ struct Batch {
     Route route;
 
     // Guarded by the device's mutex.
-    bool started = false, finished_queueing = false, cancel = false;
+    bool finished_queueing = false, cancel = false;
     Cursor cursor;
     std::uint64_t bytes = 0;  // queued
     Event end = nullptr;

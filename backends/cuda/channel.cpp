@@ -29,18 +29,8 @@ void report(pega_device& device, const Batch& batch, std::uint32_t flags, std::u
     device.completions.push(record);
 }
 
-void start(pega_device& device, Batch& batch) {
-    batch.started = true;
-    const bool late = batch.batch.deadline_ns != 0 && device.host->now_ns(device.host->context) >= batch.batch.deadline_ns;
-    if (batch.cancel || late) {
-        batch.status = PEGA_CANCELED;
-        batch.native_code = 0;
-        return;
-    }
-    const Result result = batch.wait == nullptr ? kSuccess : batch.channel->copier.wait(batch.wait);
-    if (result == kSuccess) return batch.begin_digests();
-    batch.status = to_status(result);
-    batch.native_code = result;
+bool expired(const pega_device& device, const Batch& batch) {
+    return batch.batch.deadline_ns != 0 && device.host->now_ns(device.host->context) >= batch.batch.deadline_ns;
 }
 
 // Everything that will be queued is: puts the events behind it.
@@ -76,11 +66,37 @@ void end_batch(pega_device& device, Batch& batch) {
     --batch.channel->in_flight;
 }
 
-// All bytes are there: now the value may follow. False while the peer's socket is full and nobody wants the batch to end.
+// Lets those batches go whose event has happened, and ends those that shall not begin any more. Before that nothing of them is
+// on a stream: an event whose process died never happens, and work that waits for it there could not be taken back, nor any
+// behind it. The mutex is held, the context current.
+void begin_batches(pega_device& device, pega_channel& channel) {
+    Event asked = nullptr;
+    Result answer = kSuccess;
+    std::erase_if(channel.waiting, [&](Batch* batch) {
+        if (batch->cancel || expired(device, *batch)) {
+            batch->status = PEGA_CANCELED;
+        } else if (batch->wait != nullptr) {
+            if (batch->wait != asked)
+                answer = device.driver->cuEventQuery(asked = batch->wait);  // the parts of a save share one
+            if (answer == kNotReady) return false;
+            batch->status = to_status(answer);
+            batch->native_code = answer;
+        }
+        if (batch->status == PEGA_OK) {
+            batch->begin_digests();
+            channel.queue.push_back(batch);
+        } else {
+            end_batch(device, *batch);
+        }
+        return true;
+    });
+}
+
+// All bytes are there: now the value may follow. False while the peer's socket is full and the batch need not end.
 bool deliver(pega_device& device, Batch& batch) {
     if (batch.status != PEGA_OK || !batch.has_notify) return true;
     pega_status sent = device.mailbox.send(batch.channel->peer, batch.notify_value);
-    if (sent == PEGA_RETRY && !batch.cancel) return false;
+    if (sent == PEGA_RETRY && !batch.cancel && !expired(device, batch)) return false;
     if (sent == PEGA_RETRY) sent = PEGA_CANCELED;
     batch.status = sent;
     return true;
@@ -96,6 +112,7 @@ pega_status open(pega_device* device, const pega_channel_params* params, pega_ch
     const Result result = channel->copier.open(
         {device->driver, &device->kernels, &device->settings, &device->table, &device->contention}, params->priority == 2);
     if (result != kSuccess) return to_status(result);
+    channel->waiting.reserve(channel->depth);
     for (std::uint32_t i = 0; i < channel->depth; ++i) {
         channel->slots.push_back(std::make_unique<Batch>());
         channel->free.push_back(channel->slots.back().get());
@@ -141,7 +158,7 @@ pega_status submit(pega_channel* channel, const pega_batch* batch) {
         return status;
     }
     if (channel->closed) slot->cancel = true;
-    channel->queue.push_back(slot);
+    channel->waiting.push_back(slot);
     advance(device, *channel, kStepsASubmit);
     return PEGA_OK;
 }
@@ -154,6 +171,7 @@ pega_status close(pega_channel* channel, std::uint64_t deadline_ns) {
         {
             const std::lock_guard lock(device.mutex);
             channel->closed = true;
+            for (Batch* batch : channel->waiting) batch->cancel = true;
             for (Batch* batch : channel->queue) batch->cancel = true;
             advance(device, *channel, kStepsATurn);
             if (channel->in_flight == 0) {
@@ -171,20 +189,21 @@ pega_status close(pega_channel* channel, std::uint64_t deadline_ns) {
 pega_status cancel(pega_channel* channel, std::uint64_t user_data) {
     if (channel == nullptr) return PEGA_INVALID;
     const std::lock_guard lock(channel->device->mutex);
-    for (Batch* batch : channel->queue) {
-        if (batch->batch.user_data != user_data) continue;
-        batch->cancel = true;
-        return PEGA_OK;
-    }
-    return PEGA_INVALID;
+    const auto asked_for = [user_data](const Batch* batch) { return batch->batch.user_data == user_data; };
+    Batch* found = nullptr;
+    if (const auto it = std::ranges::find_if(channel->waiting, asked_for); it != channel->waiting.end()) found = *it;
+    if (const auto it = std::ranges::find_if(channel->queue, asked_for); it != channel->queue.end()) found = *it;
+    if (found == nullptr) return PEGA_INVALID;
+    found->cancel = true;
+    return PEGA_OK;
 }
 
 }  // namespace
 
 void advance(pega_device& device, pega_channel& channel, int steps) {
+    begin_batches(device, channel);
     for (std::size_t i = 0; i < channel.queue.size();) {
         Batch& batch = *channel.queue[i];
-        if (!batch.started) start(device, batch);
         if (!batch.finished_queueing) {
             if (batch.cancel && batch.status == PEGA_OK && !batch.all_queued()) {
                 batch.status = PEGA_CANCELED;

@@ -55,14 +55,6 @@ void Copier::close() noexcept {
     joined_ = nullptr;
 }
 
-Result Copier::wait(Event event) noexcept {
-    Result result = kSuccess;
-    for (const Stream stream : {side_, main_, engine_}) {
-        if (result == kSuccess) result = tools_.driver->cuStreamWaitEvent(stream, event, 0);
-    }
-    return result;
-}
-
 void Copier::synchronize() noexcept {
     for (const Stream stream : {side_, main_, engine_}) tools_.driver->cuStreamSynchronize(stream);
 }

@@ -43,8 +43,6 @@ public:
     Result open(const CopyTools& tools, bool urgent);
     void close() noexcept;  // nothing is in flight any more
 
-    // Makes everything queued from here on wait for `event`.
-    Result wait(Event event) noexcept;
     // Waits until the streams are idle.
     void synchronize() noexcept;
     // The route for a plan, and what it needs is reserved. [data] once that was reserved.

@@ -43,7 +43,7 @@ std::uint32_t poll(pega_device* device, pega_completion* out, std::uint32_t capa
     bool busy = false;
     bool needs_room = false;
     for (const auto& channel : device->channels) {
-        busy = busy || !channel->queue.empty();
+        busy = busy || !channel->queue.empty() || !channel->waiting.empty();
         needs_room = needs_room || (!channel->queue.empty() && channel->queue.front()->route.needs_room);
     }
     if (busy) {

@@ -71,7 +71,8 @@ struct pega_channel {
     // Guarded by the device's mutex:
     bool closed = false;
     std::uint32_t in_flight = 0;
-    std::deque<cuda_backend::Batch*> queue;  // in order of submission; the stream runs them in this order
+    std::vector<cuda_backend::Batch*> waiting;  // for their events, in order of submission; nothing of them has begun
+    std::deque<cuda_backend::Batch*> queue;     // have begun; the stream runs them in this order
     std::vector<std::unique_ptr<cuda_backend::Batch>> slots;
     std::vector<cuda_backend::Batch*> free;
 };

@@ -49,19 +49,20 @@ void end(pega_device& device, Batch& batch) {
     device.idle.notify_all();
 }
 
-// All pieces are there: deliver the value, then end. Parks the batch when the peer's socket is full.
+bool expired(const pega_device& device, const Batch& batch) {
+    return batch.batch.deadline_ns != 0 && device.host->now_ns(device.host->context) >= batch.batch.deadline_ns;
+}
+
+// All pieces are there: deliver the value, then end. Parks the batch while the peer's socket is full and there is time.
 void complete(pega_device& device, Batch& batch) {
     batch.copied = true;
     if (batch.status == PEGA_OK && batch.has_notify) {
         const pega_status sent = device.mailbox.send(batch.channel->peer, batch.notify_value);
-        if (sent == PEGA_RETRY) return device.parked.push_back(&batch);
-        if (sent != PEGA_OK) batch.status = sent;
+        if (sent == PEGA_RETRY && !expired(device, batch)) return device.parked.push_back(&batch);
+        if (sent == PEGA_RETRY) batch.native_code = ETIMEDOUT;
+        if (sent != PEGA_OK) batch.status = sent == PEGA_RETRY ? PEGA_CANCELED : sent;
     }
     end(device, batch);
-}
-
-bool expired(const pega_device& device, const Batch& batch) {
-    return batch.batch.deadline_ns != 0 && device.host->now_ns(device.host->context) >= batch.batch.deadline_ns;
 }
 
 bool event_happened(const pega_event* event) { return event == nullptr || event->word->load(std::memory_order_acquire) != 0; }
@@ -84,6 +85,9 @@ void look_at_parked(pega_device& device) {
             complete(device, *batch);
         } else if (event_happened(batch->wait)) {
             make_runnable(device, *batch);
+        } else if (batch->wait->shared.lost()) {
+            batch->status = PEGA_REGION_LOST;
+            end(device, *batch);
         } else if (expired(device, *batch)) {
             batch->status = PEGA_CANCELED;
             batch->native_code = ETIMEDOUT;
@@ -101,21 +105,27 @@ Batch* next_batch(pega_device& device) {
     return nullptr;
 }
 
+// Nothing more of it is claimed.
+void stop(pega_device& device, Batch& batch, pega_status status, int native_code) {
+    std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
+    batch.status = status;
+    batch.native_code = native_code;
+    batch.cursor_span = batch.span_count();
+}
+
 void work_on(pega_device& device, Batch& batch, std::unique_lock<std::mutex>& lock) {
     if (expired(device, batch)) {
-        std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
-        batch.status = PEGA_CANCELED;
-        batch.native_code = ETIMEDOUT;
-        batch.cursor_span = batch.span_count();
+        stop(device, batch, PEGA_CANCELED, ETIMEDOUT);
         if (batch.outstanding == 0) end(device, batch);
         return;
     }
     const Claim claim = batch.claim();
     if (batch.fully_claimed()) std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
     lock.unlock();
-    batch.run(claim);
+    const bool moved = batch.run(claim);
     lock.lock();
-    if (batch.finish_claim(claim)) report(device, batch, PEGA_COMPLETION_MARK);
+    if (!moved && batch.status == PEGA_OK) stop(device, batch, PEGA_REGION_LOST, 0);
+    if (batch.finish_claim(claim, moved)) report(device, batch, PEGA_COMPLETION_MARK);
     if (batch.outstanding == 0 && batch.fully_claimed()) {
         if (batch.status == PEGA_OK) {
             complete(device, batch);
@@ -154,10 +164,7 @@ void cancel_batch(pega_device& device, Batch& batch, int native_code) {
     if (batch.status != PEGA_OK) return;
     const bool was_parked = std::erase(device.parked, &batch) != 0;
     if (!was_parked && batch.fully_claimed()) return;  // its last pieces are being copied: let it end as it would have
-    if (!was_parked) std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
-    batch.status = PEGA_CANCELED;
-    batch.native_code = native_code;
-    batch.cursor_span = batch.span_count();
+    stop(device, batch, PEGA_CANCELED, native_code);
     if (batch.outstanding == 0) end(device, batch);
 }
 

@@ -56,7 +56,9 @@ bool LoadState::Mapping::make(bool unnamed) {
                            : ::shm_open(("/" + name).c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0) return false;
     named = !unnamed;
-    if (::ftruncate(fd, rpc::kLoadStateBytes) == 0 && ::flock(fd, LOCK_SH) == 0)
+    // With its memory, or not at all: a page for which there is no room would be missed at the first access, by a signal.
+    errno = ::posix_fallocate(fd, 0, rpc::kLoadStateBytes);
+    if (errno == 0 && ::flock(fd, LOCK_SH) == 0)
         memory = ::mmap(nullptr, rpc::kLoadStateBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory != MAP_FAILED) record = fill(memory);
     if (memory != MAP_FAILED && unnamed) named = give_name(fd, name);

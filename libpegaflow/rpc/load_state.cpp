@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -17,6 +18,11 @@ namespace pegaflow::rpc {
 namespace {
 
 constexpr char kSharedMemory[] = "/dev/shm";  // where shm_open keeps its objects
+
+template <class T>
+bool read_at(int fd, std::uint64_t offset, T& out) noexcept {
+    return ::pread(fd, &out, sizeof out, static_cast<off_t>(offset)) == static_cast<ssize_t>(sizeof out);
+}
 
 }  // namespace
 
@@ -55,23 +61,21 @@ Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {
         return refuse("not a name of a shared memory object");
     const int fd = ::shm_open(("/" + name).c_str(), O_RDWR | O_CLOEXEC, 0);
     if (fd < 0) return refuse(std::strerror(errno));
+    AttachedLoadState out(fd, 0, {});
     struct stat info{};
-    const bool sized = ::fstat(fd, &info) == 0;
-    const auto length = static_cast<std::size_t>(sized ? info.st_size : 0);
-    void* mapping =
-        length < kLoadStateBytes - 8 ? MAP_FAILED : ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    ::close(fd);
-    if (mapping == MAP_FAILED) return refuse(fmt::format("it has {} bytes, expected {}", length, kLoadStateBytes));
-    AttachedLoadState out(mapping, length, nullptr);
+    if (::fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) return refuse("it is no shared memory object");
     out.name_ = {name, info.st_dev, info.st_ino};
-    std::uint64_t offset = 0;
-    std::memcpy(&offset, mapping, sizeof offset);
-    if (offset % alignof(LoadStateRecord) != 0 || offset > length - sizeof(LoadStateRecord)) {
-        return refuse(fmt::format("its record would be at byte {} of {}", offset, length));
+    const auto length = static_cast<std::uint64_t>(info.st_size);
+    if (length < kLoadStateBytes - 8) return refuse(fmt::format("it has {} bytes, expected {}", length, kLoadStateBytes));
+    if (!read_at(fd, 0, out.record_)) return refuse("it cannot be read");
+    if (out.record_ % alignof(LoadStateRecord) != 0 || out.record_ > length - sizeof(LoadStateRecord))
+        return refuse(fmt::format("its record would be at byte {} of {}", out.record_, length));
+    std::uint32_t magic = 0;
+    std::uint32_t version = 0;
+    if (!read_at(fd, out.record_ + offsetof(LoadStateRecord, magic), magic) ||
+        !read_at(fd, out.record_ + offsetof(LoadStateRecord, version), version)) {
+        return refuse("it cannot be read");
     }
-    out.record_ = reinterpret_cast<LoadStateRecord*>(static_cast<char*>(mapping) + offset);
-    const std::uint32_t magic = out.record_->magic.load(std::memory_order_acquire);
-    const std::uint32_t version = out.record_->version.load(std::memory_order_acquire);
     if (magic != kLoadStateMagic || version != kLoadStateVersion) {
         return refuse(fmt::format("magic {:#x} version {}, expected {:#x} version {}", magic, version, kLoadStateMagic,
                                   kLoadStateVersion));
@@ -80,26 +84,33 @@ Result<AttachedLoadState> AttachedLoadState::attach(const std::string& name) {
 }
 
 AttachedLoadState::AttachedLoadState(AttachedLoadState&& other) noexcept
-    : mapping_(std::exchange(other.mapping_, nullptr)),
-      length_(other.length_),
+    : fd_(std::exchange(other.fd_, -1)),
       record_(other.record_),
+      finished_(other.finished_.load()),
       name_(std::move(other.name_)) {}
 
 AttachedLoadState& AttachedLoadState::operator=(AttachedLoadState&& other) noexcept {
-    std::swap(mapping_, other.mapping_);
-    std::swap(length_, other.length_);
+    std::swap(fd_, other.fd_);
     std::swap(record_, other.record_);
+    finished_.store(other.finished_.exchange(finished_.load()));
     std::swap(name_, other.name_);
     return *this;
 }
 
 AttachedLoadState::~AttachedLoadState() {
-    if (mapping_ != nullptr) ::munmap(mapping_, length_);
+    if (fd_ >= 0) ::close(fd_);
 }
 
-void AttachedLoadState::finish(std::int64_t state) noexcept {
-    std::int64_t pending = kLoadPending;
-    record_->state.compare_exchange_strong(pending, state, std::memory_order_release, std::memory_order_relaxed);
+// The bytes of the load are there before the state is: the client looks at it without a call. The kernel stores a word that
+// does not cross a page at once.
+bool AttachedLoadState::finish(std::int64_t state) noexcept {
+    if (finished_.exchange(true)) return true;
+    const std::uint64_t at = record_ + offsetof(LoadStateRecord, state);
+    std::int64_t now = kLoadPending;
+    if (!read_at(fd_, at, now)) return false;
+    if (now != kLoadPending) return true;
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    return ::pwrite(fd_, &state, sizeof state, static_cast<off_t>(at)) == static_cast<ssize_t>(sizeof state);
 }
 
 }  // namespace pegaflow::rpc

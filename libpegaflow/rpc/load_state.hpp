@@ -4,11 +4,15 @@
 // Layout (that of the existing PegaFlow): at byte 0 a u64 with the offset of the record; the record is u32 magic, u32 version,
 // i64 state, stored with release order: 0 pending, 1 success, -1 error. Our clients add the word kLoadStateLocked at byte 24:
 // its creator holds a shared flock on the object as long as it lives, so an object that has the word and no lock is nobody's.
+//
+// The server reads and writes the object by its descriptor and maps nothing: a page that is gone, because the client shortened
+// the object or there is no memory left, is then an error and not a signal.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "pegaflow/result.hpp"
 
@@ -24,6 +28,7 @@ inline constexpr std::int64_t kLoadPending = 0;
 inline constexpr std::int64_t kLoadSuccess = 1;
 inline constexpr std::int64_t kLoadError = -1;
 
+// What a client maps.
 struct LoadStateRecord {
     std::atomic<std::uint32_t> magic;
     std::atomic<std::uint32_t> version;
@@ -44,7 +49,7 @@ struct LoadStateName {
 // Removes the names of objects whose creators hold no lock any more, though they said that they would; returns how many. [any]
 std::size_t remove_abandoned_load_states();
 
-// An attached object; the mapping goes with it, the name stays its creator's. Move-only.
+// An attached object; the descriptor goes with it, the name stays its creator's. Move-only.
 class AttachedLoadState {
 public:
     // kInternal "LoadState: ..." when there is no such object, or it is not one. [any]
@@ -54,15 +59,14 @@ public:
     ~AttachedLoadState();
 
     const LoadStateName& name() const noexcept { return name_; }
-    // Publishes the outcome; the first one stays. [any]
-    void finish(std::int64_t state) noexcept;
+    // Publishes the outcome; the first one stays. False when the object does not take it. [any]
+    bool finish(std::int64_t state) noexcept;
 
 private:
-    AttachedLoadState(void* mapping, std::size_t length, LoadStateRecord* record)
-        : mapping_(mapping), length_(length), record_(record) {}
-    void* mapping_;
-    std::size_t length_;
-    LoadStateRecord* record_;
+    AttachedLoadState(int fd, std::uint64_t record, LoadStateName name) : fd_(fd), record_(record), name_(std::move(name)) {}
+    int fd_;
+    std::uint64_t record_;  // where it is in the object
+    std::atomic<bool> finished_{false};
     LoadStateName name_;
 };
 

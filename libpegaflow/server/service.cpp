@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "base/log.hpp"
 #include "pegaflow/abi/region.h"
 #include "rpc/load_state.hpp"
 #include "rpc/status.hpp"
@@ -253,16 +254,18 @@ Result<void> EngineService::start_load(const wire::LoadRequest& request) {
     load.deadline = load_deadline(request.timeout_ms());
     const std::string name = name_of(request.instance_id(), request.load_state_shm());
     const RunningLoads::Load running = running_.begin(name);
-    auto started = engine_.load_async(load, {nullptr, [this, state, name, running](const Result<void>& result) {
-                                                 running_.end(name, running);
-                                                 state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError);
-                                             }});
+    const auto tell = [this, state, name, running](const Result<void>& result) {
+        running_.end(name, running);
+        if (state->finish(result ? rpc::kLoadSuccess : rpc::kLoadError)) return;
+        base::log_warning("server", "the load state {} takes no outcome: it was shortened, or there is no memory for it",
+                          state->name().name);
+    };
+    auto started = engine_.load_async(load, {nullptr, tell});
     if (started) {
         if (running->begun(*started)) (void)engine_.cancel_load(*started);
         return {};
     }
-    running_.end(name, running);
-    state->finish(rpc::kLoadError);
+    tell(fail(started.error()));
     sessions_.not_begun(request.instance_id(), state->name());
     return fail(std::move(started).error());
 }

@@ -46,6 +46,7 @@ public:
     // False when the driver cannot. What is put into the stream after this runs after `passed` has become true: when the time
     // is over, or when `let_go` was called.
     bool hold(std::chrono::microseconds time);
+    bool hold() { return hold(std::chrono::hours(24)); }
     void let_go();
     // Sets GPU memory to a value, in the stream's order.
     bool fill(void* address, unsigned char value, std::uint64_t bytes);

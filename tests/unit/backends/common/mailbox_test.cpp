@@ -3,9 +3,15 @@
 
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cstddef>
 #include <cstring>
+#include <vector>
 
 namespace backend_common {
 namespace {
@@ -125,6 +131,119 @@ TEST(Mailbox, AddressesOfOthersAreRefused) {
     nobody.back() ^= 1;
     EXPECT_EQ(box.connect(nobody, peer), PEGA_PEER_LOST);
     EXPECT_EQ(peer.fd, -1);
+}
+
+// As a process that knows no mailbox would connect.
+int stranger(const Mailbox& box) {
+    const int fd = ::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_un there{};
+    there.sun_family = AF_UNIX;
+    const std::span name = std::span(box.address()).subspan(8);
+    std::memcpy(there.sun_path + 1, name.data(), name.size());
+    const auto length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + 1 + name.size());
+    EXPECT_EQ(::connect(fd, reinterpret_cast<sockaddr*>(&there), length), 0);
+    return fd;
+}
+
+TEST(Mailbox, AFloodTakesNoMoreThanItsTurn) {
+    Mailbox box;
+    ASSERT_EQ(box.open("TESTBOX1"), PEGA_OK);
+    const int flooder = stranger(box);
+    const std::vector<std::uint32_t> flood(16 << 10, 7);
+    const ssize_t sent = ::send(flooder, flood.data(), flood.size() * sizeof flood[0], MSG_DONTWAIT);
+    ASSERT_GT(sent, 8192);
+    box.poll();
+    box.poll();
+    EXPECT_GT(box.count(7), 0U);
+    EXPECT_LE(box.count(7), 1024U) << "one turn";
+    for (int i = 0; i < 100 && readable(box); ++i) box.poll();
+    EXPECT_EQ(box.count(7), static_cast<std::uint64_t>(sent) / sizeof flood[0]) << "and loses nothing";
+    ::close(flooder);
+}
+
+TEST(Mailbox, APeerThatBringsTooManyValuesIsCutOff) {
+    Mailbox box;
+    ASSERT_EQ(box.open("TESTBOX1"), PEGA_OK);
+    Peer self;
+    ASSERT_EQ(box.connect(box.address(), self), PEGA_OK);
+    for (std::uint32_t value = 0; value < Mailbox::kMostValues; ++value) ASSERT_EQ(box.send(self, value), PEGA_OK);
+    EXPECT_EQ(box.send(self, 5), PEGA_OK) << "one that is there";
+    EXPECT_EQ(box.send(self, Mailbox::kMostValues), PEGA_NO_MEMORY);
+    const int peer = stranger(box);
+    box.poll();
+    ASSERT_EQ(box.connected(), 1U);
+    const std::uint32_t more = Mailbox::kMostValues + 1;
+    ASSERT_EQ(::send(peer, &more, sizeof more, 0), static_cast<ssize_t>(sizeof more));
+    box.poll();
+    EXPECT_EQ(box.connected(), 0U);
+    char byte = 0;
+    EXPECT_EQ(::recv(peer, &byte, 1, 0), 0) << "the peer is told";
+    EXPECT_EQ(box.consume(9, 1), PEGA_OK);
+    EXPECT_EQ(box.send(self, Mailbox::kMostValues), PEGA_OK) << "there is room again";
+    ::close(peer);
+}
+
+TEST(Mailbox, ManyPeersAreTurnedAway) {
+    rlimit limit{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+    const rlimit before = limit;
+    limit.rlim_cur = std::min<rlim_t>(limit.rlim_max, 4 * Mailbox::kMostPeers);
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+    if (limit.rlim_cur < 3 * Mailbox::kMostPeers) GTEST_SKIP() << "too few descriptors";
+    Mailbox box;
+    ASSERT_EQ(box.open("TESTBOX1"), PEGA_OK);
+    std::vector<int> peers;
+    for (std::size_t i = 0; i < Mailbox::kMostPeers + 3; ++i) {
+        peers.push_back(stranger(box));
+        box.poll();
+    }
+    EXPECT_EQ(box.connected(), Mailbox::kMostPeers);
+    char byte = 0;
+    EXPECT_EQ(::recv(peers.back(), &byte, 1, 0), 0);
+    for (const int fd : peers) ::close(fd);
+    ::setrlimit(RLIMIT_NOFILE, &before);
+}
+
+TEST(Mailbox, WithoutDescriptorsNobodySpinsAndThePeerComesLater) {
+    Mailbox box;
+    ASSERT_EQ(box.open("TESTBOX1"), PEGA_OK);
+    const int peer = stranger(box);
+    rlimit limit{};
+    ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+    const rlimit before = limit;
+    limit.rlim_cur = static_cast<rlim_t>(peer);
+    ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+    EXPECT_TRUE(readable(box));
+    box.poll();
+    EXPECT_EQ(box.connected(), 0U);
+    EXPECT_FALSE(readable(box)) << "what cannot be accepted keeps nobody awake";
+    ::setrlimit(RLIMIT_NOFILE, &before);
+    pollfd waiting{box.wait_fd(), POLLIN, 0};
+    for (int i = 0; i < 3 && box.connected() == 0; ++i) {
+        ASSERT_EQ(::poll(&waiting, 1, 30'000), 1);
+        box.poll();
+    }
+    EXPECT_EQ(box.connected(), 1U);
+    ::close(peer);
+}
+
+TEST(Mailbox, ProcessesOfOtherUsersAreNoPeers) {
+    if (::geteuid() != 0) GTEST_SKIP() << "only root can become somebody else";
+    constexpr uid_t kNobody = 65534;
+    Mailbox box;
+    ASSERT_EQ(box.open("TESTBOX1"), PEGA_OK);
+    const int same = stranger(box);
+    ASSERT_EQ(::seteuid(kNobody), 0);
+    const int other = stranger(box);
+    ASSERT_EQ(::seteuid(0), 0);
+    box.poll();
+    box.poll();
+    EXPECT_EQ(box.connected(), 1U);
+    char byte = 0;
+    EXPECT_EQ(::recv(other, &byte, 1, 0), 0);
+    EXPECT_EQ(::recv(same, &byte, 1, MSG_DONTWAIT), -1) << "stays";
+    ::close(same);
+    ::close(other);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * notify.h - a 32-bit value delivered to the peer after the last byte of a batch has landed.
  *
- * Values are counted per device, also when they arrive before anyone asked; none is ever lost while the device is open.
+ * Values are counted per device, also when they arrive before anyone asked; none is ever lost while the device is open. How
+ * many different ones it keeps that nobody consumed may have a bound (the host and cuda back ends: 2^20): a peer that sends
+ * more is cut off and finds its channel lost.
  * A batch that fails or is cancelled delivers no value. */
 #ifndef PEGAFLOW_ABI_EXT_NOTIFY_H
 #define PEGAFLOW_ABI_EXT_NOTIFY_H

@@ -18,7 +18,7 @@ typedef struct pega_event pega_event;
 typedef struct pega_stream_option {
     pega_batch_option base; /* kind = PEGA_OPTION_STREAM */
     pega_event* wait;       /* null = none */
-    pega_event* record;     /* null = none */
+    pega_event* record;     /* null = none. Sure to be recorded at the terminal completion with OK, not before */
 } pega_stream_option;
 
 #define PEGA_EVENT_SHARED 1u /* other processes may import it */

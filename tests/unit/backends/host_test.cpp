@@ -188,7 +188,9 @@ TEST_P(HostTest, MemoryThatIsCutOffInTheMidstOfACopyEndsNobody) {
             if (round % 2 != 0) transfer.read();
             ends.push_back(*channel.submit_wait(transfer));
         }
-        if (round % 4 >= 2) EXPECT_TRUE(ends.front().wait());
+        if (round % 4 >= 2) {
+            EXPECT_TRUE(ends.front().wait());
+        }
         client.cut_off();
         for (const Completion& end : ends) {
             const auto moved = end.wait();

@@ -7,6 +7,7 @@
 #include <fstream>
 #include <iterator>
 #include <ostream>
+#include <utility>
 
 #include "tools/pegaflow/transfer/report.hpp"
 
@@ -34,7 +35,7 @@ double mann_whitney(const std::vector<double>& a, const std::vector<double>& b) 
 template <class T>
 T member(const json::object& row, const char* name, T otherwise) {
     const json::value* value = row.if_contains(name);
-    return value == nullptr ? otherwise : json::value_to<T>(*value);
+    return value == nullptr ? std::move(otherwise) : json::value_to<T>(*value);
 }
 
 bool is_same_point(const json::object& old, const json::object& now) {

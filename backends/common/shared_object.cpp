@@ -2,15 +2,17 @@
 #include "common/shared_object.hpp"
 
 #include <fcntl.h>
+#include <linux/magic.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <utility>
-
-#include "pegaflow/backend.hpp"
 
 namespace backend_common {
 namespace {
@@ -18,6 +20,7 @@ namespace {
 constexpr std::uint32_t kMagic = 0x52484750;  // "PGHR"
 constexpr std::uint16_t kVersion = 1;
 constexpr std::size_t kMaxName = 255;
+constexpr const char* kSharedMemory = "/dev/shm/";  // where shm_open keeps its objects
 
 // What travels between processes, little-endian, followed by `name_length` bytes of name.
 struct Wire {
@@ -44,6 +47,44 @@ std::uint64_t checksum(Wire wire, const std::uint8_t* name) {
     return fnv1a(name, wire.name_length, fnv1a(reinterpret_cast<const std::uint8_t*>(&wire), sizeof wire));
 }
 
+// Opens a file that a client named when it is memory of ours. It is looked at before: opening a device would do something.
+pega_status open_memory(const char* path, int flags, int* out, struct stat* info, std::string* why) {
+    const int handle = ::open(path, O_PATH | O_CLOEXEC | flags);
+    if (handle < 0) {
+        *why = std::strerror(errno);
+        return PEGA_REGION_LOST;
+    }
+    struct statfs system{};
+    const bool memory =
+        ::fstat(handle, info) == 0 && S_ISREG(info->st_mode) && ::fstatfs(handle, &system) == 0 && system.f_type == TMPFS_MAGIC;
+    const bool ours = memory && (info->st_uid == ::geteuid() || ::geteuid() == 0);
+    int fd = -1;
+    if (ours) fd = ::open(("/proc/self/fd/" + std::to_string(handle)).c_str(), O_RDWR | O_CLOEXEC);
+    const int error = errno;
+    ::close(handle);
+    *out = fd;
+    if (!ours) {
+        *why = memory ? "it belongs to another user" : "it is no shared memory";
+        return PEGA_INVALID;
+    }
+    if (fd < 0) {
+        *why = std::strerror(error);
+        return PEGA_REGION_LOST;
+    }
+    if (::flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+        *why = "somebody has it for himself, as an engine has the file of its pool";
+        return PEGA_INVALID;
+    }
+    ::flock(fd, LOCK_UN);
+    return PEGA_OK;
+}
+
+pega_status map(Mapping& mapping, int fd, std::uint64_t offset, std::uint64_t length, std::string* why) {
+    const pega_status status = mapping.open(fd, offset, length);
+    if (status != PEGA_OK) *why = status == PEGA_REGION_LOST ? "it is too short" : "it cannot be mapped";
+    return status;
+}
+
 }  // namespace
 
 SharedObject::SharedObject(SharedObject&& other) noexcept { *this = std::move(other); }
@@ -52,55 +93,45 @@ SharedObject& SharedObject::operator=(SharedObject&& other) noexcept {
     std::swap(fd_, other.fd_);
     std::swap(name_, other.name_);
     std::swap(offset_, other.offset_);
-    std::swap(length_, other.length_);
-    std::swap(data_, other.data_);
     std::swap(mapping_, other.mapping_);
-    std::swap(mapping_length_, other.mapping_length_);
     return *this;
 }
 
 SharedObject::~SharedObject() {
-    if (mapping_ != nullptr) ::munmap(mapping_, mapping_length_);
     if (fd_ >= 0) ::close(fd_);
-}
-
-pega_status SharedObject::map(int fd, std::uint64_t offset, std::uint64_t length) {
-    struct stat info{};
-    if (::fstat(fd, &info) != 0 || !pegaflow::backend::in_range(offset, length, static_cast<std::uint64_t>(info.st_size))) {
-        return PEGA_REGION_LOST;
-    }
-    const auto page = static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE));
-    const std::uint64_t start = offset / page * page;
-    mapping_length_ = length + (offset - start);
-    void* mapped = ::mmap(nullptr, mapping_length_, PROT_READ | PROT_WRITE, MAP_SHARED, fd, static_cast<off_t>(start));
-    if (mapped == MAP_FAILED) return PEGA_NO_MEMORY;
-    mapping_ = mapped;
-    data_ = static_cast<std::uint8_t*>(mapped) + (offset - start);
-    offset_ = offset;
-    length_ = length;
-    return PEGA_OK;
 }
 
 pega_status SharedObject::create(std::uint64_t length, SharedObject* out) {
     SharedObject object;
-    object.fd_ = ::memfd_create("pegaflow", MFD_CLOEXEC);
+    object.fd_ = ::memfd_create("pegaflow", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (object.fd_ < 0 || ::ftruncate(object.fd_, static_cast<off_t>(length)) != 0) return PEGA_NO_MEMORY;
-    const pega_status status = object.map(object.fd_, 0, length);
+    ::fcntl(object.fd_, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
+    const pega_status status = object.mapping_.open(object.fd_, 0, length);
     if (status == PEGA_OK) *out = std::move(object);
     return status;
 }
 
-pega_status SharedObject::open_named(const std::string& name, std::uint64_t offset, std::uint64_t length, SharedObject* out) {
+pega_status SharedObject::open_named(const std::string& name, std::uint64_t offset, std::uint64_t length, SharedObject* out,
+                                     std::string* why) {
     if (name.empty() || name.size() > kMaxName || name.find('/') != std::string::npos || name.find('\0') != std::string::npos) {
+        *why = "that is no name of a shared memory object";
         return PEGA_INVALID;
     }
     SharedObject object;
     object.name_ = name;
-    object.fd_ = ::shm_open(("/" + name).c_str(), O_RDWR | O_CLOEXEC, 0);
-    if (object.fd_ < 0) return PEGA_REGION_LOST;
-    const pega_status status = object.map(object.fd_, offset, length);
-    if (status == PEGA_OK) *out = std::move(object);
-    return status;
+    struct stat info{};
+    pega_status status = open_memory((kSharedMemory + name).c_str(), O_NOFOLLOW, &object.fd_, &info, why);
+    if (status != PEGA_OK) return status;
+    object.offset_ = offset;
+    status = map(object.mapping_, object.fd_, offset, length, why);
+    if (status != PEGA_OK) return status;
+    // Pages that it has no memory for would be missed only by a copy. Where the file system does not know this, they are.
+    if (::fallocate(object.fd_, 0, static_cast<off_t>(offset), static_cast<off_t>(length)) != 0 && errno != EOPNOTSUPP) {
+        *why = std::string("there is no memory for all of it: ") + std::strerror(errno);
+        return PEGA_NO_MEMORY;
+    }
+    *out = std::move(object);
+    return PEGA_OK;
 }
 
 std::vector<std::uint8_t> SharedObject::describe(std::uint32_t type) const {
@@ -114,7 +145,7 @@ std::vector<std::uint8_t> SharedObject::describe(std::uint32_t type) const {
     struct stat info{};
     if (::fstat(fd_, &info) == 0) wire.inode = info.st_ino;
     wire.offset = offset_;
-    wire.length = length_;
+    wire.length = length();
     const auto* name = reinterpret_cast<const std::uint8_t*>(name_.data());
     wire.checksum = checksum(wire, name);
     std::vector<std::uint8_t> bytes(sizeof wire + name_.size());
@@ -123,7 +154,7 @@ std::vector<std::uint8_t> SharedObject::describe(std::uint32_t type) const {
     return bytes;
 }
 
-pega_status SharedObject::import(std::span<const std::uint8_t> bytes, std::uint32_t type, SharedObject* out) {
+pega_status SharedObject::import(std::span<const std::uint8_t> bytes, std::uint32_t type, SharedObject* out, std::string* why) {
     Wire wire{};
     if (bytes.size() < sizeof wire) return PEGA_CORRUPT;
     std::memcpy(&wire, bytes.data(), sizeof wire);
@@ -132,15 +163,20 @@ pega_status SharedObject::import(std::span<const std::uint8_t> bytes, std::uint3
     const std::uint8_t* name = bytes.data() + sizeof wire;
     if (bytes.size() != sizeof wire + wire.name_length || wire.checksum != checksum(wire, name)) return PEGA_CORRUPT;
     if (wire.name_length != 0) {
-        return open_named(std::string(reinterpret_cast<const char*>(name), wire.name_length), wire.offset, wire.length, out);
+        return open_named(std::string(reinterpret_cast<const char*>(name), wire.name_length), wire.offset, wire.length, out,
+                          why);
     }
     char path[64];
     std::snprintf(path, sizeof path, "/proc/%d/fd/%d", wire.pid, wire.fd);
     SharedObject object;
-    object.fd_ = ::open(path, O_RDWR | O_CLOEXEC);
     struct stat info{};
-    if (object.fd_ < 0 || ::fstat(object.fd_, &info) != 0 || info.st_ino != wire.inode) return PEGA_REGION_LOST;
-    const pega_status status = object.map(object.fd_, wire.offset, wire.length);
+    pega_status status = open_memory(path, 0, &object.fd_, &info, why);
+    if (status == PEGA_OK && info.st_ino != wire.inode) {
+        *why = "it is another one by now";
+        return PEGA_REGION_LOST;
+    }
+    object.offset_ = wire.offset;
+    if (status == PEGA_OK) status = map(object.mapping_, object.fd_, wire.offset, wire.length, why);
     if (status == PEGA_OK) *out = std::move(object);
     return status;
 }

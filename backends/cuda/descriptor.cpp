@@ -96,8 +96,10 @@ pega_status import_descriptor(pega_device* device, const void* bytes, std::uint6
     }
     backend_common::SharedObject object;
     const std::span<const std::uint8_t> descriptor{static_cast<const std::uint8_t*>(bytes), length};
-    if (const pega_status found = backend_common::SharedObject::import(descriptor, kHostRegionType, &object); found != PEGA_OK)
-        return found;
+    std::string why;
+    const pega_status found = backend_common::SharedObject::import(descriptor, kHostRegionType, &object, &why);
+    if (!why.empty()) pegaflow::backend::log(device->host, PEGA_LOG_WARNING, "cuda", "memory of a peer: %s", why.c_str());
+    if (found != PEGA_OK) return found;
     return adopt_shared(device, std::move(object), out);
 }
 

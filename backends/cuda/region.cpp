@@ -36,7 +36,7 @@ pega_status pin(const Driver& driver, pega_region& region, void* address) {
     return address_on_gpu(driver, region, address);
 }
 
-pega_status take_shared(const Driver& driver, pega_region& region, const pega_memory& memory) {
+pega_status take_shared(const pega_device& device, pega_region& region, const pega_memory& memory) {
     using backend_common::SharedObject;
     pega_status status = PEGA_OK;
     if (memory.source == PEGA_SOURCE_ALLOCATE) {
@@ -45,15 +45,20 @@ pega_status take_shared(const Driver& driver, pega_region& region, const pega_me
         status = PEGA_INVALID;
     } else {
         const std::string name(static_cast<const char*>(memory.handle), memory.handle_length);
-        status = SharedObject::open_named(name, memory.offset, region.length, &region.shared);
+        std::string why;
+        status = SharedObject::open_named(name, memory.offset, region.length, &region.shared, &why);
+        if (status != PEGA_OK) {
+            pegaflow::backend::log(device.host, PEGA_LOG_WARNING, "cuda", "shared memory object \"%s\": %s", name.c_str(),
+                                   why.c_str());
+        }
     }
-    return status != PEGA_OK ? status : pin(driver, region, region.shared.data());
+    return status != PEGA_OK ? status : pin(*device.driver, region, region.shared.data());
 }
 
 pega_status take_host(const pega_device& device, pega_region& region, const pega_memory& memory) {
     const Driver& driver = *device.driver;
     const bool shared = memory.source == PEGA_SOURCE_ALLOCATE && (memory.flags & PEGA_REGION_SHARED) != 0;
-    if (shared || memory.source == PEGA_SOURCE_SHM) return take_shared(driver, region, memory);
+    if (shared || memory.source == PEGA_SOURCE_SHM) return take_shared(device, region, memory);
     if (memory.source == PEGA_SOURCE_ALLOCATE) {
         const Result result = HostMemory::allocate(driver, region.length, &region.host_allocated);
         return result == kSuccess ? address_on_gpu(driver, region, region.host_allocated.address()) : to_status(result);

@@ -142,9 +142,14 @@ Claim Batch::claim() {
     return claim;
 }
 
-void Batch::run(const Claim& claim) const noexcept {
-    if (batch.format == PEGA_FORMAT_FLAT) return run_flat(claim);
+bool Batch::run(const Claim& claim) const noexcept {
+    if (batch.format == PEGA_FORMAT_FLAT) {
+        run_flat(claim);
+        return !batch.local_region->shared.lost() && !batch.remote_region->shared.lost();
+    }
     run_spans(claim);
+    const pega_span& s = span_at(batch, claim.span);
+    return !s.local_region->shared.lost() && !s.remote_region->shared.lost();
 }
 
 void Batch::run_flat(const Claim& claim) const noexcept {
@@ -201,10 +206,10 @@ void Batch::advance_landed() noexcept {
     while (landed < span_count() && landed < cursor_span && span_outstanding[landed] == 0) ++landed;
 }
 
-bool Batch::finish_claim(const Claim& claim) {
+bool Batch::finish_claim(const Claim& claim, bool moved) {
     --outstanding;
     --span_outstanding[claim.span];
-    bytes += claim.bytes;
+    if (moved) bytes += claim.bytes;
     if (status == PEGA_OK) advance_landed();
     if (batch.mark_every == 0 || batch.format == PEGA_FORMAT_FLAT || landed < marked + batch.mark_every) return false;
     marked = landed - landed % batch.mark_every;

@@ -52,10 +52,10 @@ struct Batch {
     void pin_regions(std::int64_t by) noexcept;
     // Claims the next piece; fully_claimed() is false. The mutex is held.
     Claim claim();
-    // Copies a piece; the mutex is not held. [data]
-    void run(const Claim& claim) const noexcept;
-    // Accounts for a piece that was copied. Returns true when a mark is due. The mutex is held.
-    bool finish_claim(const Claim& claim);
+    // Copies a piece; the mutex is not held. False when it was not, because memory of others that it is in is gone. [data]
+    bool run(const Claim& claim) const noexcept;
+    // Accounts for a piece that was copied, or not. Returns true when a mark is due. The mutex is held.
+    bool finish_claim(const Claim& claim, bool moved);
 
 private:
     // One fragment of a span: where it goes, where it lies, and where in which page.

@@ -38,9 +38,13 @@ pega_status export_event(pega_event* event, void* bytes, std::uint64_t capacity,
 pega_status import_event(pega_device* device, const void* bytes, std::uint64_t length, pega_event** out) {
     if (device == nullptr || bytes == nullptr || out == nullptr) return PEGA_INVALID;
     SharedObject object;
-    const pega_status status = SharedObject::import({static_cast<const std::uint8_t*>(bytes), length}, kEventType, &object);
+    std::string why;
+    const pega_status status =
+        SharedObject::import({static_cast<const std::uint8_t*>(bytes), length}, kEventType, &object, &why);
+    if (!why.empty()) pegaflow::backend::log(device->host, PEGA_LOG_WARNING, "host", "event of a peer: %s", why.c_str());
     if (status != PEGA_OK) return status;
-    if (object.length() < sizeof(std::uint32_t)) return PEGA_CORRUPT;
+    if (object.length() < sizeof(std::uint32_t) || reinterpret_cast<std::uintptr_t>(object.data()) % sizeof(std::uint32_t) != 0)
+        return PEGA_CORRUPT;
     return adopt(device, std::move(object), out);
 }
 
@@ -48,12 +52,13 @@ pega_status signal(pega_event* event, void*) {
     if (event == nullptr) return PEGA_INVALID;
     event->word->store(1, std::memory_order_release);
     event->device->work.notify_one();
-    return PEGA_OK;
+    return event->shared.lost() ? PEGA_REGION_LOST : PEGA_OK;
 }
 
 pega_status query(pega_event* event) {
     if (event == nullptr) return PEGA_INVALID;
-    return event->word->load(std::memory_order_acquire) != 0 ? PEGA_OK : PEGA_PENDING;
+    if (event->word->load(std::memory_order_acquire) != 0) return PEGA_OK;
+    return event->shared.lost() ? PEGA_REGION_LOST : PEGA_PENDING;
 }
 
 void destroy(pega_event* event) { delete event; }

@@ -85,6 +85,9 @@ void look_at_parked(pega_device& device) {
             complete(device, *batch);
         } else if (event_happened(batch->wait)) {
             make_runnable(device, *batch);
+        } else if (batch->wait->shared.lost()) {
+            batch->status = PEGA_REGION_LOST;
+            end(device, *batch);
         } else if (expired(device, *batch)) {
             batch->status = PEGA_CANCELED;
             batch->native_code = ETIMEDOUT;
@@ -102,21 +105,27 @@ Batch* next_batch(pega_device& device) {
     return nullptr;
 }
 
+// Nothing more of it is claimed.
+void stop(pega_device& device, Batch& batch, pega_status status, int native_code) {
+    std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
+    batch.status = status;
+    batch.native_code = native_code;
+    batch.cursor_span = batch.span_count();
+}
+
 void work_on(pega_device& device, Batch& batch, std::unique_lock<std::mutex>& lock) {
     if (expired(device, batch)) {
-        std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
-        batch.status = PEGA_CANCELED;
-        batch.native_code = ETIMEDOUT;
-        batch.cursor_span = batch.span_count();
+        stop(device, batch, PEGA_CANCELED, ETIMEDOUT);
         if (batch.outstanding == 0) end(device, batch);
         return;
     }
     const Claim claim = batch.claim();
     if (batch.fully_claimed()) std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
     lock.unlock();
-    batch.run(claim);
+    const bool moved = batch.run(claim);
     lock.lock();
-    if (batch.finish_claim(claim)) report(device, batch, PEGA_COMPLETION_MARK);
+    if (!moved && batch.status == PEGA_OK) stop(device, batch, PEGA_REGION_LOST, 0);
+    if (batch.finish_claim(claim, moved)) report(device, batch, PEGA_COMPLETION_MARK);
     if (batch.outstanding == 0 && batch.fully_claimed()) {
         if (batch.status == PEGA_OK) {
             complete(device, batch);
@@ -155,10 +164,7 @@ void cancel_batch(pega_device& device, Batch& batch, int native_code) {
     if (batch.status != PEGA_OK) return;
     const bool was_parked = std::erase(device.parked, &batch) != 0;
     if (!was_parked && batch.fully_claimed()) return;  // its last pieces are being copied: let it end as it would have
-    if (!was_parked) std::erase(device.runnable[std::min<std::uint32_t>(batch.batch.priority, 2)], &batch);
-    batch.status = PEGA_CANCELED;
-    batch.native_code = native_code;
-    batch.cursor_span = batch.span_count();
+    stop(device, batch, PEGA_CANCELED, native_code);
     if (batch.outstanding == 0) end(device, batch);
 }
 

@@ -57,7 +57,12 @@ pega_status register_memory(pega_device* device, const pega_memory* memory, pega
         case PEGA_SOURCE_SHM: {
             if (memory->handle == nullptr) return PEGA_INVALID;
             const std::string name(static_cast<const char*>(memory->handle), memory->handle_length);
-            status = SharedObject::open_named(name, memory->offset, memory->length, &region->shared);
+            std::string why;
+            status = SharedObject::open_named(name, memory->offset, memory->length, &region->shared, &why);
+            if (status != PEGA_OK) {
+                pegaflow::backend::log(device->host, PEGA_LOG_WARNING, "host", "shared memory object \"%s\": %s", name.c_str(),
+                                       why.c_str());
+            }
             region->base = region->shared.data();
             break;
         }
@@ -96,8 +101,10 @@ pega_status import_descriptor(pega_device* device, const void* bytes, std::uint6
     if (device == nullptr || bytes == nullptr || out == nullptr) return PEGA_INVALID;
     auto region = std::make_unique<pega_region>();
     region->device = device;
+    std::string why;
     const pega_status status =
-        SharedObject::import({static_cast<const std::uint8_t*>(bytes), length}, kRegionType, &region->shared);
+        SharedObject::import({static_cast<const std::uint8_t*>(bytes), length}, kRegionType, &region->shared, &why);
+    if (!why.empty()) pegaflow::backend::log(device->host, PEGA_LOG_WARNING, "host", "memory of a peer: %s", why.c_str());
     if (status != PEGA_OK) return status;
     region->base = region->shared.data();
     region->length = region->shared.length();

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Clients that are killed at random moments of saving and loading: nothing of theirs stays, and the next one is served.
+// Clients that are killed at random moments of saving and loading, or that take their memory away: nothing of theirs stays, and
+// the others are served.
 // PEGAFLOW_KILLS sets how many (default 12).
 #include <fmt/format.h>
 #include <signal.h>
@@ -17,6 +18,7 @@
 
 #include "rpc/load_state.hpp"
 #include "server/server.hpp"
+#include "tests/integration/shm_worker.hpp"
 
 namespace pegaflow {
 namespace {
@@ -124,6 +126,44 @@ TEST(KillTest, NothingOfAKilledClientStays) {
         std::this_thread::sleep_for(std::chrono::milliseconds(50));
     EXPECT_THAT(left(), ::testing::IsEmpty()) << "names of killed clients' load states stay";
     EXPECT_NE(get(admin, "/health").find("200 OK"), std::string::npos);
+}
+
+TEST(KillTest, AClientThatShortensItsMemoryEndsOnlyItsOwnCopies) {
+    using testing::kBytes;
+    server::Config config;
+    config.listen = config.admin_listen = "127.0.0.1:0";
+    config.engine.pool_bytes = 16 << 20;
+    config.fabric.backends = {"host"};
+    auto server = server::Server::start(config);
+    ASSERT_TRUE(server) << server.error().message;
+    auto client = Client::connect({.endpoint = fmt::format("127.0.0.1:{}", (*server)->port())});
+    ASSERT_TRUE(client);
+    testing::ShmWorker shortened("shortened");
+    testing::ShmWorker other("other");
+    ASSERT_TRUE((*client)->register_worker(shortened.registration()));
+    ASSERT_TRUE((*client)->register_worker(other.registration()));
+    for (std::uint64_t layer = 0; layer < 2; ++layer) std::memset(&shortened.at(layer, 0, 0), 7, kBytes);
+    ASSERT_TRUE(testing::save(**client, "shortened", {0}, {std::string(32, 'a')}));
+    const std::string kept(32, 'a');
+    const std::string_view hash = kept;
+    const auto found = (*client)->query({.instance_id = "shortened", .hashes = {&hash, 1}, .request_id = "r"});
+    ASSERT_TRUE(found && found->lease) << found.error().message;
+    const int fd = ::shm_open(fmt::format("/pegaflow_test_{}_shortened", ::getpid()).c_str(), O_RDWR, 0);
+    ASSERT_EQ(::ftruncate(fd, 0), 0);
+    ::close(fd);
+    EXPECT_FALSE(testing::save(**client, "shortened", {1}, {std::string(32, 'b')}));
+    EXPECT_FALSE(testing::load(**client, "shortened", *found->lease, {2}));
+    // Nothing was kept of what could not be read.
+    const std::string torn(32, 'b');
+    const std::string_view torn_hash = torn;
+    const auto missing = (*client)->query({.instance_id = "other", .hashes = {&torn_hash, 1}, .request_id = "s"});
+    ASSERT_TRUE(missing) << missing.error().message;
+    EXPECT_EQ(missing->hit_blocks, 0U);
+    ASSERT_TRUE(testing::save(**client, "other", {1}, {std::string(32, 'c')}));
+    const auto hit = (*client)->query({.instance_id = "other", .hashes = {&hash, 1}, .request_id = "t"});
+    ASSERT_TRUE(hit && hit->lease) << hit.error().message;
+    ASSERT_TRUE(testing::load(**client, "other", *hit->lease, {5}));
+    EXPECT_EQ(other.at(1, 5, kBytes - 1), 7);
 }
 
 }  // namespace

@@ -155,8 +155,8 @@ void moved(pega_device& device, Operation& op, std::uint64_t count) {
     }
     if (op.done + count >= needed(op)) return next_phase(device, op);
     // What is left must begin at a whole block.
-    const std::uint64_t kept = op.phase == Phase::kDirect ? count / unit_of(op) * unit_of(op) : count;
-    if (count == 0 || (op.phase == Phase::kDirect && kept == 0)) {
+    const std::uint64_t kept = count / unit_of(op) * unit_of(op);
+    if (kept == 0) {
         fail(op, fill || op.write ? EIO : ENODATA);  // shorter than when its region was registered
         return finish(device, op, false);
     }

@@ -40,6 +40,13 @@ Clock::time_point load_deadline(std::uint64_t timeout_ms) {
     return Clock::now() + std::chrono::milliseconds(timeout_ms);
 }
 
+// The engine cuts what is longer than it allows.
+std::chrono::nanoseconds lease_time(std::uint64_t lease_ms) {
+    constexpr std::uint64_t most_ms =
+        std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::nanoseconds::max()).count();
+    return std::chrono::milliseconds(std::min(lease_ms, most_ms));
+}
+
 std::string name_of(const std::string& instance, const std::string& load_state) { return instance + '/' + load_state; }
 
 Error too_many(const std::string& instance) {
@@ -313,7 +320,7 @@ grpc::ServerUnaryReactor* EngineService::QueryPrefetch(grpc::CallbackServerConte
     query.request_id = request->req_id();
     query.group = request->group_id();
     query.whole_prefix_only = request->wait_for_full_prefix();
-    if (request->lease_ms() != 0) query.lease_time = std::chrono::milliseconds(request->lease_ms());
+    if (request->lease_ms() != 0) query.lease_time = lease_time(request->lease_ms());
     const auto outcome = engine_.query(query);
     if (!outcome) {
         call.finish(reactor, rpc::to_status(outcome.error()));

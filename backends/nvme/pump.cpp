@@ -18,7 +18,7 @@ namespace {
 constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
 // After a sleep, when the device may have nothing, they are small.
-constexpr unsigned kFirstLot = 4, kLargestLot = 32;
+constexpr unsigned kFirstLot = 4, kLargestLot = 8;
 constexpr int kGoneStepMs = 1;
 constexpr std::uint64_t kRecoverStepNs = 1'000'000;
 

@@ -4,7 +4,7 @@
 //
 // A read is prepared, started, lands, is taken to be checked, and ends. Waking a thread costs more than checking a small block:
 // - As long as reads land much more slowly than they can be checked, the thread on which a small one landed checks it, and
-//   prepares another one.
+//   prepares another one. Its next requests go to the device after that, so what takes long is left to others earlier.
 // - Others wait until they are many or large, until nothing else is under way, or until the first of them has waited for a part
 //   of what a read takes of late. That is seen when the next one lands, because a timer costs as much as waking; a thread that
 //   looks by itself now and then is there for reads that lag.
@@ -73,7 +73,9 @@ public:
     // The device may soon want for reads that are prepared.
     bool short_ahead() const noexcept { return ahead_ == 0 || fits(ahead_ * 2 - 1, ahead_bytes_ * 2 - 1); }
     // The thread on which this many bytes landed may do what follows: the reads behind them hardly wait for it.
-    bool here(std::uint64_t bytes) const noexcept { return bytes <= kMostBytesHere && here_ * 4 <= between_; }
+    bool here(std::uint64_t bytes) const noexcept {
+        return bytes <= kMostBytesHere && here_ * (bytes <= kFewBytes ? kHereShare : kLargeHereShare) <= between_;
+    }
     // What landed is worth waking a thread.
     bool due() const noexcept {
         return landed_ >= kAtOnce || landed_bytes_ >= kBytesAtOnce || (landed_ != 0 && (due_ || under_way_ == 0));
@@ -85,10 +87,11 @@ public:
     Clock::duration patience() const noexcept { return std::clamp<Clock::duration>(took_ / 2, kLeastPatience, kMostPatience); }
 
 private:
-    static constexpr int kSmoothing = 8;
+    static constexpr int kSmoothing = 8, kHereShare = 4, kLargeHereShare = 16;
     static constexpr std::size_t kFew = 4, kAtOnce = 8;  // reads
     static constexpr std::uint64_t kBytesAhead = std::uint64_t{1} << 20, kBytesAtOnce = std::uint64_t{512} << 10,
-                                   kBytesForTwo = std::uint64_t{2} << 20, kMostBytesHere = std::uint64_t{64} << 10;
+                                   kBytesForTwo = std::uint64_t{2} << 20, kFewBytes = std::uint64_t{32} << 10,
+                                   kMostBytesHere = std::uint64_t{64} << 10;
     static constexpr std::chrono::microseconds kLeastPatience{500}, kMostPatience{4000}, kShortNap{1000}, kLongNap{5000};
 
     bool fits(std::size_t reads, std::uint64_t bytes) const noexcept {

@@ -2,6 +2,7 @@
 // errors.hpp - failures of the library as Python exceptions, and calls that give up the interpreter lock while they run.
 #pragma once
 
+#include <cxxabi.h>
 #include <pybind11/pybind11.h>
 #include <unistd.h>
 
@@ -34,26 +35,22 @@ T take(Result<T> result) {
 }
 
 // Gives the interpreter lock up for its own time. A thread that would take it again while the interpreter ends (a daemon thread
-// in a wait) stays here for ever instead: CPython ends such threads by unwinding them, which a destructor does not survive.
+// in a wait) stays here for ever instead: CPython ends such threads by unwinding them, which would take what they hold apart
+// without the lock.
 class Unlock {
 public:
-    Unlock() : ending_(interpreter_ends()), state_(PyEval_SaveThread()) {}
+    Unlock() : state_(PyEval_SaveThread()) {}
     Unlock(const Unlock&) = delete;
     Unlock& operator=(const Unlock&) = delete;
     ~Unlock() {
-        while (!ending_ && interpreter_ends()) ::pause();
-        PyEval_RestoreThread(state_);
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (abi::__forced_unwind&) {
+            for (;;) ::pause();
+        }
     }
 
 private:
-    static bool interpreter_ends() noexcept {
-#if PY_VERSION_HEX >= 0x030d0000
-        return Py_IsFinalizing() != 0;
-#else
-        return _Py_IsFinalizing() != 0;
-#endif
-    }
-    const bool ending_;  // this is the thread that ends the interpreter: only that one holds the lock then
     PyThreadState* const state_;
 };
 

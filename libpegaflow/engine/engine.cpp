@@ -357,8 +357,9 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     if (s.tier) s.offer_again(blocks);
     ++s.counters.queries;
     outcome.hit_blocks = blocks.size();
-    s.counters.tier_hits += std::min<std::uint64_t>(fetched, blocks.size());
-    s.counters.hits += blocks.size();
+    const std::uint64_t from_tier = std::min<std::uint64_t>(fetched, blocks.size());
+    s.counters.tier_hits += from_tier;
+    s.counters.memory_hits += blocks.size() - from_tier;
     s.counters.misses += request.hashes.size() - blocks.size();
     if (s.distinct && sealed && request.group == 0)
         s.distinct->count(instance->scope, request.hashes.size(), request.hashes.subspan(blocks.size()));

@@ -263,7 +263,10 @@ EngineStats Engine::stats() const {
     }
     out.pool_alloc_failures = c.alloc_failures;
     out.incomplete_dropped = c.incomplete_dropped;
-    out.block_hits = c.hits;
+    // Each of the two only grows, whatever queries do between the reads; their difference would not.
+    const std::uint64_t tier_hits = c.tier_hits;
+    out.memory_hits = c.memory_hits;
+    out.block_hits = out.memory_hits + tier_hits;
     out.block_misses = c.misses;
     out.insertions = c.insertions;
     out.admission_rejections = c.rejections;
@@ -292,7 +295,7 @@ EngineStats Engine::stats() const {
     if (pass && s.tier) {
         s.tier->add_stats(out);
         s.prefetcher->add_stats(out.tier);
-        out.tier.hits = c.tier_hits;
+        out.tier.hits = tier_hits;
     }
     for (const InstanceInfo& instance : instances()) {
         ++out.instances;

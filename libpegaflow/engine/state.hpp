@@ -80,7 +80,7 @@ private:
 using Counter = std::atomic<std::uint64_t>;
 
 struct Counters {
-    Counter alloc_failures{0}, incomplete_dropped{0}, hits{0}, misses{0}, insertions{0}, rejections{0}, evictions{0},
+    Counter alloc_failures{0}, incomplete_dropped{0}, memory_hits{0}, misses{0}, insertions{0}, rejections{0}, evictions{0},
         evicted_bytes{0};
     Counter quarantined{0}, mismatches{0}, save_requests{0}, save_failures{0}, saved_blocks{0}, duplicates{0}, save_bytes{0};
     Counter load_requests{0}, load_failures{0}, load_bytes{0}, loads_in_flight{0}, saves_in_flight{0};

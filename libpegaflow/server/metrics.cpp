@@ -38,7 +38,7 @@ void add_pool_and_cache(const EngineStats& s, MetricFamilies& out) {
     out.counter("pegaflow_cache_block_hits_total", "Blocks found by queries.", s.block_hits);
     out.counter("pegaflow_cache_block_misses_total", "Blocks not found by queries.", s.block_misses);
     out.counters("pegaflow_cache_tier_block_requests_total", "Blocks asked for by queries, by the tier that had them.", "tier",
-                 {{"ram", number(s.block_hits - s.tier.hits)}, {"ssd", number(s.tier.hits)}, {"miss", number(s.block_misses)}});
+                 {{"ram", number(s.memory_hits)}, {"ssd", number(s.tier.hits)}, {"miss", number(s.block_misses)}});
     out.counter("pegaflow_cache_block_insertions_total", "Blocks that became resident.", s.insertions);
     out.counter("pegaflow_cache_block_admission_rejections_total", "Complete blocks that were not admitted.",
                 s.admission_rejections);

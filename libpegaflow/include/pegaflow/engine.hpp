@@ -253,6 +253,7 @@ struct EngineStats {
     std::uint64_t pool_capacity_bytes = 0, pool_used_bytes = 0, pool_largest_free_bytes = 0, pool_alloc_failures = 0;
     std::uint64_t pool_ready_bytes = 0;  // of the capacity: pinned and usable so far
     std::uint64_t resident_blocks = 0, resident_bytes = 0, incomplete_blocks = 0, incomplete_bytes = 0, incomplete_dropped = 0;
+    std::uint64_t memory_hits = 0;  // those of block_hits that were in the pool when the query came
     std::uint64_t block_hits = 0, block_misses = 0, insertions = 0, admission_rejections = 0, evictions = 0, evicted_bytes = 0;
     std::uint64_t quarantined_blocks = 0, digest_mismatches = 0;
     std::uint64_t save_requests = 0, save_failures = 0, saved_blocks = 0, duplicate_blocks = 0, save_bytes = 0;

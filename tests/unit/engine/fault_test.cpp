@@ -58,7 +58,10 @@ TEST_F(FaultTest, ACopyThatCannotBeCancelledIsWaitedFor) {
     const auto begin = std::chrono::steady_clock::now();
     const auto saved = save_by(std::chrono::milliseconds(20));
     EXPECT_GE(std::chrono::steady_clock::now() - begin, std::chrono::milliseconds(200)) << "the blocks were still written to";
-    EXPECT_TRUE(saved || saved.error().code == Code::kDeadlineExceeded);
+    ASSERT_FALSE(saved) << "whoever waited may have written to the source before it was read";
+    EXPECT_EQ(saved.error().code, Code::kDeadlineExceeded);
+    EXPECT_FALSE(engine_->contains("replica", hashes_[0]));
+    EXPECT_EQ(engine_->stats().pool_used_bytes, 0U);
     EXPECT_EQ(engine_->stats().incomplete_blocks, 0U);
     EXPECT_TRUE(engine_->unregister_instance("replica"));
 }

@@ -46,8 +46,9 @@ Result<Ends> choose_ends(const FabricOptions& options, const std::string& asked,
             chosen.push_back(*found);
         }
     } else {
-        std::ranges::copy_if(fabric->devices(), std::back_inserter(chosen),
-                             [](const DeviceInfo& device) { return device.kind == PEGA_MEMORY_GPU; });
+        std::ranges::copy_if(fabric->devices(), std::back_inserter(chosen), [&](const DeviceInfo& device) {
+            return device.kind == PEGA_MEMORY_GPU && (chosen.empty() || device.backend == chosen.front().backend);
+        });
         if (chosen.empty() && !fabric->devices().empty()) chosen.push_back(fabric->devices().front());
     }
     if (chosen.empty()) return fail(Code::kNotFound, "there is no device; `pegaflow plugins` says why");

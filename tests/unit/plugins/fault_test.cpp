@@ -35,7 +35,7 @@ TEST_F(Fault, AStuckBatchIgnoresCancelsAndItsDeadlineAndThenMovesItsBytes) {
     const auto begin = Clock::now();
     const Completion stuck = submit(transfer);
     EXPECT_TRUE(channel_.cancel(transfer)) << "asked, and in vain";
-    EXPECT_EQ(bytes(remote_)[0], 9) << "nothing has moved so far";
+    EXPECT_FALSE(stuck.done());
     const auto moved = stuck.wait_for(kPatience);
     ASSERT_TRUE(moved) << moved.error().message;
     EXPECT_GE(Clock::now() - begin, 200ms);

@@ -76,6 +76,9 @@ TEST(SharedObject, OneThatIsShortenedIsLostAndItsBytesAreZeros) {
 }
 
 TEST(SharedObject, WhatIsReadWhileItIsShortenedIsItsOrKnownToBeLost) {
+#if defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "pages that a handler puts under a copy are a race to the sanitizer";
+#endif
     for (int round = 0; round < 50; ++round) {
         const Client client;
         SharedObject object;

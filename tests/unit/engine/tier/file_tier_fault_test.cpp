@@ -150,8 +150,8 @@ TEST_F(FileTierFaultTest, AnEngineWithoutADeadlineClosesWhenWhatIsLateHasEnded) 
 
 // What the device still has must stay where it is, also when nobody waits for it any more.
 TEST_F(FileTierFaultTest, ATransferThatNeverEndsDoesNotKeepTheEngineFromClosing) {
-#if defined(__SANITIZE_ADDRESS__)
-    GTEST_SKIP() << "what is kept on purpose until the process ends is a leak to the sanitizer";
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "what is kept on purpose until the process ends, threads included, is a leak or a race to the sanitizers";
 #endif
     for (const char* op : {"write", "read"}) {
         options_.tier.io_time = 100ms;

@@ -33,6 +33,7 @@ inline const char* option(const pega_option* options, std::uint32_t count, const
 
 // The size that a caller's struct has at least: that of 1.0, whose last member stands here. A back end that is compiled against
 // larger headers still serves callers that were not.
+// NOLINTBEGIN(bugprone-sizeof-expression): a member that is a pointer counts as one.
 template <class T>
 inline constexpr std::uint32_t kFirstSize = 0;
 template <>
@@ -45,6 +46,7 @@ template <>
 inline constexpr std::uint32_t kFirstSize<pega_batch> = PEGA_SIZE_TO(pega_batch, options);
 template <>
 inline constexpr std::uint32_t kFirstSize<pega_span> = PEGA_SIZE_TO(pega_span, reserved);
+// NOLINTEND(bugprone-sizeof-expression)
 
 // True when a struct that came in has all members of 1.0. [data]
 template <class T>

@@ -111,9 +111,11 @@ Result<void> parse_config(std::string_view text, std::string_view name, Config& 
 Result<void> read_config(const std::string& path, Config& config) {
     std::ifstream file(path);
     if (!file) return fail(Code::kNotFound, fmt::format("cannot open the configuration file {}", path));
-    std::stringstream text;
-    text << file.rdbuf();
-    return parse_config(text.str(), path, config);
+    std::string text;
+    // By line, because a directory opens as well and only reading it fails.
+    for (std::string line; std::getline(file, line);) text += line + '\n';
+    if (file.bad()) return fail(Code::kInvalid, fmt::format("cannot read the configuration file {}: is it a file?", path));
+    return parse_config(text, path, config);
 }
 
 std::string to_toml(const Config& config) {

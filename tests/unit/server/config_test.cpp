@@ -91,5 +91,12 @@ TEST(Config, EveryOptionCanBeWrittenAndReadBack) {
     EXPECT_EQ(set_option(config, "pool.nothing", "1").error().code, Code::kInvalid);
 }
 
+TEST(Config, ADirectoryIsNoConfiguration) {
+    Config config;
+    const auto read = read_config("/", config);
+    ASSERT_FALSE(read);
+    EXPECT_EQ(read.error().code, Code::kInvalid) << read.error().message;
+}
+
 }  // namespace
 }  // namespace pegaflow::server

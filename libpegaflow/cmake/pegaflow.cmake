@@ -130,7 +130,8 @@ if(PEGAFLOW_SANITIZE)
   set(PEGA_PATIENCE 6)
 endif()
 
-# pega_test(name SOURCES ... [DEPS ...] [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...]) - a GoogleTest executable, one ctest entry a test.
+# pega_test(name SOURCES ... [DEPS ...] [LABELS ...] [TIMEOUT seconds] [ENVIRONMENT ...]) - a GoogleTest executable, one ctest entry a test,
+# but for those that are called DISABLED_: other processes of the tests run them.
 function(pega_test name)
   cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;DEPS;LABELS;ENVIRONMENT" ${ARGN})
   if(NOT T_TIMEOUT)
@@ -141,7 +142,7 @@ function(pega_test name)
   target_link_libraries(${name} PRIVATE pega_flags ${T_DEPS} GTest::gmock GTest::gtest_main)
   target_precompile_headers(${name} REUSE_FROM pega_test_headers)
   pega_together(${name})
-  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
+  gtest_discover_tests(${name} TEST_FILTER "-*.DISABLED_*" DISCOVERY_TIMEOUT 120 DISCOVERY_MODE PRE_TEST
     PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT}
     ENVIRONMENT "PEGAFLOW_PLUGIN_PATH=${PEGA_MODULE_DIR};${T_ENVIRONMENT}")
 endfunction()

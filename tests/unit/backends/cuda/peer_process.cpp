@@ -42,7 +42,7 @@ std::optional<std::vector<std::byte>> receive_message(int socket) {
 OtherProcess::OtherProcess(const std::string& role, const std::string& device) {
     ::setenv(kRole, role.c_str(), 1);
     ::setenv(kDevice, device.c_str(), 1);
-    start({"--gtest_filter=PeerRole.Run", "--gtest_brief=1"});
+    start({"--gtest_filter=PeerRole.DISABLED_Run", "--gtest_also_run_disabled_tests", "--gtest_brief=1"});
     ::unsetenv(kRole);
     ::unsetenv(kDevice);
 }

@@ -134,9 +134,10 @@ int own(bool host) {
     return 0;
 }
 
-TEST(PeerRole, Run) {
+// What the other process of the tests below runs.
+TEST(PeerRole, DISABLED_Run) {
     const std::string role = role_of_this_process();
-    if (role.empty()) GTEST_SKIP() << "this is what the other process of the tests below runs";
+    ASSERT_FALSE(role.empty()) << "the tests below start it";
     int code = 100;
     if (role.starts_with("write ")) code = write_and_read(role.substr(6));
     if (role == "flood") code = flood();

@@ -147,8 +147,10 @@ public:
         }
         unsynced_.clear();
     }
-    void fail_writes(std::uint64_t from, std::uint64_t count) {
-        fail_from_ = from;
+    // Fails what is written among the `count` operations from the `next`-th on that are still to come (1 is the first).
+    void fail_writes(std::uint64_t next, std::uint64_t count) {
+        const std::lock_guard lock(mutex_);
+        fail_from_ = operations_ + next;
         fail_count_ = count;
     }
     ReadBytes reader() {
@@ -166,8 +168,7 @@ public:
 
     const Superblock superblock;
     std::vector<std::byte> durable;
-    std::uint64_t space_left = UINT64_MAX;
-    std::uint64_t operations = 0, written_bytes = 0;
+    std::atomic<std::uint64_t> space_left = UINT64_MAX, written_bytes = 0;
     bool reads_go_on = false;
     std::uint64_t unwritable_at = UINT64_MAX;
     std::uint64_t unreadable_at = UINT64_MAX, unreadable_times = 0;  // what begins there cannot be read so many times
@@ -208,13 +209,13 @@ private:
         return {};
     }
     Result<void> step() {
-        if (++operations >= power_ends_) return fail(Code::kRegionLost, "no power");
+        if (++operations_ >= power_ends_) return fail(Code::kRegionLost, "no power");
         return {};
     }
     Result<void> move(Op op, Memory memory, std::span<const Piece> pieces) {
         const std::lock_guard lock(mutex_);
         PEGA_TRY(step());
-        if (op == Op::kWrite && operations >= fail_from_ && operations < fail_from_ + fail_count_)
+        if (op == Op::kWrite && operations_ >= fail_from_ && operations_ < fail_from_ + fail_count_)
             return fail(Code::kRegionLost, "the fake device fails");
         for (const Piece& piece : pieces) {
             if (op == Op::kWrite && piece.file_offset <= unwritable_at && unwritable_at < piece.file_offset + piece.length)
@@ -249,7 +250,7 @@ private:
     bool held_ = false;                         // guarded by tasks_mutex_
     std::mt19937_64 random_;
     std::thread worker_;
-    std::uint64_t power_ends_ = UINT64_MAX, fail_from_ = UINT64_MAX, fail_count_ = 0;
+    std::uint64_t operations_ = 0, power_ends_ = UINT64_MAX, fail_from_ = UINT64_MAX, fail_count_ = 0;
 };
 
 // Makes an encoded block or descriptor one of another version, with the checksum that such a program would write.

@@ -160,7 +160,7 @@ TEST(WriterTest, AFailedWriteGivesTheSegmentUpAndThePauseEnds) {
     FakeDevice device(small_superblock(6), host);
     Bench bench(device, host, {}, std::chrono::seconds(2));
     bench.write(0, 10);
-    device.fail_writes(device.operations + 1, 1);
+    device.fail_writes(1, 1);
     bench.write(10, 10);
     EXPECT_EQ(bench.counters.write_failures, 1U);
     EXPECT_EQ(bench.counters.failed_blocks + bench.shed, 10U);
@@ -188,7 +188,7 @@ TEST(WriterTest, HoweverOftenWritesFailFewSegmentsLackTheirTables) {
     options.extent_bytes = 32 << 10;
     Bench bench(device, host, options);
     for (std::uint64_t round = 0; round < 8; ++round) {
-        device.fail_writes(device.operations + 3 + 2 * round, 2);
+        device.fail_writes(3 + 2 * round, 2);
         bench.write(round * 20, 20);
         while (bench.writer->paused()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }

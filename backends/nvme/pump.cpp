@@ -17,8 +17,10 @@ namespace {
 
 constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
-// After a sleep, when the device may have nothing, they are small.
-constexpr unsigned kFirstLot = 4, kLargestLot = 8;
+// After a sleep, when the device may have nothing, they are small. Of large requests what it has lasts longer than reporting
+// takes, and every hand-over costs.
+constexpr unsigned kFirstLot = 4, kLargestLot = 8, kLotOfLarge = 32;
+constexpr std::uint64_t kLarge = 512 << 10;  // bytes
 constexpr int kGoneStepMs = 1;
 constexpr std::uint64_t kRecoverStepNs = 1'000'000;
 
@@ -54,8 +56,35 @@ void handle(pega_device& device, const io_uring_cqe& cqe) {
     }
 }
 
+unsigned first_lot(const pega_device& device) {
+    const std::uint64_t taken = device.options.depth - device.free_operations.size();
+    return taken != 0 && device.bytes_moving / taken >= kLarge ? kLotOfLarge : kFirstLot;
+}
+
+// Where a device ends its work in bursts nothing of it is in the caches: what the next completions touch is fetched ahead.
+void fetch_ahead(io_uring& raw, unsigned count) {
+    unsigned head = 0;
+    const io_uring_cqe* cqe = nullptr;
+    const Operation* ops[kLargestLot];
+    count = std::min(count, kLargestLot);
+    unsigned found = 0;
+    io_uring_for_each_cqe(&raw, head, cqe) {
+        if (found == count) break;
+        if (cqe->user_data <= kWakeTag) continue;
+        ops[found] = reinterpret_cast<const Operation*>(cqe->user_data);
+        __builtin_prefetch(ops[found]);
+        __builtin_prefetch(reinterpret_cast<const char*>(ops[found]) + 64);
+        ++found;
+    }
+    for (unsigned i = 0; i < found; ++i) {
+        const char* batch = reinterpret_cast<const char*>(ops[i]->batch);
+        for (std::size_t at = 0; at < sizeof(Batch); at += 64) __builtin_prefetch(batch + at, 1);
+    }
+}
+
 unsigned reap(pega_device& device) {
     io_uring& raw = device.ring.raw();
+    fetch_ahead(raw, device.lot);
     unsigned head = 0;
     unsigned count = 0;
     io_uring_cqe* cqe = nullptr;
@@ -64,7 +93,7 @@ unsigned reap(pega_device& device) {
         if (++count == device.lot) break;
     }
     if (count != 0) ::io_uring_cq_advance(&raw, count);
-    if (count == device.lot) device.lot = std::min(2 * device.lot, kLargestLot);
+    if (count == device.lot) device.lot = std::max(device.lot, std::min(2 * device.lot, kLargestLot));
     return count;
 }
 
@@ -203,7 +232,7 @@ void move(pega_device& device) {
 }
 
 void woken(pega_device& device) noexcept {
-    device.lot = kFirstLot;
+    device.lot = first_lot(device);
     if (device.ring.has_work() || 2 * device.ring.ended() >= device.in_kernel) device.ring.hurry();
 }
 

@@ -77,8 +77,18 @@ std::uint64_t wrong_words(const std::uint8_t* bytes, std::uint64_t length, std::
 bool is_block_worker(std::string_view name) noexcept;
 // What all of them have used; 0 where they cannot be seen.
 double block_worker_seconds();
-// What this process and they have used.
-double cpu_seconds();
+// What this process and they use from the construction on, without the thread that constructed it: it only waits for the
+// others, and fio does not count the thread of its own that does. Looking at the workers is outside of what is counted.
+class CpuUse {
+public:
+    double seconds() const;
+
+private:
+    double workers_ = block_worker_seconds();
+    double others_ = others();  // looked at last here, and first at the end
+
+    static double others();
+};
 
 // Whether most of a piece of this process's memory is in huge pages, however they came about.
 bool in_huge_pages(const void* at, std::uint64_t length);

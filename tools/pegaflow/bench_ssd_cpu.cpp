@@ -2,12 +2,12 @@
 // The processor time of a load: that of the process, and of the kernel's workers that hand requests to disks for it.
 #include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cctype>
 #include <charconv>
+#include <ctime>
 #include <filesystem>
 #include <string>
 #include <string_view>
@@ -49,11 +49,18 @@ double block_worker_seconds() {
     return out;
 }
 
-double cpu_seconds() {
-    rusage usage{};
-    ::getrusage(RUSAGE_SELF, &usage);
-    const auto seconds = [](const timeval& t) { return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_usec) / 1e6; };
-    return seconds(usage.ru_utime) + seconds(usage.ru_stime) + block_worker_seconds();
+double CpuUse::others() {
+    const auto used = [](clockid_t clock) {
+        timespec now{};
+        ::clock_gettime(clock, &now);
+        return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) / 1e9;
+    };
+    return used(CLOCK_PROCESS_CPUTIME_ID) - used(CLOCK_THREAD_CPUTIME_ID);
+}
+
+double CpuUse::seconds() const {
+    const double used = others() - others_;
+    return used + block_worker_seconds() - workers_;
 }
 
 }  // namespace pegaflow::cli::ssd

@@ -59,17 +59,23 @@ struct Shared {
     Error error;                                   // of the first failure; written before `failed`
 };
 
+// What the slots of one thread did in the measured time. Together, because a histogram is larger than what a processor keeps
+// near at hand; their batches end on one thread.
+struct Tally {
+    std::uint64_t ops = 0;
+    Histogram latency;
+};
+
 // One batch after another. Each slot has blocks of its own (every slots-th), so that what is in a block is known at every time.
 struct Slot {
     Shared* shared = nullptr;
     Worker* worker = nullptr;
+    Tally* tally = nullptr;
     std::uint64_t number = 0, memory_offset = 0, next = 0, started = 0;
     Random random{1};
     Transfer transfer;
     bool reading = true;
     std::vector<std::uint64_t> at;  // blocks of the present batch
-    std::uint64_t ops = 0;
-    Histogram latency;
 
     std::uint64_t pick() {
         const std::uint64_t own = shared->blocks / shared->slots;
@@ -77,7 +83,7 @@ struct Slot {
         return row * shared->slots + number;
     }
 
-    void submit() {
+    void submit(std::uint64_t now) {
         const Load& load = shared->load;
         reading = load.mode == Mode::kRead || (load.mode == Mode::kMixed && random.below(100) < shared->read_percent);
         transfer.clear().flat(worker->memory, worker->file);
@@ -88,7 +94,7 @@ struct Slot {
             transfer.range(memory_at, at[i] * load.block, load.block);
         }
         transfer.on_done([this](const pega_completion& record) { done(record); });
-        started = now_ns();
+        started = now;
         if (auto submitted = worker->channel.submit(transfer); !submitted) finish(submitted.error());
     }
 
@@ -96,9 +102,10 @@ struct Slot {
         if (record.status != PEGA_OK)
             return finish({static_cast<Code>(record.status),
                            fmt::format("a transfer failed: {}", std::strerror(record.native_code)), record.native_code});
+        const std::uint64_t now = now_ns();
         if (shared->measuring.load(std::memory_order_relaxed)) {
-            latency.add(now_ns() - started);
-            ops += shared->load.batch;
+            tally->latency.add(now - started);
+            tally->ops += shared->load.batch;
         }
         if (!reading) {
             for (const std::uint64_t block : at) (*shared->written)[block] = 1;
@@ -108,7 +115,7 @@ struct Slot {
             shared->running.notify_all();
             return;
         }
-        submit();
+        submit(now);
     }
 
     void finish(const Error& error) {
@@ -323,11 +330,13 @@ std::vector<std::unique_ptr<Slot>> Bench::State::make_slots(Shared& shared) {
 // Runs the slots for the warm-up and the measured time, until the last batch has ended.
 Result<void> Bench::State::drive(Shared& shared, std::vector<std::unique_ptr<Slot>>& slots, Run& out) {
     const std::uint32_t threads = shared.load.threads;
+    std::vector<Tally> tallies(threads);
+    for (std::size_t i = 0; i < slots.size(); ++i) slots[i]->tally = &tallies[i % threads];
     // A channel has one submitter at a time: the progress thread, from its first moment on.
     std::vector<Transfer> kicks(threads);
     for (std::uint32_t t = 0; t < threads; ++t) {
         kicks[t].flat(workers[t].memory, workers[t].file).on_done([&slots, t, threads](const pega_completion&) {
-            for (std::size_t i = t; i < slots.size(); i += threads) slots[i]->submit();
+            for (std::size_t i = t; i < slots.size(); i += threads) slots[i]->submit(now_ns());
         });
         if (auto kicked = workers[t].channel.submit_wait(kicks[t]); !kicked) {
             for (std::size_t i = t; i < slots.size(); i += threads) slots[i]->finish(kicked.error());
@@ -339,21 +348,21 @@ Result<void> Bench::State::drive(Shared& shared, std::vector<std::unique_ptr<Slo
             std::this_thread::sleep_for(std::min<Clock::duration>(until - now, std::chrono::milliseconds(100)));
     };
     pause(arguments.warmup_seconds);
-    const double cpu_before = cpu_seconds();
+    const CpuUse use;
     const auto begin = Clock::now();
     shared.measuring.store(true);
     pause(arguments.seconds);
     shared.measuring.store(false);
     const std::chrono::duration<double> took = Clock::now() - begin;
-    const double cpu = cpu_seconds() - cpu_before;
+    const double cpu = use.seconds();
     shared.stop.store(true);
     wait_until_zero(shared.running);
     for (Transfer& kick : kicks) kick.clear();
     std::uint64_t ops = 0;
-    for (auto& slot : slots) {
-        slot->transfer.clear();
-        ops += slot->ops;
-        out.latency.merge(slot->latency);
+    for (auto& slot : slots) slot->transfer.clear();
+    for (const Tally& tally : tallies) {
+        ops += tally.ops;
+        out.latency.merge(tally.latency);
     }
     if (shared.failed.load()) return fail(shared.error);
     out.ops_per_s = static_cast<double>(ops) / took.count();

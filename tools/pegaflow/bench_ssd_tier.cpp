@@ -99,7 +99,6 @@ private:
 // What has happened up to now.
 struct Moment {
     Clock::time_point when;
-    double cpu_seconds = 0;
     std::uint64_t read_bytes = 0, written_bytes = 0, flushes = 0;
 };
 
@@ -127,7 +126,7 @@ struct TierBench::State {
     Moment moment(const Phase& phase) const {
         EngineStats out;
         files->add_stats(out);
-        return {Clock::now(), cpu_seconds(), phase.read_bytes, out.tier.block_bytes, out.tier.flushes};
+        return {Clock::now(), phase.read_bytes, out.tier.block_bytes, out.tier.flushes};
     }
     Result<void> write_share(const Load& load, const Phase& phase);
     Result<void> check_devices() const;
@@ -304,11 +303,13 @@ Result<Run> TierBench::run(const Load& load) {
         threads.emplace_back([&] { read = ReadLoop(*s.files, load, first, readable, s.arguments.seed, phase).run(out); });
     const auto pause = [](double seconds) { std::this_thread::sleep_for(std::chrono::duration<double>(seconds)); };
     pause(s.arguments.warmup_seconds);
+    const CpuUse use;
     const Moment before = s.moment(phase);
     phase.measuring = s.host.measuring = true;
     pause(s.arguments.seconds);
     phase.measuring = s.host.measuring = false;
     const Moment after = s.moment(phase);
+    const double cpu = use.seconds();
     phase.stop = true;
     for (std::thread& thread : threads) thread.join();
     PEGA_TRY(produced);
@@ -321,7 +322,7 @@ Result<Run> TierBench::run(const Load& load) {
     const double ops = moved / static_cast<double>(load.block);
     out.bytes_per_s = moved / seconds;
     out.ops_per_s = ops / seconds;
-    out.cpu_us_per_op = ops == 0 ? 0 : (after.cpu_seconds - before.cpu_seconds) * 1e6 / ops;
+    out.cpu_us_per_op = ops == 0 ? 0 : cpu * 1e6 / ops;
     if (after.flushes > before.flushes) out.bytes_per_flush = stored / static_cast<double>(after.flushes - before.flushes);
     if (s.arguments.verify) PEGA_TRY(s.read_back(load.block, written, s.next[load.block], out));
     return out;

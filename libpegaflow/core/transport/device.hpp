@@ -6,6 +6,7 @@
 #include <condition_variable>
 #include <memory>
 #include <mutex>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -35,6 +36,8 @@ public:
     Entry take(std::uint64_t user_data);
     // The transfer of a batch in flight, or null.
     Transfer::Impl* find(std::uint64_t user_data);
+    // Has the memory fetched that the ends of these batches touch. After a pause the caches hold nothing of it.
+    void fetch_ahead(std::span<const pega_completion> records);
 
 private:
     struct Slot {

@@ -42,4 +42,17 @@ Transfer::Impl* InFlightTable::find(std::uint64_t user_data) {
     return slot == nullptr ? nullptr : slot->entry.transfer;
 }
 
+void InFlightTable::fetch_ahead(std::span<const pega_completion> records) {
+    const auto fetch = [](const void* object, std::size_t bytes) {
+        for (std::size_t at = 0; at < bytes; at += 64) __builtin_prefetch(static_cast<const char*>(object) + at, 1);
+    };
+    const std::lock_guard lock(mutex_);
+    for (const pega_completion& record : records) {
+        const Slot* slot = slot_of(record.user_data);
+        if (slot == nullptr) continue;
+        fetch(slot->entry.transfer, sizeof(Transfer::Impl));
+        fetch(slot->entry.state.get(), sizeof(Completion::State));
+    }
+}
+
 }  // namespace pegaflow::core

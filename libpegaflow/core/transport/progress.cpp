@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <system_error>
 
 #include "base/log.hpp"
@@ -17,6 +18,7 @@ namespace pegaflow::core {
 namespace {
 
 constexpr std::size_t kPollBatch = 128;
+constexpr std::uint32_t kFetchedAhead = 8;  // more would push one another out again
 constexpr int kSpinsBeforeSleep = 200;
 constexpr int kSleepMs = 1000;  // bounds how long a lost wake-up could go unnoticed
 
@@ -111,6 +113,7 @@ void OpenDevice::dispatch(const pega_completion& record) {
 }
 
 void OpenDevice::take(const std::vector<pega_completion>& records, std::uint32_t count) {
+    if (count > 1) in_flight_.fetch_ahead({records.data(), std::min(count, kFetchedAhead)});
     for (std::uint32_t i = 0; i < count; ++i) dispatch(records[i]);
     // A poll may have taken in a notification without ending any batch.
     if (count > 0 || notify_waiters_.load(std::memory_order_seq_cst) != 0) note_progress();

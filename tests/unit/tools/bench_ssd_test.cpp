@@ -5,9 +5,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <ctime>
 #include <random>
 #include <sstream>
 #include <string>
+#include <thread>
 
 namespace pegaflow::cli::ssd {
 namespace {
@@ -65,12 +67,28 @@ TEST(SsdCpu, KnowsTheWorkersThatServeDisks) {
     EXPECT_GE(block_worker_seconds(), 0);
 }
 
-TEST(SsdCpu, CountsThisProcess) {
-    const double before = cpu_seconds();
-    for (const auto begin = std::chrono::steady_clock::now();
-         std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(100);) {
+// Keeps a processor busy until the calling thread has used so much of it.
+void use_processor(std::chrono::nanoseconds time) {
+    const auto used = [] {
+        timespec now{};
+        ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+        return std::chrono::seconds(now.tv_sec) + std::chrono::nanoseconds(now.tv_nsec);
+    };
+    for (const auto end = used() + time; used() < end;) {
     }
-    EXPECT_GT(cpu_seconds() - before, 0.02);
+}
+
+TEST(SsdCpu, CountsTheThreadsThatOneWaitsFor) {
+    const CpuUse use;
+    std::thread([] { use_processor(std::chrono::milliseconds(50)); }).join();
+    EXPECT_GE(use.seconds(), 0.05);
+}
+
+TEST(SsdCpu, DoesNotCountTheOneThatWaits) {
+    const CpuUse use;
+    const double workers = block_worker_seconds();
+    use_processor(std::chrono::milliseconds(50));
+    EXPECT_LT(use.seconds() - (block_worker_seconds() - workers), 0.02);
 }
 
 TEST(SsdPattern, FindsEveryWrongWord) {

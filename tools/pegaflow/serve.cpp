@@ -143,7 +143,7 @@ void add_serve(CLI::App& app, Context& context) {
         const auto set = [arguments, key = option.key](const std::string& value) { arguments->values[key] = value; };
         CLI::Option* flag =
             verb.add_option_function<std::string>(option.flag(), set, fmt::format("{} ({})", option.help, option.type));
-        if (option.boolean) flag->expected(0, 1)->default_str("true")->type_name("BOOL");
+        if (option.kind == server::Option::Kind::kBoolean) flag->expected(0, 1)->default_str("true")->type_name("BOOL");
     }
     verb.callback([arguments, &context] { serve(*arguments, context); });
 }

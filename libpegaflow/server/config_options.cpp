@@ -99,6 +99,14 @@ std::vector<Option> make_options() {
                               [](Config& c) -> bool& { return c.engine.verify_on_load; }));
     out.push_back(duration_option("cache.lease-time", "How long a query's hits stay pinned for the load.",
                                   [](Config& c) -> std::chrono::nanoseconds& { return c.engine.lease_time; }));
+    out.push_back(duration_option("cache.max-lease-time",
+                                  "Longer lease times that clients ask for are cut to this, or to cache.lease-time if that is "
+                                  "more.",
+                                  [](Config& c) -> std::chrono::nanoseconds& { return c.engine.max_lease_time; }));
+    out.push_back(integer_option<std::uint32_t>(
+        "cache.max-leases",
+        "Leases that one instance may hold at one time; a query that would need one more is answered with RESOURCE_EXHAUSTED.",
+        1, 1 << 24, [](Config& c) -> std::uint32_t& { return c.engine.max_leases_per_instance; }));
     out.push_back(duration_option("cache.incomplete-block-time", "Partly filled blocks older than this are dropped.",
                                   [](Config& c) -> std::chrono::nanoseconds& { return c.engine.incomplete_block_time; }));
     out.push_back(integer_option<std::uint32_t>(

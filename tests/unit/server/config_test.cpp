@@ -122,6 +122,15 @@ TEST(Config, DurationsAndSizesHaveEnds) {
     EXPECT_EQ(config.drain_timeout, 1'000'000h);
 }
 
+TEST(Config, LeasesHaveBounds) {
+    Config config;
+    ASSERT_TRUE(parse_config("[cache]\nmax-lease-time = \"2h\"\nmax-leases = 100\n", "test.toml", config));
+    EXPECT_EQ(config.engine.max_lease_time, 2h);
+    EXPECT_EQ(config.engine.max_leases_per_instance, 100U);
+    EXPECT_THAT(value_problem("cache", "max-leases = 0"), ::testing::HasSubstr("expected an integer from 1 to 16777216"));
+    EXPECT_THAT(value_problem("cache", "max-lease-time = \"0s\""), ::testing::HasSubstr("expected a duration"));
+}
+
 TEST(Config, APathMayHaveAComma) {
     Config config;
     ASSERT_TRUE(parse_config("[ssd]\npaths = [\"/mnt/a,b\", \"/mnt/c\"]\n", "test.toml", config));
@@ -157,7 +166,8 @@ TEST(Config, WhatIsPrintedReadsAsTheSame) {
         "\"\\\"C:\\\\x\\\"\\t\\u0001é\"\n",
         "[pool]\nsize = \"123456789012345\"\n[ssd]\ncapacity = \"1048576tb\"\nwrite-queue = \"1.5gb\"\nbytes-per-day = "
         "1152921504606846975\nprefetch = 1\n",
-        "[server]\ndrain-timeout = \"61s\"\n[cache]\nlease-time = \"1000000h\"\nincomplete-block-time = \"3600001ms\"\n",
+        "[server]\ndrain-timeout = \"61s\"\n[cache]\nlease-time = \"1000000h\"\nmax-lease-time = \"90m\"\nmax-leases = "
+        "3\nincomplete-block-time = \"3600001ms\"\n",
         "[metrics]\ndistinct-windows = []\n[admin]\nmetrics = false\n[transfer]\nmax-queued = 7\n",
         "[ssd]\npaths = [\"/a,b\", \"/c d\", \"/e\\\"f\", \"/g#h\"]\ndiscard = \"all\"\nprefill-tokens-per-second = "
         "123456789\n",

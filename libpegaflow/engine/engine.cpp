@@ -350,9 +350,9 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     } else if (sealed) {
         s.index->lookup_each(instance->scope, request.group, request.hashes, blocks, outcome.hit_positions);
     }
-    if (tiered && progress == engine::Prefetcher::Progress::kUnknown && blocks.size() < request.hashes.size() &&
-        s.begin_prefetch(request, *instance, name, blocks, outcome.hit_positions)) {
-        return QueryOutcome{.loading = true};
+    if (tiered && progress == engine::Prefetcher::Progress::kUnknown && blocks.size() < request.hashes.size()) {
+        PEGA_ASSIGN(const bool begun, s.begin_prefetch(request, *instance, name, blocks, outcome.hit_positions));
+        if (begun) return QueryOutcome{.loading = true};
     }
     if (s.tier) s.offer_again(blocks);
     ++s.counters.queries;

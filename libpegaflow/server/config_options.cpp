@@ -28,6 +28,9 @@ void add_ssd_options(std::vector<Option>& out) {
         0, [tier](Config& c) -> std::uint64_t& { return tier(c).write_queue_bytes; }));
     out.push_back(size_option("ssd.prefetch", "Pool memory for blocks on their way to queries; 0 = a quarter of the pool.", 0,
                               [tier](Config& c) -> std::uint64_t& { return tier(c).prefetch_bytes; }));
+    out.push_back(integer_option<std::uint32_t>(
+        "ssd.max-prefetches", "Queries that may wait for the SSD at one time; one more is answered with RESOURCE_EXHAUSTED.", 1,
+        1 << 20, [tier](Config& c) -> std::uint32_t& { return tier(c).max_prefetch_requests; }));
     out.push_back(size_option("ssd.read-in-flight",
                               "Bytes that are being read at one time; what waits is read in order of urgency.", 4096,
                               [tier](Config& c) -> std::uint64_t& { return tier(c).read_bytes_in_flight; }));

@@ -155,8 +155,8 @@ auto members(const Config& c) {
                  e.eviction_policy, e.admission_policy, e.lease_time, e.max_lease_time, e.max_leases_per_instance,
                  e.incomplete_block_time, e.max_queued_transfers, e.digests, e.verify_on_load, e.devices, e.distinct_windows),
         std::tie(t.paths, t.capacity_bytes, t.backend, t.segment_bytes, t.write_bytes_per_day, t.write_queue_bytes,
-                 t.prefetch_bytes, t.read_bytes_in_flight, t.prefetch_time, t.idle_time, t.io_time, t.threads, t.discard,
-                 t.prefill_tokens_per_second, t.tokens_per_block));
+                 t.prefetch_bytes, t.max_prefetch_requests, t.read_bytes_in_flight, t.prefetch_time, t.idle_time, t.io_time,
+                 t.threads, t.discard, t.prefill_tokens_per_second, t.tokens_per_block));
 }
 
 TEST(Config, WhatIsPrintedReadsAsTheSame) {
@@ -169,7 +169,8 @@ TEST(Config, WhatIsPrintedReadsAsTheSame) {
         "[server]\ndrain-timeout = \"61s\"\n[cache]\nlease-time = \"1000000h\"\nmax-lease-time = \"90m\"\nmax-leases = "
         "3\nincomplete-block-time = \"3600001ms\"\n",
         "[metrics]\ndistinct-windows = []\n[admin]\nmetrics = false\n[transfer]\nmax-queued = 7\n",
-        "[ssd]\npaths = [\"/a,b\", \"/c d\", \"/e\\\"f\", \"/g#h\"]\ndiscard = \"all\"\nprefill-tokens-per-second = "
+        "[ssd]\npaths = [\"/a,b\", \"/c d\", \"/e\\\"f\", \"/g#h\"]\ndiscard = \"all\"\nmax-prefetches = "
+        "9\nprefill-tokens-per-second = "
         "123456789\n",
         "[modules]\nbackends = [\"host\"]\nwrap = [\"fault=host\", \"trace=fault\"]\ndevices = [\"host:0\"]\n[module.fault]\n"
         "seed = 7\nhang = \"0.5\"\nquiet = true\n[module.fault.deep]\nkey = \"x\"\n[module.\"my.policy\"]\n\"a key\" = "

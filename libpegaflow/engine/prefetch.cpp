@@ -4,11 +4,21 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/thread.hpp"
+
 namespace pegaflow::engine {
 
 Prefetcher::Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert)
-    : tier_(tier), host_(host), options_(options), insert_(std::move(insert)), pace_(options.groups_ahead) {
-    for (std::uint32_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { run(); });
+    : tier_(tier), host_(host), options_(options), insert_(std::move(insert)), pace_(options.groups_ahead) {}
+
+Result<std::unique_ptr<Prefetcher>> Prefetcher::create(Tier& tier, TierHost& host, const Options& options,
+                                                       std::function<void(BlockRef)> insert) {
+    std::unique_ptr<Prefetcher> out(new Prefetcher(tier, host, options, std::move(insert)));
+    for (std::uint32_t i = 0; i < options.threads; ++i) {
+        PEGA_ASSIGN(auto thread, base::start_thread([raw = out.get()] { raw->run(); }));
+        out->threads_.push_back(std::move(thread));
+    }
+    return out;
 }
 
 bool Prefetcher::close(Clock::time_point deadline) {

@@ -58,7 +58,9 @@ public:
     enum class Progress { kUnknown, kLoading, kOver };
 
     // `insert` makes a block resident. It and `host` are called from threads of the prefetcher, and outlive it, as `tier` does.
-    Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert);
+    // kNoMemory when the system has no threads to give.
+    static Result<std::unique_ptr<Prefetcher>> create(Tier& tier, TierHost& host, const Options& options,
+                                                      std::function<void(BlockRef)> insert);
     ~Prefetcher() { close(); }
 
     // How a request stands. When it is over, it is forgotten; `held` gets what it pinned, and `fetched` how many blocks came.
@@ -124,6 +126,8 @@ private:
         }
     };
     using Requests = std::map<Name, Request, ByName>;
+
+    Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert);
 
     static Key key_of(const BlockKey& key) { return {key.scope, key.group, std::string(key.hash())}; }
     static Place place_of(Fetch& fetch) { return {fetch.position, fetch.order, &fetch}; }

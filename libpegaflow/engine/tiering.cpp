@@ -51,10 +51,10 @@ Result<void> Engine::State::open_tier() {
     p.threads = o.threads;
     p.prefill_tokens_per_second = o.prefill_tokens_per_second;
     p.tokens_per_block = o.tokens_per_block;
-    prefetcher = std::make_unique<Prefetcher>(*tier, *this, p, [this](const BlockRef& block) {
-        bool admitted = false;
-        if (index->insert_resident(block, &admitted, true)) ++counters.insertions;
-    });
+    PEGA_ASSIGN(prefetcher, Prefetcher::create(*tier, *this, p, [this](const BlockRef& block) {
+                    bool admitted = false;
+                    if (index->insert_resident(block, &admitted, true)) ++counters.insertions;
+                }));
     return {};
 }
 

@@ -8,6 +8,8 @@
 #include <set>
 #include <thread>
 
+#include "tests/unit/base/no_threads.hpp"
+
 namespace pegaflow::engine {
 namespace {
 
@@ -112,10 +114,12 @@ protected:
         if (options.idle == 0ns) options.idle = 10s;
         options.threads = threads_;
         tier_.bytes_per_second = 10.0 * static_cast<double>(bytes_);
-        prefetcher_ = std::make_unique<Prefetcher>(tier_, tier_, options, [this](BlockRef block) {
+        auto created = Prefetcher::create(tier_, tier_, options, [this](BlockRef block) {
             const std::lock_guard lock(tier_.mutex);
             inserted_.emplace_back(block->key.hash());
         });
+        ASSERT_TRUE(created) << created.error().message;
+        prefetcher_ = std::move(*created);
     }
     ~PrefetchTest() override {
         std::atomic<bool> closed{false};
@@ -540,6 +544,13 @@ TEST_P(PrefetchTest, WhatHasComeIsNotWaitedForByOthers) {
     land_until_over("third");
     wait_over("first");
     EXPECT_EQ(fetched_, 4U);
+}
+
+TEST_P(PrefetchTest, WithoutThreadsThereIsNone) {
+    const testing::NoThreads none;
+    const auto refused = Prefetcher::create(tier_, tier_, {.max_bytes = bytes_, .threads = 2}, [](BlockRef) {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::kNoMemory);
 }
 
 TEST_P(PrefetchTest, RequestsOfAnInstanceGoWithIt) {

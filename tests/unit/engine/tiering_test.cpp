@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocks that are in the pool in part, or on their way there, while the tier has the whole.
+#include "tests/unit/base/no_threads.hpp"
 #include "tests/unit/engine/tier/tier_fixture.hpp"
 #include "toy_worker.hpp"
 
@@ -75,6 +76,23 @@ TEST_F(TieringTest, MoreQueriesThanMayWaitAreToldToTryAgain) {
     EXPECT_EQ(stats().prefetch_queue_full, 1U);
     EXPECT_EQ(ask({hash_}, "first").hit_blocks, 1U);
     EXPECT_EQ(ask({hash_}, "second").hit_blocks, 1U);
+}
+
+TEST_F(TieringTest, AnEngineThatGetsNoThreadsForItsTierEndsWhatHadBegun) {
+    store_one();
+    if (IsSkipped()) return;
+    engine_.reset();  // its devices stay open
+    {
+        const testing::NoThreads none;
+        const auto engine = Engine::create(options_, *fabric_);
+        ASSERT_FALSE(engine);
+        EXPECT_EQ(engine.error().code, Code::kNoMemory) << engine.error().message;
+    }
+    auto engine = Engine::create(options_, *fabric_);
+    ASSERT_TRUE(engine) << engine.error().message;
+    engine_ = std::move(*engine);
+    ASSERT_TRUE(engine_->register_worker(replica_.registration()));
+    EXPECT_TRUE(hit(0));
 }
 
 TEST_F(TieringTest, SomeQueryMayWait) {

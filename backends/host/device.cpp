@@ -71,7 +71,7 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
     if (device->event_fd < 0) return PEGA_NO_MEMORY;
     if (const pega_status status = device->mailbox.open("PGHADDR1"); status != PEGA_OK) return status;
     if (!device->mailbox.watch(device->event_fd)) return PEGA_NO_MEMORY;
-    start_workers(device.get());
+    if (!start_workers(device.get())) return PEGA_NO_MEMORY;
     *out = device.release();
     return PEGA_OK;
 }

@@ -97,7 +97,7 @@ pega_status open_device(const pega_host* host, const pega_open_params* params, p
 void close_device(pega_device* device);
 
 // Executor (executor.cpp).
-void start_workers(pega_device* device);
+bool start_workers(pega_device* device);  // false when the system has no thread to give
 void stop_workers(pega_device* device);
 // Makes a batch runnable or parks it. The mutex is held.
 void schedule(pega_device& device, Batch& batch);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
+#include <system_error>
 
 #include "batch.hpp"
 
@@ -168,8 +169,13 @@ void cancel_batch(pega_device& device, Batch& batch, int native_code) {
     if (batch.outstanding == 0) end(device, batch);
 }
 
-void start_workers(pega_device* device) {
-    for (std::uint32_t i = 0; i < device->thread_count; ++i) device->threads.emplace_back(run_worker, device);
+bool start_workers(pega_device* device) {
+    try {
+        for (std::uint32_t i = 0; i < device->thread_count; ++i) device->threads.emplace_back(run_worker, device);
+    } catch (const std::system_error&) {  // no more threads: those that there are do it all
+        device->thread_count = static_cast<std::uint32_t>(device->threads.size());
+    }
+    return device->thread_count != 0;
 }
 
 void stop_workers(pega_device* device) {

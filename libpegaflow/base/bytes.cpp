@@ -41,19 +41,23 @@ Result<std::uint64_t> parse_size(std::string_view text) {
     const std::string_view body = trim(text);
     std::size_t digits = 0;
     while (digits < body.size() && (std::isdigit(static_cast<unsigned char>(body[digits])) || body[digits] == '.')) ++digits;
-    double number = 0;
-    const auto [end, error] = std::from_chars(body.data(), body.data() + digits, number);
-    if (digits == 0 || error != std::errc() || end != body.data() + digits) return bad("not a number");
+    if (body.starts_with('-')) return bad("negative");
+    const std::string_view number = body.substr(0, digits);
     const int power = suffix_power(trim(body.substr(digits)));
+    double rounded = 0;
+    const auto [end, error] = std::from_chars(number.data(), number.data() + digits, rounded);
+    if (digits == 0 || end != number.data() + digits) return bad("not a number");
     if (power < 0) return bad("unknown suffix");
-    const double bytes = number * std::pow(1024.0, power);
-    if (bytes >= 18446744073709551616.0) return bad("too large");
-    if (body.substr(0, digits).find('.') == std::string_view::npos) {
-        std::uint64_t whole = 0;
-        std::from_chars(body.data(), body.data() + digits, whole);
-        return whole << (10 * power);
+    if (error != std::errc()) return bad("too large");
+    if (number.find('.') != std::string_view::npos) {
+        const double bytes = rounded * std::pow(1024.0, power);
+        if (bytes >= 18446744073709551616.0) return bad("too large");
+        return static_cast<std::uint64_t>(bytes);
     }
-    return static_cast<std::uint64_t>(bytes);
+    std::uint64_t whole = 0;
+    const bool fits = std::from_chars(number.data(), number.data() + digits, whole).ec == std::errc();
+    if (!fits || whole > (UINT64_MAX >> (10 * power))) return bad("too large");
+    return whole << (10 * power);
 }
 
 std::string format_size(std::uint64_t bytes) {

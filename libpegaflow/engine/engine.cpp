@@ -269,9 +269,9 @@ Result<std::unique_ptr<Engine>> Engine::create(EngineOptions options, Fabric& fa
     state->index->set_hundredths(engine::hundredths(Clock::now()));
     if (!o.distinct_windows.empty())
         state->distinct = std::make_unique<engine::DistinctBlocks>(o.distinct_windows, Clock::now());
-    if (!o.tier.paths.empty()) PEGA_TRY(state->open_tier());
     State& s = *state;
     std::unique_ptr<Engine> engine(new Engine(std::move(state)));  // closes what has started when the rest does not
+    if (!o.tier.paths.empty()) PEGA_TRY(s.open_tier());
     PEGA_ASSIGN(s.digest_thread, base::start_thread([&s] { s.run_digests(); }));
     PEGA_ASSIGN(s.watch_thread, base::start_thread([&s] { s.run_watch(); }));
     return engine;
@@ -350,9 +350,9 @@ Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     } else if (sealed) {
         s.index->lookup_each(instance->scope, request.group, request.hashes, blocks, outcome.hit_positions);
     }
-    if (tiered && progress == engine::Prefetcher::Progress::kUnknown && blocks.size() < request.hashes.size() &&
-        s.begin_prefetch(request, *instance, name, blocks, outcome.hit_positions)) {
-        return QueryOutcome{.loading = true};
+    if (tiered && progress == engine::Prefetcher::Progress::kUnknown && blocks.size() < request.hashes.size()) {
+        PEGA_ASSIGN(const bool begun, s.begin_prefetch(request, *instance, name, blocks, outcome.hit_positions));
+        if (begun) return QueryOutcome{.loading = true};
     }
     if (s.tier) s.offer_again(blocks);
     ++s.counters.queries;

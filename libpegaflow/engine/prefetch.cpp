@@ -4,18 +4,28 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/thread.hpp"
+
 namespace pegaflow::engine {
 
 Prefetcher::Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert)
-    : tier_(tier), host_(host), options_(options), insert_(std::move(insert)), pace_(options.groups_ahead) {
-    for (std::uint32_t i = 0; i < options.threads; ++i) threads_.emplace_back([this] { run(); });
+    : tier_(tier), host_(host), options_(options), insert_(std::move(insert)), pace_(options.groups_ahead) {}
+
+Result<std::unique_ptr<Prefetcher>> Prefetcher::create(Tier& tier, TierHost& host, const Options& options,
+                                                       std::function<void(BlockRef)> insert) {
+    std::unique_ptr<Prefetcher> out(new Prefetcher(tier, host, options, std::move(insert)));
+    for (std::uint32_t i = 0; i < options.threads; ++i) {
+        PEGA_ASSIGN(auto thread, base::start_thread([raw = out.get()] { raw->run(); }));
+        out->threads_.push_back(std::move(thread));
+    }
+    return out;
 }
 
 bool Prefetcher::close(Clock::time_point deadline) {
     {
         std::unique_lock lock(mutex_);
+        stop_ = true;  // nobody is let in any more
         for (auto it = requests_.begin(); it != requests_.end();) it = forget(it);
-        stop_ = true;
         changed_.notify_all();
         if (!changed_.wait_until(lock, deadline, [this] { return groups_ == 0; })) return false;
     }
@@ -229,7 +239,7 @@ void Prefetcher::run() {
 void Prefetcher::add_stats(TierStats& stats) const {
     const std::lock_guard lock(mutex_);
     stats.prefetch_requests = started_;
-    for (const auto& request : requests_) ++(request->in ? stats.prefetch_active : stats.prefetch_waiting);
+    for (const auto& [name, request] : requests_) ++(request.in ? stats.prefetch_active : stats.prefetch_waiting);
     stats.prefetch_bytes = bytes_in_flight_;
     stats.prefetch_joined = joined_;
     for (const auto& [key, fetch] : fetches_) stats.prefetch_reading_blocks += fetch->reading ? 1 : 0;
@@ -238,6 +248,7 @@ void Prefetcher::add_stats(TierStats& stats) const {
     stats.prefetch_expired = expired_;
     stats.prefetch_too_slow = too_slow_;
     stats.prefetch_failed = failed_;
+    stats.prefetch_queue_full = queue_full_;
 }
 
 }  // namespace pegaflow::engine

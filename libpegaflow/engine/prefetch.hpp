@@ -2,10 +2,10 @@
 // prefetch.hpp - brings blocks of a slower tier into the pool for the queries that asked for them.
 //
 // A query that misses blocks which the tier has becomes a request; asked again with the same name it learns whether it is over.
-// Requests are let in as long as their bytes fit under the bound, in the order in which they came; the others wait their turn
-// until their deadline. Among those that are in, the block nearest to the front of its prefix is read first, small ones several
-// at a time. A block that several requests want is read once. Blocks stay pinned for their requests until these are asked for
-// again or dropped.
+// Requests are let in as long as their bytes fit under the bound, in the order in which they came; the others, a bounded
+// number, wait their turn until their deadline. Among those that are in, the block nearest to the front of its prefix is read
+// first, small ones several at a time. A block that several requests want is read once. Blocks stay pinned for their requests
+// until these are asked for again or dropped.
 #pragma once
 
 #include <chrono>
@@ -13,7 +13,6 @@
 #include <cstdint>
 #include <deque>
 #include <functional>
-#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -34,10 +33,11 @@ public:
     using Clock = std::chrono::steady_clock;
 
     struct Options {
-        std::uint64_t max_bytes = 0;        // of all requests that are in
-        std::uint64_t bytes_in_flight = 0;  // being read at one time
-        std::uint64_t bytes_together = 0;   // blocks below this are read in groups up to this
-        std::size_t groups_ahead = 0;       // prepared while others are read, so that the device need not wait for a thread
+        std::uint64_t max_bytes = 0;              // of all requests that are in
+        std::uint64_t max_requests = UINT64_MAX;  // in or not
+        std::uint64_t bytes_in_flight = 0;        // being read at one time
+        std::uint64_t bytes_together = 0;         // blocks below this are read in groups up to this
+        std::size_t groups_ahead = 0;  // prepared while others are read, so that the device need not wait for a thread
         std::chrono::nanoseconds time{}, idle{};
         std::uint32_t threads = 2;
         double prefill_tokens_per_second = 0;
@@ -58,15 +58,18 @@ public:
     enum class Progress { kUnknown, kLoading, kOver };
 
     // `insert` makes a block resident. It and `host` are called from threads of the prefetcher, and outlive it, as `tier` does.
-    Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert);
+    // kNoMemory when the system has no threads to give.
+    static Result<std::unique_ptr<Prefetcher>> create(Tier& tier, TierHost& host, const Options& options,
+                                                      std::function<void(BlockRef)> insert);
     ~Prefetcher() { close(); }
 
     // How a request stands. When it is over, it is forgotten; `held` gets what it pinned, and `fetched` how many blocks came.
     // [any]
     Progress poll(const Name& name, std::vector<BlockRef>* held, std::uint64_t* fetched);
-    // Begins a request. False when it is not worth it: nothing to fetch, or computing anew would be faster. After a while of
-    // the latter one goes through, for its first blocks: only reads show that the tier has become faster. [any]
-    bool start(const Name& name, Wish wish);
+    // Begins a request, unless it has begun. False when it is not worth it: nothing to fetch, or computing anew would be
+    // faster. After a while of the latter one goes through, for its first blocks: only reads show that the tier has become
+    // faster. kQueueFull: there are as many requests as may be. [any]
+    Result<bool> start(const Name& name, Wish wish);
     void drop_instance(const std::string& instance);
     // Ends what is late or forgotten. [any]
     void tick(Clock::time_point now);
@@ -106,8 +109,8 @@ private:
         Clock::time_point begun;
     };
     struct Request {
-        Name name;
         Wish wish;
+        std::uint64_t turn = 0;
         std::uint64_t bytes = 0;
         bool in = false, over = false;
         std::uint64_t queued = 0;  // bytes of blocks that it waits for
@@ -117,7 +120,14 @@ private:
     };
     using Key = std::tuple<std::uint64_t, std::uint32_t, std::string>;
     using Place = std::tuple<std::size_t, std::uint64_t, Fetch*>;  // in order of urgency
-    using Requests = std::list<std::unique_ptr<Request>>;
+    struct ByName {                                                // whatever the hashes
+        bool operator()(const Name& a, const Name& b) const {
+            return std::tie(a.request, a.group, a.instance) < std::tie(b.request, b.group, b.instance);
+        }
+    };
+    using Requests = std::map<Name, Request, ByName>;
+
+    Prefetcher(Tier& tier, TierHost& host, const Options& options, std::function<void(BlockRef)> insert);
 
     static Key key_of(const BlockKey& key) { return {key.scope, key.group, std::string(key.hash())}; }
     static Place place_of(Fetch& fetch) { return {fetch.position, fetch.order, &fetch}; }
@@ -154,7 +164,8 @@ private:
     mutable std::mutex mutex_;
     std::condition_variable changed_;
     // All guarded by mutex_.
-    Requests requests_;  // in the order in which they came
+    Requests requests_;
+    std::map<std::uint64_t, Request*> turns_;  // of those that wait to be let in, in the order in which they came
     std::map<Key, std::unique_ptr<Fetch>> fetches_;
     std::set<Place> waiting_;
     std::deque<std::shared_ptr<Group>> prepared_, landed_;
@@ -162,10 +173,11 @@ private:
     ReadPace pace_;             // of the groups
     bool patient_ = false;      // a thread sleeps that looks by itself at what is not worth waking one
     bool replacing_ = false;    // a thread on which a group landed prepares another one
-    std::uint64_t reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0;
+    std::uint64_t reserved_bytes_ = 0, queued_bytes_ = 0, bytes_in_flight_ = 0, next_order_ = 0, next_turn_ = 0;
     std::optional<Clock::time_point> too_slow_since_;  // no request began since then
     bool stop_ = false;
-    std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, stale_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0;
+    std::uint64_t started_ = 0, joined_ = 0, canceled_ = 0, stale_ = 0, expired_ = 0, too_slow_ = 0, failed_ = 0,
+                  queue_full_ = 0;
     std::vector<std::thread> threads_;
 };
 

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the prefetcher is asked for: requests, from when they come until they are forgotten, and the fetches that they share.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <numeric>
 #include <utility>
@@ -11,10 +13,6 @@ namespace {
 
 constexpr std::uint64_t kProbeBytes = std::uint64_t{1} << 20;  // with which a tier that seems too slow is tried
 
-bool same(const Prefetcher::Name& a, const Prefetcher::Name& b) {
-    return a.request == b.request && a.group == b.group && a.instance == b.instance;
-}
-
 // At most so many blocks of the prefix, and one at least.
 void keep_front(Prefetcher::Wish& wish, std::uint64_t most) {
     most = std::max<std::uint64_t>(1, most);
@@ -25,11 +23,10 @@ void keep_front(Prefetcher::Wish& wish, std::uint64_t most) {
 
 Prefetcher::Progress Prefetcher::poll(const Name& name, std::vector<BlockRef>* held, std::uint64_t* fetched) {
     const std::lock_guard lock(mutex_);
-    const auto it =
-        std::find_if(requests_.begin(), requests_.end(), [&](const auto& request) { return same(request->name, name); });
+    const auto it = requests_.find(name);
     if (it == requests_.end()) return Progress::kUnknown;
-    Request& request = **it;
-    if (request.name.hashes != name.hashes) {
+    Request& request = it->second;
+    if (it->first.hashes != name.hashes) {
         ++canceled_;
         forget(it);
         return Progress::kUnknown;
@@ -42,23 +39,32 @@ Prefetcher::Progress Prefetcher::poll(const Name& name, std::vector<BlockRef>* h
     return Progress::kOver;
 }
 
-bool Prefetcher::start(const Name& name, Wish wish) {
+Result<bool> Prefetcher::start(const Name& name, Wish wish) {
     const std::uint64_t block_bytes = std::accumulate(wish.page_bytes.begin(), wish.page_bytes.end(), std::uint64_t{0});
     const std::lock_guard lock(mutex_);
     if (stop_ || block_bytes == 0) return false;
+    if (const auto it = requests_.find(name); it != requests_.end()) {  // of two that asked at one time, the other was first
+        if (it->first.hashes == name.hashes) return true;
+        ++canceled_;
+        forget(it);
+    }
     keep_front(wish, options_.max_bytes / block_bytes);
     if (wish.keys.empty() || !worth_it(wish, block_bytes)) return false;
+    if (requests_.size() >= options_.max_requests) {
+        ++queue_full_;
+        return fail(Code::kQueueFull, fmt::format("{} queries wait for the tier, as many as may: ask again", requests_.size()));
+    }
     const auto now = Clock::now();
-    auto request = std::make_unique<Request>();
-    request->name = name;
-    request->bytes = wish.keys.size() * block_bytes;
-    request->wish = std::move(wish);
-    request->deadline = now + options_.time;
-    request->asked = now;
-    count_queued(*request);
+    Request& request = requests_[name];
+    request.bytes = wish.keys.size() * block_bytes;
+    request.wish = std::move(wish);
+    request.turn = next_turn_++;
+    request.deadline = now + options_.time;
+    request.asked = now;
+    turns_.emplace(request.turn, &request);
+    count_queued(request);
     ++started_;
     too_slow_since_.reset();
-    requests_.push_back(std::move(request));
     let_in();
     return true;
 }
@@ -78,13 +84,14 @@ bool Prefetcher::worth_it(Wish& wish, std::uint64_t block_bytes) {
 }
 
 void Prefetcher::let_in() {
-    for (const auto& request : requests_) {
-        if (request->in || request->over) continue;
-        if (reserved_bytes_ != 0 && reserved_bytes_ + request->bytes > options_.max_bytes) break;
-        request->in = true;
-        reserved_bytes_ += request->bytes;
-        for (std::size_t i = 0; i < request->wish.keys.size(); ++i) join(*request, i);
-        count_queued(*request);
+    while (!turns_.empty() && !stop_) {
+        Request& request = *turns_.begin()->second;
+        if (reserved_bytes_ != 0 && reserved_bytes_ + request.bytes > options_.max_bytes) break;
+        turns_.erase(turns_.begin());
+        request.in = true;
+        reserved_bytes_ += request.bytes;
+        for (std::size_t i = 0; i < request.wish.keys.size(); ++i) join(request, i);
+        count_queued(request);
     }
     changed_.notify_all();
 }
@@ -131,15 +138,18 @@ void Prefetcher::detach(Request& request, std::size_t from) {
         waiting_.erase(place_of(fetch));
         fetches_.erase(key_of(fetch.key));
     }
-    if (request.fetches.empty()) request.over = true;
+    if (request.fetches.empty()) {
+        request.over = true;
+        turns_.erase(request.turn);
+    }
     count_queued(request);
 }
 
 Prefetcher::Requests::iterator Prefetcher::forget(Requests::iterator place) {
-    const std::unique_ptr<Request> request = std::move(*place);
+    Request& request = place->second;
+    detach(request, 0);
+    if (request.in) reserved_bytes_ -= request.bytes;
     const auto next = requests_.erase(place);
-    detach(*request, 0);
-    if (request->in) reserved_bytes_ -= request->bytes;
     let_in();
     return next;
 }
@@ -167,7 +177,7 @@ void Prefetcher::end_fetch(Fetch& fetch, bool good) {
 void Prefetcher::drop_instance(const std::string& instance) {
     const std::lock_guard lock(mutex_);
     for (auto it = requests_.begin(); it != requests_.end();) {
-        if ((*it)->name.instance != instance) {
+        if (it->first.instance != instance) {
             ++it;
             continue;
         }
@@ -179,7 +189,7 @@ void Prefetcher::drop_instance(const std::string& instance) {
 void Prefetcher::tick(Clock::time_point now) {
     const std::lock_guard lock(mutex_);
     for (auto it = requests_.begin(); it != requests_.end();) {
-        Request& request = **it;
+        Request& request = it->second;
         if (now - request.asked >= options_.idle) {
             ++stale_;
             it = forget(it);

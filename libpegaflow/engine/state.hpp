@@ -187,8 +187,10 @@ struct Engine::State final : engine::TierHost {
     // tiering.cpp
     Result<void> open_tier();
     // Begins to fetch what the tier has of a query's missing blocks; `found` are those in the pool. True: ask again.
-    bool begin_prefetch(const QueryRequest& request, const engine::Instance& instance, const engine::Prefetcher::Name& name,
-                        const std::vector<engine::BlockRef>& found, const std::vector<std::uint32_t>& positions);
+    // kQueueFull.
+    Result<bool> begin_prefetch(const QueryRequest& request, const engine::Instance& instance,
+                                const engine::Prefetcher::Name& name, const std::vector<engine::BlockRef>& found,
+                                const std::vector<std::uint32_t>& positions);
     // Blocks that the tier did not take before get another chance when they are used.
     void offer_again(const std::vector<engine::BlockRef>& blocks);
     engine::BlockRef resident(const engine::BlockKey& key) override;

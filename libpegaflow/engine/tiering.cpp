@@ -38,9 +38,11 @@ Result<void> Engine::State::open_tier() {
         return fail(Code::kInvalid, fmt::format("{} tier threads, expected 1 to 64", o.threads));
     if (o.io_time <= o.io_time.zero() || o.prefetch_time <= o.prefetch_time.zero() || o.idle_time <= o.idle_time.zero())
         return fail(Code::kInvalid, "the times of a tier must be positive");
+    if (o.max_prefetch_requests == 0) return fail(Code::kInvalid, "max_prefetch_requests is 0, expected at least 1");
     PEGA_ASSIGN(tier, engine::tier::FileTier::open(o, {fabric, scopes, *this, *pool, *pool_regions}));
     Prefetcher::Options p;
     p.max_bytes = o.prefetch_bytes != 0 ? o.prefetch_bytes : pool->capacity() / 4;
+    p.max_requests = o.max_prefetch_requests;
     p.bytes_in_flight = o.read_bytes_in_flight;
     p.bytes_together = engine::kReadTogether;
     p.groups_ahead = engine::ReadPace::kMostAhead;
@@ -49,10 +51,10 @@ Result<void> Engine::State::open_tier() {
     p.threads = o.threads;
     p.prefill_tokens_per_second = o.prefill_tokens_per_second;
     p.tokens_per_block = o.tokens_per_block;
-    prefetcher = std::make_unique<Prefetcher>(*tier, *this, p, [this](const BlockRef& block) {
-        bool admitted = false;
-        if (index->insert_resident(block, &admitted, true)) ++counters.insertions;
-    });
+    PEGA_ASSIGN(prefetcher, Prefetcher::create(*tier, *this, p, [this](const BlockRef& block) {
+                    bool admitted = false;
+                    if (index->insert_resident(block, &admitted, true)) ++counters.insertions;
+                }));
     return {};
 }
 
@@ -82,8 +84,9 @@ void Engine::State::offer_again(const std::vector<BlockRef>& blocks) {
     }
 }
 
-bool Engine::State::begin_prefetch(const QueryRequest& request, const engine::Instance& instance, const Prefetcher::Name& name,
-                                   const std::vector<BlockRef>& found, const std::vector<std::uint32_t>& positions) {
+Result<bool> Engine::State::begin_prefetch(const QueryRequest& request, const engine::Instance& instance,
+                                           const Prefetcher::Name& name, const std::vector<BlockRef>& found,
+                                           const std::vector<std::uint32_t>& positions) {
     Prefetcher::Wish wish;
     wish.held = found;
     std::size_t next = 0;  // of `positions`
@@ -105,7 +108,9 @@ bool Engine::State::begin_prefetch(const QueryRequest& request, const engine::In
     }
     if (wish.keys.empty()) return false;
     for (const auto& shard : instance.layout.shapes[request.group].shards) wish.page_bytes.push_back(shard.page_bytes);
-    return prefetcher->start(name, std::move(wish));
+    auto started = prefetcher->start(name, std::move(wish));
+    if (!started) ++counters.queue_full;
+    return started;
 }
 
 Result<void> Engine::flush_to_tier(Clock::time_point deadline) {

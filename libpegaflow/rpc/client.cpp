@@ -133,6 +133,7 @@ Result<void> Client::start_session(std::string instance_id, std::string name_spa
 Result<void> Client::register_worker(const WorkerRegistration& worker, const RegisterOptions& options) {
     PEGA_ASSIGN(auto request, rpc::to_wire(worker, options));
     grpc::ClientContext context;
+    PEGA_TRY(state_->registrations.start());
     PEGA_TRY(state_->send_registration(context, request));
     state_->registrations.add(std::move(request));
     return {};

@@ -5,6 +5,8 @@
 #include <chrono>
 #include <utility>
 
+#include "base/thread.hpp"
+
 namespace pegaflow::rpc {
 namespace {
 
@@ -30,10 +32,16 @@ void ClientRegistrations::close() {
     if (thread_.joinable()) thread_.join();
 }
 
+Result<void> ClientRegistrations::start() {
+    const std::lock_guard lock(mutex_);
+    if (!reconnect_ || thread_.joinable()) return {};
+    PEGA_ASSIGN(thread_, base::start_thread([this] { run(); }));
+    return {};
+}
+
 void ClientRegistrations::add(wire::RegisterContextRequest request) {
     const std::lock_guard lock(mutex_);
     registrations_.push_back(std::move(request));
-    if (reconnect_ && !thread_.joinable()) thread_ = std::thread([this] { run(); });
 }
 
 void ClientRegistrations::forget(std::string_view instance_id) {

@@ -26,6 +26,8 @@ public:
     ClientRegistrations(std::shared_ptr<grpc::Channel> channel, Send send, bool reconnect);
     ~ClientRegistrations() { close(); }
 
+    // Before the first registration is made. kNoMemory when the system has no thread to say it again. [any]
+    Result<void> start();
     void add(pegaflow_wire::RegisterContextRequest request);  // [any]
     void forget(std::string_view instance_id);                // [any]
     // The server does not know the instance: if it was registered here, it is registered again. [any]

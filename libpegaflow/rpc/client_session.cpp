@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "rpc/client_session.hpp"
 
+#include "base/thread.hpp"
 #include "rpc/status.hpp"
 
 namespace pegaflow::rpc {
@@ -15,7 +16,12 @@ constexpr auto kRetryInterval = std::chrono::milliseconds(200);
 ClientSession::ClientSession(std::shared_ptr<grpc::Channel> channel, wire::Engine::Stub& stub, wire::SessionRequest request,
                              bool reconnect)
     : channel_(std::move(channel)), stub_(stub), request_(std::move(request)), reconnect_(reconnect) {
-    thread_ = std::thread([this] { run(); });
+    auto thread = base::start_thread([this] { run(); });
+    if (thread) {
+        thread_ = std::move(*thread);
+    } else {
+        refusal_ = thread.error();
+    }
 }
 
 ClientSession::~ClientSession() {
@@ -25,12 +31,12 @@ ClientSession::~ClientSession() {
         if (context_ != nullptr) context_->TryCancel();
     }
     changed_.notify_all();
-    thread_.join();
+    if (thread_.joinable()) thread_.join();
 }
 
 Result<void> ClientSession::wait_open(std::chrono::milliseconds timeout) {
     std::unique_lock lock(mutex_);
-    if (changed_.wait_for(lock, timeout, [this] { return open_; })) return {};
+    if (thread_.joinable() && changed_.wait_for(lock, timeout, [this] { return open_; })) return {};
     if (!refusal_.message.empty()) return fail(refusal_);
     return fail(Code::kDeadlineExceeded, "Session: the server did not open it in time");
 }

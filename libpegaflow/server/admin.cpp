@@ -16,6 +16,7 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "base/thread.hpp"
 
 namespace pegaflow::server {
 namespace {
@@ -310,7 +311,12 @@ Result<std::unique_ptr<Admin>> Admin::start(const std::string& address, Engine& 
     if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
     std::uint16_t port = 0;
     std::from_chars(address.data() + colon + 1, address.data() + address.size(), port);
-    auto state = std::make_unique<State>(engine, std::move(hooks));
+    std::unique_ptr<State> state;
+    try {
+        state = std::make_unique<State>(engine, std::move(hooks));
+    } catch (const std::exception& thrown) {  // of a thread pool without threads
+        return fail(Code::kNoMemory, fmt::format("cannot start the threads of HTTP administration: {}", thrown.what()));
+    }
     beast::error_code error;
     const auto ip = asio::ip::make_address(host == "localhost" ? "127.0.0.1" : host, error);
     const auto refuse = [&] {
@@ -324,7 +330,7 @@ Result<std::unique_ptr<Admin>> Admin::start(const std::string& address, Engine& 
     if (!error) state->acceptor.listen(asio::socket_base::max_listen_connections, error);
     if (error) return refuse();
     state->accept();
-    state->thread = std::thread([raw = state.get()] { raw->io.run(); });
+    PEGA_ASSIGN(state->thread, base::start_thread([raw = state.get()] { raw->io.run(); }));
     return std::unique_ptr<Admin>(new Admin(std::move(state)));
 }
 

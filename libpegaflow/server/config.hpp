@@ -31,16 +31,25 @@ struct Config {
     std::map<std::string, std::string, std::less<>> origins;
 };
 
+// A value in texts: of a list one for each element, of anything else one.
+using Parts = std::vector<std::string>;
+
 // How an option is written and read.
 struct Option {
-    std::string key;   // "pool.size"; the flag is --pool-size
-    std::string type;  // for people: "size", "integer 1 to 65536", "true or false", ...
-    std::string help;
-    bool boolean = false;
-    std::function<std::string(const Config&)> get;
-    std::function<Result<void>(Config&, std::string_view)> set;  // from text
+    // What a file has for it: a string, a string or a number of bytes, an integer, true or false, an array of strings.
+    enum class Kind { kText, kSize, kInteger, kBoolean, kList };
 
-    std::string flag() const;  // "--pool-size"
+    std::string key;  // "pool.size"; the flag is --pool-size
+    Kind kind = Kind::kText;
+    std::string type;  // for people: "a size", "an integer from 1 to 65536", "true or false", ...
+    std::string help;
+    Parts example;  // for messages
+    std::function<Parts(const Config&)> get;
+    std::function<Result<void>(Config&, const Parts&)> set;
+
+    std::string flag() const;                              // "--pool-size"
+    std::string toml(const Config& config) const;          // the value as a file has it
+    Result<Parts> from_flag(std::string_view text) const;  // a list is split at its commas; kInvalid
 };
 
 // All options in the order of the reference page. [any]
@@ -50,14 +59,14 @@ const std::vector<Option>& options();
 Result<void> read_config(const std::string& path, Config& config);
 // The same from text; `name` stands for the file in messages. [any]
 Result<void> parse_config(std::string_view text, std::string_view name, Config& config);
-// Sets one option by key. kInvalid. [any]
+// Sets one option by key, from the text of its flag. kInvalid. [any]
 Result<void> set_option(Config& config, std::string_view key, std::string_view value);
 // Checks what only the loaded modules know: names of devices and policies. kInvalid with where the name was set and those that
 // exist. [any]
 Result<void> check_names(const Config& config, Fabric& fabric);
 // "15m", "1h", "1d": a window of time in its largest whole unit. [any]
 std::string format_window(std::chrono::nanoseconds window);
-// The configuration as a TOML file. [any]
+// The configuration as a TOML file, which read again gives the same. [any]
 std::string to_toml(const Config& config);
 // The reference page in Markdown. [any]
 std::string config_reference();

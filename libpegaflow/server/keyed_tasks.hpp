@@ -13,11 +13,15 @@
 #include <mutex>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
+
+#include "base/thread.hpp"
 
 namespace pegaflow::server {
 
-// The destructor runs what was posted before, then ends.
+// Threads come as they are needed. When the system gives no more, those that there are do it all. The destructor runs what was
+// posted before, then ends.
 class KeyedTasks {
 public:
     static constexpr std::size_t kMostThreads = 32;
@@ -28,17 +32,16 @@ public:
     KeyedTasks& operator=(const KeyedTasks&) = delete;
     ~KeyedTasks();
 
-    // False when too many of this key wait; the task is not taken then. [any]
-    [[nodiscard]] bool try_post(const std::string& key, std::function<void()> task) {
-        return add(key, std::move(task), kMostWaiting);
-    }
-    // The same for what must not be refused. [any]
-    void post(const std::string& key, std::function<void()> task) { add(key, std::move(task), SIZE_MAX); }
+    // False when too many of this key wait, or there is no thread at all; the task is not taken then. [any]
+    [[nodiscard]] bool try_post(const std::string& key, std::function<void()> task) { return add(key, std::move(task), true); }
+    // The same for what must not be refused: without a thread it waits for one, or for the destructor. [any]
+    void post(const std::string& key, std::function<void()> task) { add(key, std::move(task), false); }
 
 private:
     using Tasks = std::deque<std::function<void()>>;
 
-    bool add(const std::string& key, std::function<void()> task, std::size_t most);
+    bool add(const std::string& key, std::function<void()> task, bool may_refuse);
+    void add_thread();
     void run();
 
     std::mutex mutex_;
@@ -57,18 +60,30 @@ inline KeyedTasks::~KeyedTasks() {
     }
     changed_.notify_all();
     for (std::thread& thread : threads_) thread.join();
+    if (threads_.empty() && !keys_.empty()) run();
 }
 
-inline bool KeyedTasks::add(const std::string& key, std::function<void()> task, std::size_t most) {
+inline bool KeyedTasks::add(const std::string& key, std::function<void()> task, bool may_refuse) {
     const std::lock_guard lock(mutex_);
     Tasks& tasks = keys_[key];
-    if (tasks.size() >= most) return false;
+    if (may_refuse && tasks.size() >= kMostWaiting) return false;
     tasks.push_back(std::move(task));
-    if (tasks.size() > 1) return true;
-    ready_.push_back(key);
-    if (ready_.size() > idle_ && threads_.size() < kMostThreads) threads_.emplace_back([this] { run(); });
+    if (tasks.size() == 1) ready_.push_back(key);
+    if (ready_.size() > idle_ && threads_.size() < kMostThreads) add_thread();
+    if (may_refuse && threads_.empty()) {
+        tasks.pop_back();
+        if (!tasks.empty()) return false;
+        ready_.pop_back();
+        keys_.erase(key);
+        return false;
+    }
     changed_.notify_one();
     return true;
+}
+
+inline void KeyedTasks::add_thread() {
+    auto thread = base::start_thread([this] { run(); });
+    if (thread) threads_.push_back(std::move(*thread));
 }
 
 inline void KeyedTasks::run() {

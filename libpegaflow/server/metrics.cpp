@@ -67,7 +67,8 @@ void add_requests(const EngineStats& s, MetricFamilies& out) {
     out.counter("pegaflow_load_failures_total", "Loads that failed.", s.load_failures);
     out.counter("pegaflow_load_bytes_total", "Bytes copied by loads.", s.load_bytes);
     out.gauge("pegaflow_loads_in_flight", "Loads under way.", s.loads_in_flight);
-    out.counter("pegaflow_queue_full_total", "Requests refused because a transfer queue was full.", s.queue_full);
+    out.counter("pegaflow_queue_full_total", "Requests refused because a queue was full, or an instance held too many leases.",
+                s.queue_full);
     out.counter("pegaflow_canceled_total", "Saves and loads that ended early.", s.canceled);
     out.counter("pegaflow_queries_total", "Queries answered.", s.queries);
     out.gauge("pegaflow_leases", "Leases that pin blocks.", s.leases);

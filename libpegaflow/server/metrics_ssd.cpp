@@ -63,6 +63,8 @@ void add_reading(const TierStats& t, MetricFamilies& families) {
                      t.prefetch_expired);
     families.counter("pegaflow_ssd_prefetch_too_slow_total", "Queries for which computing anew is faster.",
                      t.prefetch_too_slow);
+    families.counter("pegaflow_ssd_prefetch_queue_full_total", "Queries refused because as many waited as may.",
+                     t.prefetch_queue_full);
     families.counter("pegaflow_ssd_prefetch_failed_total", "Blocks that could not be read, or for which the pool had no room.",
                      t.prefetch_failed);
     families.gauge("pegaflow_ssd_read_latency_seconds", "Of a read, as the cost model sees it.", t.read_latency_seconds);

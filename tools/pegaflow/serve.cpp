@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/log.hpp"
+#include "base/thread.hpp"
 #include "server/server.hpp"
 #include "tools/pegaflow/verb.hpp"
 
@@ -74,14 +75,21 @@ void take_signals(const std::shared_ptr<Running>& running, const sigset_t& signa
 // a supervisor would kill the process next.
 class StopLimit {
 public:
-    explicit StopLimit(std::chrono::nanoseconds limit) : thread_([this, limit] { watch(limit); }) {}
+    explicit StopLimit(std::chrono::nanoseconds limit) {
+        auto thread = base::start_thread([this, limit] { watch(limit); });
+        if (thread) {
+            thread_ = std::move(*thread);
+        } else {
+            base::log_warning("server", "nothing bounds the time that stopping takes: {}", thread.error().message);
+        }
+    }
     ~StopLimit() {
         {
             const std::lock_guard lock(mutex_);
             over_ = true;
         }
         changed_.notify_all();
-        thread_.join();
+        if (thread_.joinable()) thread_.join();
     }
 
 private:
@@ -109,7 +117,9 @@ void serve(const Arguments& arguments, Context& context) {
     std::signal(SIGPIPE, SIG_IGN);  // whoever reads the log may go
     server::install_log(config->log_level);
     const auto state = std::make_shared<Running>();  // shared with the thread that takes signals, which nobody ends
-    std::thread([state, signals] { take_signals(state, signals); }).detach();
+    auto signal_thread = base::start_thread([state, signals] { take_signals(state, signals); });
+    if (!signal_thread) return context.fail(signal_thread.error());
+    signal_thread->detach();
     auto started = server::Server::start(*config);
     if (!started) return context.fail(started.error());
     server::Server& running = **started;
@@ -143,7 +153,7 @@ void add_serve(CLI::App& app, Context& context) {
         const auto set = [arguments, key = option.key](const std::string& value) { arguments->values[key] = value; };
         CLI::Option* flag =
             verb.add_option_function<std::string>(option.flag(), set, fmt::format("{} ({})", option.help, option.type));
-        if (option.boolean) flag->expected(0, 1)->default_str("true")->type_name("BOOL");
+        if (option.kind == server::Option::Kind::kBoolean) flag->expected(0, 1)->default_str("true")->type_name("BOOL");
     }
     verb.callback([arguments, &context] { serve(*arguments, context); });
 }

@@ -7,7 +7,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <system_error>
 
 #include "base/log.hpp"
 #include "base/numa.hpp"
@@ -43,12 +42,12 @@ Result<std::unique_ptr<OpenDevice>> OpenDevice::open(const pega_host* host, cons
     device->wait_ = static_cast<const pega_ext_wait*>(tables.backend->extension(device->handle_, PEGA_EXT_WAIT));
     device->wake_fd_ = ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (device->wake_fd_ < 0) return fail(Code::kNoMemory, "cannot create an eventfd", errno);
-    try {
-        device->thread_ = std::thread([raw = device.get()] { raw->run(); });
-    } catch (const std::system_error& error) {
-        return fail(Code::kNoMemory,
-                    fmt::format("cannot start the progress thread of {}: {}", device->info_.name, error.what()));
+    auto thread = base::start_thread([raw = device.get()] { raw->run(); });
+    if (!thread) {
+        return fail(thread.error().code,
+                    fmt::format("cannot start the progress thread of {}: {}", device->info_.name, thread.error().message));
     }
+    device->thread_ = std::move(*thread);
     return device;
 }
 

@@ -11,6 +11,7 @@
 #include <thread>
 #include <tuple>
 
+#include "base/thread.hpp"
 #include "engine/tier/container.hpp"
 #include "engine/tier/recovery.hpp"
 #include "engine/tier/write_history.hpp"
@@ -135,7 +136,11 @@ private:
             }
         };
         std::vector<std::thread> threads;
-        for (unsigned i = 1; i < options_.threads; ++i) threads.emplace_back(work);
+        for (unsigned i = 1; i < options_.threads; ++i) {
+            auto thread = base::start_thread(work);
+            if (!thread) break;  // those that there are do it all
+            threads.push_back(std::move(*thread));
+        }
         work();
         for (std::thread& thread : threads) thread.join();
     }

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "base/crc32c.hpp"
+#include "base/thread.hpp"
 #include "pegaflow/digest.hpp"
 
 namespace pegaflow::engine::tier {
@@ -296,7 +297,11 @@ void scan_container(const ReadBytes& read, const Superblock& superblock, unsigne
         }
     };
     std::vector<std::thread> pool;
-    for (unsigned i = 1; i < threads; ++i) pool.emplace_back(work);
+    for (unsigned i = 1; i < threads; ++i) {
+        auto thread = base::start_thread(work);
+        if (!thread) break;  // those that there are do it all
+        pool.push_back(std::move(*thread));
+    }
     work();
     for (std::thread& thread : pool) thread.join();
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/log.hpp"
+#include "base/thread.hpp"
 
 namespace pegaflow::engine::tier {
 namespace {
@@ -54,7 +55,15 @@ Writer::Writer(Parts parts, const Superblock& superblock, std::uint32_t containe
             closing_.push_back(std::move(segment));
         }
     }
-    thread_ = std::thread([this] { run(); });
+    auto thread = base::start_thread([this] { run(); });
+    if (thread) {
+        thread_ = std::move(*thread);
+        return;
+    }
+    base::log_error("tier", "nothing is written to container {}: {}", container_, thread.error().message);
+    problem_ = thread.error().message;
+    paused_until_ = Clock::time_point::max();
+    ended_ = true;
 }
 
 Writer::~Writer() {

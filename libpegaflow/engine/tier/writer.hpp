@@ -61,7 +61,7 @@ public:
     };
     // All parts outlive it. `unsealed` are the segments without a table, oldest first, which the catalog has as open. The
     // newest of all segments goes on unless something in it is torn or damaged; the others get their tables, which leave out
-    // what is torn.
+    // what is torn. Without a thread of the system it takes no blocks, and `problem` says so.
     Writer(Parts parts, const Superblock& superblock, std::uint32_t container, const WriterOptions& options,
            std::span<const FoundSegment> unsealed, std::uint64_t lifetime_bytes);
     ~Writer();
@@ -69,7 +69,9 @@ public:
     // Asks the thread to end when the queue, which was stopped, is empty, or `deadline` has passed. [any]
     void request_stop(std::chrono::steady_clock::time_point deadline);
     // The thread goes on alone: for a writer that does not end, and stays as long as the process. [serial]
-    void let_go() { thread_.detach(); }
+    void let_go() {
+        if (thread_.joinable()) thread_.detach();
+    }
     bool ended() const noexcept { return ended_.load(std::memory_order_acquire); }
     // "" while writing works; else why not, until a block is stored again. [any]
     std::string problem() const;

@@ -141,8 +141,9 @@ struct TierOptions {
     std::string backend = "nvme";                             // moves bytes between host memory and files
     std::uint64_t segment_bytes = std::uint64_t{64} << 20;    // written one after another, given up as a whole
     std::uint64_t write_bytes_per_day = 0;                    // 0 = no limit
-    std::uint64_t write_queue_bytes = 0;  // pinned while they wait; 0 = an eighth of the pool, at most 1 GiB
-    std::uint64_t prefetch_bytes = 0;     // on their way to requests; 0 = a quarter of the pool
+    std::uint64_t write_queue_bytes = 0;         // pinned while they wait; 0 = an eighth of the pool, at most 1 GiB
+    std::uint64_t prefetch_bytes = 0;            // on their way to requests; 0 = a quarter of the pool
+    std::uint32_t max_prefetch_requests = 4096;  // at one time; a query that would be one more is kQueueFull
     std::uint64_t read_bytes_in_flight = std::uint64_t{64} << 20;
     std::chrono::nanoseconds prefetch_time = std::chrono::seconds(30);  // then a request gets what is there
     std::chrono::nanoseconds idle_time = std::chrono::seconds(10);      // a request that nobody asked for again is dropped
@@ -244,6 +245,7 @@ struct TierStats {
     double read_latency_seconds = 0, read_bytes_per_second = 0;  // as the cost model sees them
     std::uint64_t prefetch_stale = 0;                            // of prefetch_canceled: nobody asked again
     std::uint64_t prefetch_reading_blocks = 0;                   // by a transfer under way
+    std::uint64_t prefetch_queue_full = 0;                       // refused: as many waited as may
     std::uint64_t writes_in_flight = 0;                          // extents of blocks
     Distribution write_rates, read_rates;  // bytes per second of single transfers, many of which run side by side
 };
@@ -309,7 +311,7 @@ public:
     Result<void> cancel_save(SaveId save);
 
     // Looks up blocks and leases the hits. kInvalid (empty request id, hash too long, unknown group, a lease time that is not
-    // positive), kNotFound (instance), kQueueFull (too many leases).
+    // positive), kNotFound (instance), kQueueFull (too many leases, or too many queries wait for the tier).
     Result<QueryOutcome> query(const QueryRequest& request);
     // The lease ends that time from now, or the default one. Idempotent. kNotFound when unknown or expired.
     Result<void> renew(const LeaseId& lease, std::optional<std::chrono::nanoseconds> lease_time = {});

@@ -16,6 +16,7 @@
 #include "pegaflow/abi/ext/stream.h"
 #include "pegaflow/digest.hpp"
 #include "pegaflow/transfer.hpp"
+#include "tests/unit/base/no_threads.hpp"
 
 namespace pegaflow {
 namespace {
@@ -266,6 +267,18 @@ TEST_P(HostTest, AValueThatFindsNoRoomEndsAtItsDeadline) {
 
 INSTANTIATE_TEST_SUITE_P(Threads, HostTest, ::testing::Values("1", "4"),
                          [](const auto& threads) { return std::string("of_") + threads.param; });
+
+TEST(HostThreads, WithoutThreadsADeviceIsNotOpened) {
+    const auto fabric = Fabric::open({.backends = {"host"}});
+    ASSERT_TRUE(fabric) << fabric.error().message;
+    {
+        const testing::NoThreads none;
+        const auto device = (*fabric)->device("host:0");
+        ASSERT_FALSE(device);
+        EXPECT_EQ(device.error().code, Code::kNoMemory) << device.error().message;
+    }
+    EXPECT_TRUE((*fabric)->device("host:0")) << "later it can be";
+}
 
 }  // namespace
 }  // namespace pegaflow

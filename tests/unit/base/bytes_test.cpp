@@ -14,12 +14,20 @@ TEST(ParseSize, AcceptsWhatPeopleWrite) {
 }
 
 TEST(ParseSize, RefusesEverythingElseWithTheText) {
-    for (const char* bad : {"", "-1", "1x", "gb", "1.2.3", "4KK", "99999999999tb"}) {
+    for (const char* bad : {"", "-1", "1x", "gb", "1.2.3", "4KK", "99999999999tb", "18446744073709551616", "16777216.0tb"}) {
         const auto size = parse_size(bad);
         ASSERT_FALSE(size) << bad;
         EXPECT_EQ(size.error().code, Code::kInvalid);
         EXPECT_NE(size.error().message.find(bad), std::string::npos);
     }
+}
+
+TEST(ParseSize, SaysWhatIsWrongAtTheEnds) {
+    EXPECT_EQ(*parse_size("18446744073709551615"), UINT64_MAX);
+    EXPECT_EQ(*parse_size("16777215tb"), std::uint64_t{16777215} << 40);
+    EXPECT_NE(parse_size("16777216tb").error().message.find("too large"), std::string::npos);
+    EXPECT_NE(parse_size(std::string(400, '9')).error().message.find("too large"), std::string::npos);
+    EXPECT_NE(parse_size("-1gb").error().message.find("negative"), std::string::npos);
 }
 
 TEST(FormatSize, DropsZeros) {

@@ -2,12 +2,13 @@
 #include "base/thread.hpp"
 
 #include <gtest/gtest.h>
-#include <pthread.h>
 
 #include <chrono>
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "tests/unit/base/no_threads.hpp"
 
 namespace {
 
@@ -20,16 +21,8 @@ TEST(StartThread, RunsOrSaysThatItCannot) {
     ASSERT_TRUE(thread) << thread.error().message;
     thread->join();
     EXPECT_EQ(ran, 1);
-    // No system has room for a stack like this.
-    pthread_attr_t usual, huge;
-    ASSERT_EQ(pthread_getattr_default_np(&usual), 0);
-    ASSERT_EQ(pthread_getattr_default_np(&huge), 0);
-    ASSERT_EQ(pthread_attr_setstacksize(&huge, std::size_t{1} << 47), 0);
-    ASSERT_EQ(pthread_setattr_default_np(&huge), 0);
+    const pegaflow::testing::NoThreads none;
     const auto refused = pegaflow::base::start_thread([&] { ++ran; });
-    ASSERT_EQ(pthread_setattr_default_np(&usual), 0);
-    pthread_attr_destroy(&usual);
-    pthread_attr_destroy(&huge);
     ASSERT_FALSE(refused);
     EXPECT_EQ(refused.error().code, pegaflow::Code::kNoMemory);
     EXPECT_EQ(ran, 1);

@@ -8,6 +8,8 @@
 #include <set>
 #include <thread>
 
+#include "tests/unit/base/no_threads.hpp"
+
 namespace pegaflow::engine {
 namespace {
 
@@ -112,10 +114,12 @@ protected:
         if (options.idle == 0ns) options.idle = 10s;
         options.threads = threads_;
         tier_.bytes_per_second = 10.0 * static_cast<double>(bytes_);
-        prefetcher_ = std::make_unique<Prefetcher>(tier_, tier_, options, [this](BlockRef block) {
+        auto created = Prefetcher::create(tier_, tier_, options, [this](BlockRef block) {
             const std::lock_guard lock(tier_.mutex);
             inserted_.emplace_back(block->key.hash());
         });
+        ASSERT_TRUE(created) << created.error().message;
+        prefetcher_ = std::move(*created);
     }
     ~PrefetchTest() override {
         std::atomic<bool> closed{false};
@@ -129,11 +133,16 @@ protected:
         closing.join();
     }
     static Prefetcher::Name name(const std::string& request, std::uint64_t hashes = 1) { return {"i", request, 0, hashes}; }
-    bool ask(const std::string& request, const std::string& blocks) {
+    Result<bool> begin(const Prefetcher::Name& name, const std::string& blocks) {
         Prefetcher::Wish wish;
         for (const char c : blocks) wish.keys.emplace_back(1, 0, std::string(1, c));
         wish.page_bytes = {bytes_};
-        return prefetcher_->start(name(request), std::move(wish));
+        return prefetcher_->start(name, std::move(wish));
+    }
+    bool ask(const std::string& request, const std::string& blocks) {
+        const auto begun = begin(name(request), blocks);
+        EXPECT_TRUE(begun) << begun.error().message;
+        return begun && *begun;
     }
     Progress poll(const std::string& request) {
         held_.clear();
@@ -389,6 +398,57 @@ TEST_P(PrefetchTest, RequestsBeyondTheBoundWaitTheirTurn) {
     EXPECT_EQ(fetched_, 3U);
 }
 
+TEST_P(PrefetchTest, WhoeverWaitsIsLetInInTurnAlsoWhenOthersWentAway) {
+    start({.max_bytes = bytes_});  // one at a time
+    for (const char* request : {"z", "y", "x", "w"}) ask(request, request);
+    wait_begun(1);
+    EXPECT_EQ(prefetcher_->poll(name("y", 2), &held_, &fetched_), Progress::kUnknown);  // y goes
+    land_until_over("z");
+    land_until_over("x");
+    land_until_over("w");
+    const std::lock_guard lock(tier_.mutex);
+    EXPECT_EQ(tier_.order, (std::vector<std::string>{"z", "x", "w"}));
+}
+
+TEST_P(PrefetchTest, ThereAreAsManyRequestsAsMayBe) {
+    start({.max_requests = 2});
+    EXPECT_TRUE(ask("first", "a"));
+    EXPECT_TRUE(ask("second", "b"));
+    const auto third = begin(name("third"), "c");
+    ASSERT_FALSE(third);
+    EXPECT_EQ(third.error().code, Code::kQueueFull);
+    EXPECT_EQ(poll("third"), Progress::kUnknown);
+    EXPECT_TRUE(ask("second", "b")) << "it has begun";
+    TierStats stats;
+    prefetcher_->add_stats(stats);
+    EXPECT_EQ(stats.prefetch_queue_full, 1U);
+    EXPECT_EQ(stats.prefetch_requests, 2U);
+    land_until_over("first");
+    EXPECT_TRUE(ask("third", "c")) << "one is over";
+    land_until_over("second");
+    land_until_over("third");
+}
+
+// As when two threads ask, and neither has begun it when the other looks.
+TEST_P(PrefetchTest, OneNameIsOneRequest) {
+    start();
+    EXPECT_TRUE(ask("r", "ab"));
+    EXPECT_TRUE(ask("r", "ab"));
+    wait_begun(1);
+    TierStats stats;
+    prefetcher_->add_stats(stats);
+    EXPECT_EQ(stats.prefetch_requests, 1U);
+    EXPECT_EQ(stats.prefetch_joined, 0U);
+    const auto other = begin(name("r", 2), "cd");
+    EXPECT_TRUE(other && *other);
+    EXPECT_EQ(begin({"another instance", "r", 0, 1}, "e").value_or(false), true);
+    EXPECT_EQ(begin({"i", "r", 1, 1}, "f").value_or(false), true);
+    stats = {};
+    prefetcher_->add_stats(stats);
+    EXPECT_EQ(stats.prefetch_canceled, 1U);
+    EXPECT_EQ(stats.prefetch_active, 3U);
+}
+
 TEST_P(PrefetchTest, ARequestLargerThanTheBoundGetsItsFront) {
     start({.max_bytes = 2 * bytes_});
     ask("r", "abcdef");
@@ -484,6 +544,13 @@ TEST_P(PrefetchTest, WhatHasComeIsNotWaitedForByOthers) {
     land_until_over("third");
     wait_over("first");
     EXPECT_EQ(fetched_, 4U);
+}
+
+TEST_P(PrefetchTest, WithoutThreadsThereIsNone) {
+    const testing::NoThreads none;
+    const auto refused = Prefetcher::create(tier_, tier_, {.max_bytes = bytes_, .threads = 2}, [](BlockRef) {});
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, Code::kNoMemory);
 }
 
 TEST_P(PrefetchTest, RequestsOfAnInstanceGoWithIt) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Blocks that are in the pool in part, or on their way there, while the tier has the whole.
+#include "tests/unit/base/no_threads.hpp"
 #include "tests/unit/engine/tier/tier_fixture.hpp"
 #include "toy_worker.hpp"
 
@@ -56,6 +57,51 @@ TEST_F(TieringTest, WhatIsBeingCopiedIsNotFetched) {
     EXPECT_TRUE(done.get_future().get());
     EXPECT_TRUE(hit(0));
     EXPECT_EQ(stats().read_blocks, 0U);
+}
+
+TEST_F(TieringTest, MoreQueriesThanMayWaitAreToldToTryAgain) {
+    options_.tier.max_prefetch_requests = 1;
+    store_one();
+    if (IsSkipped()) return;
+    const std::string_view view = hash_;
+    const auto query = [&](std::string_view request) {
+        return engine_->query({.instance_id = "replica", .hashes = {&view, 1}, .request_id = request});
+    };
+    const auto first = query("first"), second = query("second");
+    ASSERT_TRUE(first);
+    EXPECT_TRUE(first->loading);
+    ASSERT_FALSE(second) << "the first was not asked for again, and holds its place";
+    EXPECT_EQ(second.error().code, Code::kQueueFull);
+    EXPECT_EQ(engine_->stats().queue_full, 1U);
+    EXPECT_EQ(stats().prefetch_queue_full, 1U);
+    EXPECT_EQ(ask({hash_}, "first").hit_blocks, 1U);
+    EXPECT_EQ(ask({hash_}, "second").hit_blocks, 1U);
+}
+
+TEST_F(TieringTest, AnEngineThatGetsNoThreadsForItsTierEndsWhatHadBegun) {
+    store_one();
+    if (IsSkipped()) return;
+    engine_.reset();  // its devices stay open
+    {
+        const testing::NoThreads none;
+        const auto engine = Engine::create(options_, *fabric_);
+        ASSERT_FALSE(engine);
+        EXPECT_EQ(engine.error().code, Code::kNoMemory) << engine.error().message;
+    }
+    auto engine = Engine::create(options_, *fabric_);
+    ASSERT_TRUE(engine) << engine.error().message;
+    engine_ = std::move(*engine);
+    ASSERT_TRUE(engine_->register_worker(replica_.registration()));
+    EXPECT_TRUE(hit(0));
+}
+
+TEST_F(TieringTest, SomeQueryMayWait) {
+    start();
+    if (IsSkipped()) return;
+    options_.tier.max_prefetch_requests = 0;
+    const auto engine = Engine::create(options_, *fabric_);
+    ASSERT_FALSE(engine);
+    EXPECT_EQ(engine.error().code, Code::kInvalid);
 }
 
 }  // namespace

@@ -9,6 +9,8 @@
 #include <memory>
 #include <vector>
 
+#include "tests/unit/base/no_threads.hpp"
+
 namespace pegaflow::server {
 namespace {
 
@@ -48,6 +50,30 @@ TEST(KeyedTasksTest, RefusesWhenTooManyOfAKeyWait) {
         go.set_value();
     }
     EXPECT_EQ(ran, KeyedTasks::kMostWaiting + 1);
+}
+
+TEST(KeyedTasksTest, WithoutThreadsWhatMustNotBeRefusedWaits) {
+    std::vector<int> order;
+    {
+        KeyedTasks tasks;
+        {
+            const testing::NoThreads none;
+            EXPECT_FALSE(tasks.try_post("a", [&] { order.push_back(0); }));
+            tasks.post("a", [&] { order.push_back(1); });
+            EXPECT_FALSE(tasks.try_post("a", [&] { order.push_back(0); }));
+            EXPECT_FALSE(tasks.try_post("b", [&] { order.push_back(0); }));
+        }
+        EXPECT_TRUE(tasks.try_post("a", [&] { order.push_back(2); }));
+    }
+    EXPECT_EQ(order, (std::vector<int>{1, 2}));
+    {
+        const testing::NoThreads none;
+        KeyedTasks tasks;
+        for (int i = 3; i <= 5; ++i) tasks.post("a", [&order, i] { order.push_back(i); });
+        tasks.post("b", [&] { order.push_back(6); });
+    }
+    EXPECT_EQ(order.size(), 6U) << "the end runs what was posted";
+    EXPECT_TRUE(std::ranges::is_sorted(order.begin(), order.begin() + 4));
 }
 
 TEST(KeyedTasksTest, ManyKeysFromManyThreads) {

@@ -2,6 +2,7 @@
 // What is written, what is found again after a stop, a power cut, an error, and what goes when there is no room.
 #include "engine/tier/writer.hpp"
 
+#include "tests/unit/base/no_threads.hpp"
 #include "tests/unit/engine/tier/fake_device.hpp"
 
 namespace pegaflow::engine::tier {
@@ -38,6 +39,24 @@ TEST(WriterTest, GoesOnInTheOpenSegmentAfterEveryStart) {
     EXPECT_EQ(last.catalog.blocks(), 50U);
     EXPECT_EQ(last.catalog.usage(last.container).free_segments, 7U) << "ten starts share one segment";
     for (std::uint64_t i = 0; i < 50; ++i) ASSERT_TRUE(last.right(i)) << i;
+}
+
+TEST(WriterTest, WithoutAThreadWhatIsThereIsFoundAndNothingIsWritten) {
+    FakeHost host(8 << 20);
+    FakeDevice device(small_superblock(8), host);
+    Bench(device, host).write(0, 200);
+    {
+        const testing::NoThreads none;
+        const Bench bench(device, host);
+        EXPECT_EQ(bench.catalog.blocks(), 200U) << "all segments were looked at";
+        EXPECT_TRUE(bench.writer->paused());
+        EXPECT_TRUE(bench.writer->ended());
+        EXPECT_NE(bench.writer->problem().find("no more threads"), std::string::npos);
+    }
+    Bench again(device, host);
+    EXPECT_EQ(again.catalog.blocks(), 200U);
+    again.write(200, 1);
+    EXPECT_EQ(again.counters.stored_blocks, 1U);
 }
 
 TEST(WriterTest, TheOldestSegmentGoesWhenThereIsNoRoom) {

@@ -50,7 +50,7 @@ void InFlightTable::fetch_ahead(std::span<const pega_completion> records) {
     for (const pega_completion& record : records) {
         const Slot* slot = slot_of(record.user_data);
         if (slot == nullptr) continue;
-        fetch(slot->entry.transfer, sizeof(Transfer::Impl));
+        fetch(slot->entry.transfer, sizeof(Transfer::Impl) - sizeof(Transfer::Impl::More));
         fetch(slot->entry.state.get(), sizeof(Completion::State));
     }
 }

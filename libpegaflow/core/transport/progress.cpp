@@ -91,7 +91,7 @@ void OpenDevice::note_progress() {
 void OpenDevice::dispatch(const pega_completion& record) {
     if ((record.flags & PEGA_COMPLETION_TERMINAL) == 0) {
         Transfer::Impl* transfer = in_flight_.find(record.user_data);
-        if (transfer != nullptr && transfer->on_mark) transfer->on_mark(record.landed_spans);
+        if (transfer != nullptr && transfer->rest.on_mark) transfer->rest.on_mark(record.landed_spans);
         return;
     }
     InFlightTable::Entry entry = in_flight_.take(record.user_data);

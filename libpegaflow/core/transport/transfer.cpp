@@ -82,18 +82,21 @@ Transfer& Transfer::clear() {
     t.batch.op = PEGA_OP_WRITE;
     t.batch.span_size = sizeof(pega_span);
     t.batch.priority = 1;
-    t.spans.clear();
-    t.local_index.clear();
-    t.remote_index.clear();
     t.local_offsets.clear();
     t.remote_offsets.clear();
     t.lengths.clear();
-    t.stream = {};
-    t.notify = {};
-    t.has_stream = t.has_notify = t.has_durable = t.has_digest = t.has_flat = false;
-    t.sums_computed = 0;
-    t.on_mark = nullptr;
+    t.has_flat = false;
     t.on_done = nullptr;
+    if (!std::exchange(t.more, false)) return *this;
+    Impl::More& rest = t.rest;
+    rest.spans.clear();
+    rest.local_index.clear();
+    rest.remote_index.clear();
+    rest.stream = {};
+    rest.notify = {};
+    rest.has_stream = rest.has_notify = rest.has_durable = rest.has_digest = false;
+    rest.sums_computed = 0;
+    rest.on_mark = nullptr;
     return *this;
 }
 
@@ -101,12 +104,13 @@ Transfer& Transfer::read() { return impl_->batch.op = PEGA_OP_READ, *this; }
 Transfer& Transfer::write() { return impl_->batch.op = PEGA_OP_WRITE, *this; }
 
 Transfer& Transfer::indices(std::span<const std::uint64_t> local, std::span<const std::uint64_t> remote) {
-    impl_->local_index.assign(local.begin(), local.end());
-    impl_->remote_index.assign(remote.begin(), remote.end());
+    Impl::More& rest = impl_->with_more();
+    rest.local_index.assign(local.begin(), local.end());
+    rest.remote_index.assign(remote.begin(), remote.end());
     return *this;
 }
 
-Transfer& Transfer::span(const pega_span& span) { return impl_->spans.push_back(span), *this; }
+Transfer& Transfer::span(const pega_span& span) { return impl_->with_more().spans.push_back(span), *this; }
 Transfer& Transfer::mark_every(std::uint32_t spans) { return impl_->batch.mark_every = spans, *this; }
 
 Transfer& Transfer::flat(const Region& local, const Region& remote) {
@@ -132,74 +136,78 @@ Transfer& Transfer::deadline(std::chrono::steady_clock::time_point when) {
 Transfer& Transfer::priority(std::uint32_t priority) { return impl_->batch.priority = priority, *this; }
 
 Transfer& Transfer::notify(std::uint32_t value) {
-    impl_->notify.value = value;
-    impl_->has_notify = true;
+    Impl::More& rest = impl_->with_more();
+    rest.notify.value = value;
+    rest.has_notify = true;
     return *this;
 }
 
-Transfer& Transfer::durable() { return impl_->has_durable = true, *this; }
-Transfer& Transfer::digests() { return impl_->has_digest = true, *this; }
+Transfer& Transfer::durable() { return impl_->with_more().has_durable = true, *this; }
+Transfer& Transfer::digests() { return impl_->with_more().has_digest = true, *this; }
 
 std::span<const std::uint64_t> Transfer::digest_sums() const noexcept {
-    if (impl_->sums_computed == 0) return {};
-    return impl_->sums;
+    if (impl_->rest.sums_computed == 0) return {};
+    return impl_->rest.sums;
 }
 
 Transfer& Transfer::wait_event(pega_event* event) {
-    impl_->stream.wait = event;
-    impl_->has_stream = true;
+    Impl::More& rest = impl_->with_more();
+    rest.stream.wait = event;
+    rest.has_stream = true;
     return *this;
 }
 
 Transfer& Transfer::record_event(pega_event* event) {
-    impl_->stream.record = event;
-    impl_->has_stream = true;
+    Impl::More& rest = impl_->with_more();
+    rest.stream.record = event;
+    rest.has_stream = true;
     return *this;
 }
 
-Transfer& Transfer::on_mark(std::function<void(std::uint64_t)> callback) { return impl_->on_mark = std::move(callback), *this; }
+Transfer& Transfer::on_mark(std::function<void(std::uint64_t)> callback) {
+    return impl_->with_more().on_mark = std::move(callback), *this;
+}
 Transfer& Transfer::on_done(std::function<void(const pega_completion&)> callback) {
     return impl_->on_done = std::move(callback), *this;
 }
 
 Result<void> Transfer::Impl::seal() {
-    if (has_flat && !spans.empty()) return fail(Code::kInvalid, "a transfer has either spans or flat ranges, not both");
-    if (local_index.size() != remote_index.size()) {
-        return fail(Code::kInvalid,
-                    fmt::format("index arrays differ: {} local, {} remote", local_index.size(), remote_index.size()));
-    }
     batch.format = has_flat ? PEGA_FORMAT_FLAT : PEGA_FORMAT_SPANS;
-    batch.spans = spans.data();
-    batch.span_count = spans.size();
-    batch.local_index = local_index.data();
-    batch.remote_index = remote_index.data();
-    batch.index_count = local_index.size();
     batch.local_offsets = local_offsets.data();
     batch.remote_offsets = remote_offsets.data();
     batch.lengths = lengths.data();
     batch.flat_count = lengths.size();
     batch.options = nullptr;
-    if (has_stream) {
-        stream.base = {sizeof stream, PEGA_OPTION_STREAM, 0, 0, batch.options};
-        batch.options = &stream.base;
+    if (!more) return {};  // clear() left no spans, indices and options in the batch
+    if (has_flat && !rest.spans.empty()) return fail(Code::kInvalid, "a transfer has either spans or flat ranges, not both");
+    if (rest.local_index.size() != rest.remote_index.size()) {
+        return fail(Code::kInvalid,
+                    fmt::format("index arrays differ: {} local, {} remote", rest.local_index.size(), rest.remote_index.size()));
     }
-    if (has_notify) {
-        notify.base = {sizeof notify, PEGA_OPTION_NOTIFY, 0, 0, batch.options};
-        batch.options = &notify.base;
-    }
-    sums_computed = 0;
-    if (has_digest && !has_flat) {
-        sums.resize(local_index.size());
-        digest.base = {sizeof digest, PEGA_OPTION_DIGEST, PEGA_OPTION_HINT, 0, batch.options};
-        digest.sums = sums.data();
-        digest.computed = &sums_computed;
-        batch.options = &digest.base;
-    }
-    if (has_durable) {
-        durable.base = {sizeof durable, PEGA_OPTION_DURABLE, 0, 0, batch.options};
-        batch.options = &durable.base;
-    }
+    batch.spans = rest.spans.data();
+    batch.span_count = rest.spans.size();
+    batch.local_index = rest.local_index.data();
+    batch.remote_index = rest.remote_index.data();
+    batch.index_count = rest.local_index.size();
+    seal_options();
     return {};
+}
+
+void Transfer::Impl::seal_options() {
+    const auto add = [this](pega_batch_option& base, std::size_t bytes, std::uint32_t kind, std::uint32_t flags) {
+        base = {static_cast<std::uint32_t>(bytes), kind, flags, 0, batch.options};
+        batch.options = &base;
+    };
+    if (rest.has_stream) add(rest.stream.base, sizeof rest.stream, PEGA_OPTION_STREAM, 0);
+    if (rest.has_notify) add(rest.notify.base, sizeof rest.notify, PEGA_OPTION_NOTIFY, 0);
+    rest.sums_computed = 0;
+    if (rest.has_digest && !has_flat) {
+        rest.sums.resize(rest.local_index.size());
+        rest.digest.sums = rest.sums.data();
+        rest.digest.computed = &rest.sums_computed;
+        add(rest.digest.base, sizeof rest.digest, PEGA_OPTION_DIGEST, PEGA_OPTION_HINT);
+    }
+    if (rest.has_durable) add(rest.durable.base, sizeof rest.durable, PEGA_OPTION_DURABLE, 0);
 }
 
 void Completion::State::reset(const char* (*text)(std::int32_t)) {

@@ -35,22 +35,28 @@ struct Completion::State {
 
 struct Transfer::Impl {
     pega_batch batch{};
-    std::vector<pega_span> spans;
-    std::vector<std::uint64_t> local_index, remote_index;
     std::vector<std::uint64_t> local_offsets, remote_offsets, lengths;
-    pega_stream_option stream{};
-    pega_notify_option notify{};
-    pega_durable_option durable{};
-    pega_digest_option digest{};
-    std::vector<std::uint64_t> sums;
-    std::uint32_t sums_computed = 0;  // written by the device before the terminal completion
-    bool has_stream = false, has_notify = false, has_durable = false, has_digest = false, has_flat = false;
-    std::function<void(std::uint64_t)> on_mark;
     std::function<void(const pega_completion&)> on_done;
     // Two, because the progress thread may still hold the last one when a waiter that it woke submits again.
     std::shared_ptr<Completion::State> states[2];
     std::uint64_t user_data = 0;         // while in flight
     std::atomic<std::uint32_t> busy{0};  // 1 from before submit until on_done has returned
+    bool has_flat = false;
+    bool more = false;  // something of what follows was set
+
+    // What ranges alone do not need, and do not touch.
+    struct More {
+        std::vector<pega_span> spans;
+        std::vector<std::uint64_t> local_index, remote_index;
+        pega_stream_option stream{};
+        pega_notify_option notify{};
+        pega_durable_option durable{};
+        pega_digest_option digest{};
+        std::vector<std::uint64_t> sums;
+        std::uint32_t sums_computed = 0;  // written by the device before the terminal completion
+        bool has_stream = false, has_notify = false, has_durable = false, has_digest = false;
+        std::function<void(std::uint64_t)> on_mark;
+    } rest;
 
     Impl() = default;
     ~Impl();  // waits
@@ -67,6 +73,11 @@ struct Transfer::Impl {
     std::shared_ptr<Completion::State> fresh_state();
     // Points the batch at the arrays. kInvalid when spans and ranges are mixed or index arrays differ in length.
     Result<void> seal();
+    // For what sets something of the rest.
+    More& with_more() noexcept { return more = true, rest; }
+
+private:
+    void seal_options();
 };
 
 }  // namespace pegaflow

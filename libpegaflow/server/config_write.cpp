@@ -71,11 +71,9 @@ std::string config_reference() {
         "`pegaflow serve --print-config` prints what is in force, as such a file. Options of a back end or plug-in are in a "
         "section `[module.NAME]` and go to it as text: strings, integers, true or false.\n\n"
         "A value must have the type of its default. A size is a string with a unit (`\"1.5 GiB\"`, `\"30gb\"`, up to 1 EiB; "
-        "units "
-        "are powers of 1024), or an integer of bytes; a duration is a string with a unit, up to a million hours; a list is an "
-        "array of strings. On the command line a list is separated by commas (`--ssd-paths /mnt/a,/mnt/b`): what contains a "
-        "comma "
-        "can only be named in a file.\n\n"
+        "units are powers of 1024), or an integer of bytes; a duration is a string with a unit, up to a million hours; a list "
+        "is an array of strings. On the command line a list is separated by commas (`--ssd-paths /mnt/a,/mnt/b`): what "
+        "contains a comma can only be named in a file.\n\n"
         "| key | flag | value | default | meaning |\n|---|---|---|---|---|\n";
     const Config defaults;
     for (const Option& o : options())

@@ -52,7 +52,10 @@ Result<bool> Prefetcher::start(const Name& name, Wish wish) {
     if (wish.keys.empty() || !worth_it(wish, block_bytes)) return false;
     if (requests_.size() >= options_.max_requests) {
         ++queue_full_;
-        return fail(Code::kQueueFull, fmt::format("{} queries wait for the tier, as many as may: ask again", requests_.size()));
+        return fail(
+            Code::kQueueFull,
+            fmt::format("{} queries wait for the tier or have not come back for what it brought, as many as may: ask again",
+                        requests_.size()));
     }
     const auto now = Clock::now();
     Request& request = requests_[name];

@@ -5,10 +5,11 @@
 
 #include <algorithm>
 #include <atomic>
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/steady_timer.hpp>
-#include <boost/asio/thread_pool.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <boost/json.hpp>
@@ -211,24 +212,42 @@ Reply route(const Request& request, Engine& engine, const AdminHooks& hooks) {
 // What may wait for copies runs on threads of its own, a few at a time: looking at a server never waits for it.
 class Workers {
 public:
+    ~Workers() { join(); }
+    // kNoMemory when the system gives no thread; one will do.
+    Result<void> start() {
+        while (threads_.size() < kThreads) {
+            auto thread = base::start_thread([this] { io_.run(); });
+            if (!thread && threads_.empty()) return fail(thread.error());
+            if (!thread) break;
+            threads_.push_back(std::move(*thread));
+        }
+        return {};
+    }
     // False when too many wait. [any]
     bool post(std::function<void()> task) {
         if (waiting_.fetch_add(1) >= kMostWaiting) {
             --waiting_;
             return false;
         }
-        asio::post(pool_, [this, task = std::move(task)] {
+        asio::post(io_, [this, task = std::move(task)] {
             task();
             --waiting_;
         });
         return true;
     }
-    void join() { pool_.join(); }
+    // Runs what was posted before.
+    void join() {
+        more_.reset();
+        for (std::thread& thread : threads_) thread.join();
+        threads_.clear();
+    }
 
 private:
     static constexpr std::size_t kThreads = 2, kMostWaiting = 16;
     std::atomic<std::size_t> waiting_{0};
-    asio::thread_pool pool_{kThreads};
+    asio::io_context io_;
+    asio::executor_work_guard<asio::io_context::executor_type> more_ = asio::make_work_guard(io_);
+    std::vector<std::thread> threads_;
 };
 
 // One connection; keeps itself alive through its handlers.
@@ -311,12 +330,7 @@ Result<std::unique_ptr<Admin>> Admin::start(const std::string& address, Engine& 
     if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
     std::uint16_t port = 0;
     std::from_chars(address.data() + colon + 1, address.data() + address.size(), port);
-    std::unique_ptr<State> state;
-    try {
-        state = std::make_unique<State>(engine, std::move(hooks));
-    } catch (const std::exception& thrown) {  // of a thread pool without threads
-        return fail(Code::kNoMemory, fmt::format("cannot start the threads of HTTP administration: {}", thrown.what()));
-    }
+    auto state = std::make_unique<State>(engine, std::move(hooks));
     beast::error_code error;
     const auto ip = asio::ip::make_address(host == "localhost" ? "127.0.0.1" : host, error);
     const auto refuse = [&] {
@@ -329,6 +343,7 @@ Result<std::unique_ptr<Admin>> Admin::start(const std::string& address, Engine& 
     if (!error) state->acceptor.bind(endpoint, error);
     if (!error) state->acceptor.listen(asio::socket_base::max_listen_connections, error);
     if (error) return refuse();
+    PEGA_TRY(state->workers.start());
     state->accept();
     PEGA_ASSIGN(state->thread, base::start_thread([raw = state.get()] { raw->io.run(); }));
     return std::unique_ptr<Admin>(new Admin(std::move(state)));

@@ -66,7 +66,8 @@ Result<void> set_option(Config& config, std::string_view key, std::string_view v
 Result<void> check_names(const Config& config, Fabric& fabric);
 // "15m", "1h", "1d": a window of time in its largest whole unit. [any]
 std::string format_window(std::chrono::nanoseconds window);
-// The configuration as a TOML file, which read again gives the same. [any]
+// The configuration as a TOML file, which read again gives the same, but for flags that are not UTF-8: TOML cannot hold them.
+// [any]
 std::string to_toml(const Config& config);
 // The reference page in Markdown. [any]
 std::string config_reference();

@@ -198,7 +198,11 @@ void print_csv(const Point& p, std::ostream& out) {
 }
 
 // All repetitions of all points; those of one point do not follow each other, so that a drift of the disk meets all of them.
+//
+// Beside a tier, what either side reads was written just before: what lies behind a virtual disk may be faster or slower then.
+// Where only one load of reads is asked for, both sides read what they have again in each round.
 Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vector<Point>& points, std::ostream& err) {
+    const bool again = points.size() == 1 && points[0].load.mode == Mode::kRead;
     for (int round = 0; round < a.repetitions; ++round) {
         for (std::size_t i = 0; i < points.size(); ++i) {
             Point& p = points[i];
@@ -210,10 +214,10 @@ Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vec
             // The one that runs second finds a warmer disk: they change places.
             for (int turn = 0; turn < 2; ++turn) {
                 if ((turn + round) % 2 == 0) {
-                    PEGA_ASSIGN(Run run, tier != nullptr ? tier->run(p.load) : bench.run(p.load));
+                    PEGA_ASSIGN(Run run, tier != nullptr ? tier->run(p.load, again) : bench.run(p.load));
                     p.ours.push_back(std::move(run));
                 } else if (!a.compare.empty()) {
-                    if (tier != nullptr) bench.note_foreign_writes();  // the tier's blocks were written just before, too
+                    if (tier != nullptr && !again) bench.note_foreign_writes();
                     PEGA_TRY(bench.fill());
                     PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, {}, &p.reference_command));
                     if (p.load.mode != Mode::kRead) bench.note_foreign_writes();
@@ -223,8 +227,8 @@ Result<void> measure(Bench& bench, TierBench* tier, const Arguments& a, std::vec
             const double flush_bytes = p.ours.back().bytes_per_flush;
             const bool reads = p.load.mode == Mode::kRead;
             if (a.compare.empty() || tier == nullptr || (!reads && flush_bytes == 0)) continue;
-            bench.note_foreign_writes();
-            if (reads) PEGA_TRY(prepare_verification(p.load, bench, a));
+            if (!again) bench.note_foreign_writes();
+            if (reads && !(again && round > 0)) PEGA_TRY(prepare_verification(p.load, bench, a));
             PEGA_ASSIGN(Run run, run_fio(p.load, bench, a, {flush_bytes, true}, &p.equal_command));
             p.equal.push_back(std::move(run));
         }

@@ -284,7 +284,7 @@ Result<void> TierBench::State::write_share(const Load& load, const Phase& phase)
     });
 }
 
-Result<Run> TierBench::run(const Load& load) {
+Result<Run> TierBench::run(const Load& load, bool again) {
     State& s = *state_;
     PEGA_ASSIGN(const std::uint64_t file_bytes, parse_size(s.arguments.file_size));
     // A cache that has been in use for a while: every segment is full of blocks of this size.
@@ -292,9 +292,8 @@ Result<Run> TierBench::run(const Load& load) {
         PEGA_TRY(s.write_blocks(load.block, s.capacity));
         s.displaced = true;
     }
-    // What is read, which others may have displaced since: as many bytes as fio's file has. Reads alone leave it for the next
-    // run, as fio reads the same file again: what lies behind a virtual disk may be faster the second time.
-    if (load.mode != Mode::kWrite && s.displaced) {
+    // What is read, which others may have displaced since: as many bytes as fio's file has.
+    if (load.mode != Mode::kWrite && (s.displaced || !again)) {
         s.first_readable = s.next[load.block];
         PEGA_TRY(s.write_blocks(load.block, file_bytes));
     }

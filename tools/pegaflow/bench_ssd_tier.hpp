@@ -24,8 +24,9 @@ public:
 
     // Reads: blocks at random, `depth` under way, each landed in the pool and checked against its digest. Writes: new blocks
     // get digests and are offered; what counts is what is stored, and a sample of them is read back afterwards. Mixed: both at
-    // once, in the proportion that was asked for.
-    Result<Run> run(const Load& load);
+    // once, in the proportion that was asked for. What is read was written just before; with `again`, before the first run of
+    // this load, if nothing was written since.
+    Result<Run> run(const Load& load, bool again);
 
 private:
     explicit TierBench(std::unique_ptr<State> state);

@@ -65,7 +65,9 @@ TEST(Digest, EveryInstructionSetGivesTheSame) {
         const std::uint64_t key = random();
         const std::uint64_t expected = pegaflow::detail::digest_words(from, words, key);
         ASSERT_EQ(pegaflow::detail::digest_avx2(from, words, key), expected) << words;
-        if (avx512) ASSERT_EQ(pegaflow::detail::digest_avx512(from, words, key), expected) << words;
+        if (avx512) {
+            ASSERT_EQ(pegaflow::detail::digest_avx512(from, words, key), expected) << words;
+        }
     }
 }
 #endif

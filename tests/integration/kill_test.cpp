@@ -107,7 +107,7 @@ TEST(KillTest, NothingOfAKilledClientStays) {
     server::Config config;
     // Copies take a while, so that many clients die in the midst of one.
     config.fabric.wrap = {{"fault", "host"}};
-    config.fabric.options["fault"] = {{"delay_us", "3000"}};
+    config.fabric.options["fault"] = {{"delay_us", "60000"}};
     config.listen = config.admin_listen = "127.0.0.1:0";
     config.engine.pool_bytes = 256 << 20;
     config.fabric.backends = {"host"};

@@ -295,24 +295,6 @@ Result<SaveOutcome> Engine::save(const SaveRequest& request) {
     return outcome.get();
 }
 
-Result<LoadId> Engine::load_async(const LoadRequest& request, LoadCallbacks callbacks) {
-    return engine::start_load(*state_, request, std::move(callbacks));
-}
-
-Result<void> Engine::load(const LoadRequest& request) {
-    auto promise = std::make_shared<std::promise<Result<void>>>();
-    auto outcome = promise->get_future();
-    PEGA_TRY(load_async(request, {nullptr, [promise](Result<void> result) { promise->set_value(std::move(result)); }}));
-    return outcome.get();
-}
-
-Result<void> Engine::cancel_load(LoadId load) {
-    const auto operation = state_->operations.find(load);
-    if (operation == nullptr) return fail(Code::kNotFound, fmt::format("load {} is over or never was", load));
-    operation->abandon();
-    return {};
-}
-
 Result<QueryOutcome> Engine::query(const QueryRequest& request) {
     State& s = *state_;
     const auto pass = s.gate.enter();

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <future>
 #include <set>
 
 #include "engine/state.hpp"
@@ -308,3 +309,25 @@ Result<LoadId> start_load(Engine::State& state, const LoadRequest& request, Load
 }
 
 }  // namespace pegaflow::engine
+
+namespace pegaflow {
+
+Result<LoadId> Engine::load_async(const LoadRequest& request, LoadCallbacks callbacks) {
+    return engine::start_load(*state_, request, std::move(callbacks));
+}
+
+Result<void> Engine::load(const LoadRequest& request) {
+    auto promise = std::make_shared<std::promise<Result<void>>>();
+    auto outcome = promise->get_future();
+    PEGA_TRY(load_async(request, {nullptr, [promise](Result<void> result) { promise->set_value(std::move(result)); }}));
+    return outcome.get();
+}
+
+Result<void> Engine::cancel_load(LoadId load) {
+    const auto operation = state_->operations.find(load);
+    if (operation == nullptr) return fail(Code::kNotFound, fmt::format("load {} is over or never was", load));
+    operation->abandon();
+    return {};
+}
+
+}  // namespace pegaflow

@@ -61,21 +61,23 @@ TEST_F(TieringTest, WhatIsBeingCopiedIsNotFetched) {
 
 TEST_F(TieringTest, MoreQueriesThanMayWaitAreToldToTryAgain) {
     options_.tier.max_prefetch_requests = 1;
-    store_one();
+    start();
     if (IsSkipped()) return;
-    const std::string_view view = hash_;
-    const auto query = [&](std::string_view request) {
-        return engine_->query({.instance_id = "replica", .hashes = {&view, 1}, .request_id = request});
+    save(0, 2);
+    engine_->cleanup_memory();
+    const auto hashes = make_hashes(2);  // one for each query: what the first brought would be a hit of the second
+    const auto query = [&](std::size_t number) {
+        const std::string_view view = hashes[number];
+        return engine_->query({.instance_id = "replica", .hashes = {&view, 1}, .request_id = view});
     };
-    const auto first = query("first"), second = query("second");
+    const auto first = query(0), second = query(1);
     ASSERT_TRUE(first);
     EXPECT_TRUE(first->loading);
     ASSERT_FALSE(second) << "the first was not asked for again, and holds its place";
     EXPECT_EQ(second.error().code, Code::kQueueFull);
     EXPECT_EQ(engine_->stats().queue_full, 1U);
     EXPECT_EQ(stats().prefetch_queue_full, 1U);
-    EXPECT_EQ(ask({hash_}, "first").hit_blocks, 1U);
-    EXPECT_EQ(ask({hash_}, "second").hit_blocks, 1U);
+    for (const std::string& hash : hashes) EXPECT_EQ(ask({hash}, hash).hit_blocks, 1U);
 }
 
 TEST_F(TieringTest, AnEngineThatGetsNoThreadsForItsTierEndsWhatHadBegun) {

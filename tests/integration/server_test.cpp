@@ -245,7 +245,7 @@ protected:
 TEST_F(HungLoadTest, EndsAtItsDeadline) {
     start();
     WireLoad hung(lease(), {5});
-    hung.request.deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(200);
+    hung.request.deadline = std::chrono::steady_clock::now() + std::chrono::seconds(2);
     ASSERT_TRUE(client_->load(hung.request, hung.state.shm_name()));
     EXPECT_EQ(hung.state.wait(kLimit).error().code, Code::kInternal) << "it has failed, in time";
     expect_others_intact();
@@ -278,7 +278,7 @@ TEST(ServerTest, NoBlockComesOfASaveWhoseCallHasEnded) {
     const SaveLayer layers[] = {{"layer.0", {&id, 1}, {&view, 1}}, {"layer.1", {&id, 1}, {&view, 1}}};
     const auto begin = std::chrono::steady_clock::now();
     const auto late =
-        (*client)->save({.instance_id = "w", .layers = layers, .deadline = begin + std::chrono::milliseconds(200)});
+        (*client)->save({.instance_id = "w", .layers = layers, .deadline = begin + std::chrono::seconds(4)});
     ASSERT_FALSE(late);
     EXPECT_EQ(late.error().code, Code::kDeadlineExceeded) << late.error().message;
     EXPECT_EQ((*client)->query({.instance_id = "w", .hashes = {&view, 1}, .request_id = "r"})->hit_blocks, 0U);

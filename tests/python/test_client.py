@@ -62,7 +62,7 @@ def test_a_load_that_hangs_is_ended(hanging_client, make_worker, by):
     client.save(worker.instance_id, 0, 0, 0, saves([3], hashes(1)))
     lease = client.query_prefetch(worker.instance_id, hashes(1), "request").lease
     before, state = worker.kv.copy(), pegaflow.PyLoadState()
-    timeout = 0.2 if by == "timeout" else None
+    timeout = 2 if by == "timeout" else None
     client.load(worker.instance_id, 0, 0, state.shm_name(), [list(LAYERS)], [(lease, [[5]])], timeout=timeout)
     if by == "cancel":
         with pytest.raises(pegaflow.DeadlineExceeded):
@@ -237,7 +237,7 @@ def test_a_server_that_went_away(server, client, make_worker):
 
 def test_a_server_that_does_not_answer(server, make_worker):
     worker = make_worker()
-    with pegaflow.EngineRpcClient(server.endpoint, call_timeout=0.5, reconnect=False) as client:
+    with pegaflow.EngineRpcClient(server.endpoint, call_timeout=3, reconnect=False) as client:
         worker.register(client)
         server.pause()
         try:

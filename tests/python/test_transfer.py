@@ -18,7 +18,7 @@ def device(fabric):
 @pytest.fixture
 def slow_device():
     """Every batch ends a while after it is over."""
-    return pegaflow.Fabric(["host"], wrap=[("fault", "host")], options={"fault": {"delay_us": "400000"}}).device("host:0")
+    return pegaflow.Fabric(["host"], wrap=[("fault", "host")], options={"fault": {"delay_us": "1500000"}}).device("host:0")
 
 
 def numbers(count: int) -> np.ndarray:

@@ -175,7 +175,7 @@ void a_peer_process_writes_and_notifies(Fixture& f) {
     bool ended = false;
     while (table->count(f.device, 8) == 0 && std::chrono::steady_clock::now() < limit) {
         // What it sent before it ended may still be on its way.
-        if (!ended && current_peer->ended()) limit = std::chrono::steady_clock::now() + std::chrono::milliseconds(500);
+        if (!ended && current_peer->ended()) limit = std::chrono::steady_clock::now() + std::chrono::seconds(5);
         ended = current_peer->ended();
         pega_completion record{};
         record.size = sizeof record;

@@ -319,7 +319,7 @@ TEST_F(EventTest, CloseCancelsAtItsDeadline) {
 }
 
 TEST_F(EngineTest, PartlyFilledBlocksAreDroppedAfterTheirTime) {
-    start({.pool_bytes = 1 << 20, .incomplete_block_time = std::chrono::milliseconds(500)});
+    start({.pool_bytes = 1 << 20, .incomplete_block_time = std::chrono::seconds(2)});
     Replica replica({});
     ASSERT_TRUE(engine_->register_worker(replica.registration()));
     ASSERT_TRUE(replica.save(*engine_, {0}, make_hashes(1), 0, 0, 2));

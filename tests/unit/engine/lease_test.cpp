@@ -29,11 +29,11 @@ TEST(LeaseTable, EachDeviceTakesItsShareOnceAndTheLastOneEndsIt) {
 TEST(LeaseTable, RenewalMovesTheExpiry) {
     LeaseTable table;
     const auto now = Clock::now();
-    const LeaseId id = make(table, kA, {}, 1, now + std::chrono::seconds(1));
-    EXPECT_TRUE(table.renew(id, now + std::chrono::seconds(100)));
-    EXPECT_TRUE(table.renew(id, now + std::chrono::seconds(100)));
-    EXPECT_EQ(table.expire(now + std::chrono::seconds(50)), 0U);
-    EXPECT_EQ(table.expire(now + std::chrono::seconds(101)), 1U);
+    const LeaseId id = make(table, kA, {}, 1, now + std::chrono::minutes(1));
+    EXPECT_TRUE(table.renew(id, now + std::chrono::minutes(100)));
+    EXPECT_TRUE(table.renew(id, now + std::chrono::minutes(100)));
+    EXPECT_EQ(table.expire(now + std::chrono::minutes(50)), 0U);
+    EXPECT_EQ(table.expire(now + std::chrono::minutes(101)), 1U);
     EXPECT_EQ(table.renew(id, now).error().code, Code::kNotFound);
 }
 

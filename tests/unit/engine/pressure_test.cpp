@@ -44,7 +44,7 @@ TEST_F(PressureTest, BlocksInManySlicesOfThePoolComeBackWithTheirLayersInOrder) 
     enroll(w);
     Hashes early(0, 3), more(100, 45);
     fill(w, early);  // while the pool still grows
-    for (int i = 0; i < 400 && engine_->stats().pool_ready_bytes != (1 << 20); ++i) std::this_thread::sleep_for(5ms);
+    for (int i = 0; i < 4000 && engine_->stats().pool_ready_bytes != (1 << 20); ++i) std::this_thread::sleep_for(5ms);
     EXPECT_EQ(engine_->stats().pool_ready_bytes, std::uint64_t{1} << 20);
     fill(w, more);
     w.wipe();
@@ -120,13 +120,14 @@ TEST_F(PressureTest, ALeaseThatExpiresLetsItsBlocksGo) {
     request.instance_id = "i";
     request.hashes = pinned.views();
     request.request_id = "r";
-    request.lease_time = 60ms;
+    request.lease_time = 1h;
     const auto found = engine_->query(request);
     ASSERT_TRUE(found && found->lease);
-    EXPECT_TRUE(engine_->renew(*found->lease, 80ms));
     EXPECT_FALSE(save(w, next, ids(0, 16)));
-    for (int i = 0; i < 200 && engine_->stats().leases != 0; ++i) std::this_thread::sleep_for(5ms);
+    EXPECT_TRUE(engine_->renew(*found->lease, 1ms));
+    for (int i = 0; i < 4000 && engine_->stats().leases_expired == 0; ++i) std::this_thread::sleep_for(5ms);
     EXPECT_EQ(engine_->stats().leases_expired, 1U);
+    EXPECT_EQ(engine_->stats().leases, 0U);
     EXPECT_EQ(engine_->renew(*found->lease).error().code, Code::kNotFound);
     EXPECT_TRUE(save(w, next, ids(0, 16)));
 }

@@ -338,18 +338,17 @@ TEST_F(SaveTest, AQueueThatIsFullIsAnAnswer) {
     ToyWorker w("i", 0, 0, 1, 1, 4096, toy::layers(1, 64));
     enroll(w);
     Hold hold(*fabric_);
-    std::atomic<int> ended{0}, good{0};
+    std::atomic<int> ended{0}, good{0}, full{0};
     std::vector<std::unique_ptr<Hashes>> hashes;
     std::vector<std::unique_ptr<Saving>> requests;
-    int full = 0;
     for (std::uint32_t i = 0; i < 2000 && full == 0; ++i) {
         hashes.push_back(std::make_unique<Hashes>(i, 1));
         requests.push_back(saving(w, *hashes.back(), {i}));
         requests.back()->request.local_event = hold.event();
         engine_->save_async(requests.back()->request, [&](Result<SaveOutcome> r) {
-            ++ended;
             good += r ? 1 : 0;
             full += !r && r.error().code == Code::kQueueFull ? 1 : 0;
+            ++ended;
         });
     }
     EXPECT_EQ(full, 1) << "answered at once";

@@ -28,7 +28,7 @@ protected:
 };
 
 TEST_F(Fault, AStuckBatchIgnoresCancelsAndItsDeadlineAndThenMovesItsBytes) {
-    start({{"stuck", "1"}, {"stuck_ms", "200"}});
+    start({{"stuck", "1"}, {"stuck_ms", "2000"}});
     Transfer transfer;
     fill(transfer, local_, remote_);
     transfer.deadline(Clock::now() + 1ms);
@@ -38,12 +38,12 @@ TEST_F(Fault, AStuckBatchIgnoresCancelsAndItsDeadlineAndThenMovesItsBytes) {
     EXPECT_FALSE(stuck.done());
     const auto moved = stuck.wait_for(kPatience);
     ASSERT_TRUE(moved) << moved.error().message;
-    EXPECT_GE(Clock::now() - begin, 200ms);
+    EXPECT_GE(Clock::now() - begin, 2s);
     EXPECT_EQ(std::memcmp(bytes(local_), bytes(remote_), kBytes), 0);
 }
 
 TEST_F(Fault, ACloseWaitsForWhatIsStuck) {
-    start({{"stuck", "1"}, {"stuck_ms", "200"}});
+    start({{"stuck", "1"}, {"stuck_ms", "2000"}});
     Transfer transfer;
     fill(transfer, local_, remote_);
     const Completion stuck = submit(transfer);

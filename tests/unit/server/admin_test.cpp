@@ -2,28 +2,17 @@
 // Its answers are tested against a server, in tests/integration.
 #include "server/admin.hpp"
 
-#include <gtest/gtest.h>
-
 #include <string>
 
-#include "pegaflow/transfer.hpp"
 #include "tests/unit/base/no_threads.hpp"
+#include "tests/unit/server/host_engine.hpp"
 
 namespace pegaflow::server {
 namespace {
 
-class AdminTest : public ::testing::Test {
+class AdminTest : public HostEngineTest {
 protected:
-    void SetUp() override {
-        fabric_ = *Fabric::open({.backends = {"host"}});
-        EngineOptions options;
-        options.pool_bytes = 1 << 20;
-        engine_ = *Engine::create(options, *fabric_);
-    }
     Result<std::unique_ptr<Admin>> start(const std::string& address) { return Admin::start(address, *engine_, {}); }
-
-    std::unique_ptr<Fabric> fabric_;
-    std::unique_ptr<Engine> engine_;
 };
 
 TEST_F(AdminTest, StartsAndEnds) {

@@ -274,7 +274,7 @@ TEST_P(Peers, ABatchWhoseValueFindsNoRoomCanBeCancelled) {
             transfers[0].clear().flat(side_->memory(), remote_).range(0, 0, 16).notify(1);
             const auto end = channel_.submit_wait(transfers[0]);
             if (!end) return std::nullopt;
-            if (!end->wait_for(500ms)) return *end;
+            if (!end->wait_for(3s)) return *end;
         }
         return std::nullopt;
     }();

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/pool/pool_regions.hpp"
 
+#include <climits>
+
 namespace pegaflow::engine {
 namespace {
 
@@ -16,6 +18,7 @@ public:
     const pega_capabilities& capabilities() const noexcept override { return inner_.capabilities(); }
     Result<Region> register_memory(const pega_memory& memory) override {
         std::this_thread::sleep_for(delay);
+        while (registered >= allowed) std::this_thread::sleep_for(1ms);
         ++registered;
         if (memory.address == refused) return fail(Code::kNoMemory, "no more memory can be locked");
         return inner_.register_memory(memory);
@@ -34,6 +37,7 @@ public:
 
     std::chrono::milliseconds delay = 50ms;
     std::atomic<int> registered{0};
+    std::atomic<int> allowed{INT_MAX};  // what is more must wait
     const void* refused = nullptr;
 
 private:
@@ -57,16 +61,18 @@ protected:
 TEST_F(PoolRegionsTest, ADeviceIsOpenBeforeAllIsRegistered) {
     PoolRegions regions(*pool_);
     EXPECT_EQ(regions.ready_bytes(), 8 * kMiB) << "no device waits for anything";
+    slow_.allowed = 1;
     const auto slices = regions.open(slow_);
     ASSERT_TRUE(slices);
     EXPECT_TRUE((*slices)->has(0));
     EXPECT_FALSE((*slices)->has(7));
     EXPECT_LT(regions.ready_bytes(), 8 * kMiB);
+    slow_.allowed = INT_MAX;
     const auto last = (*slices)->get(7);  // it is needed now
     ASSERT_TRUE(last);
     EXPECT_EQ((*last)->address(), pool_->base() + 7 * kMiB);
     EXPECT_EQ((*last)->length(), kMiB);
-    for (int i = 0; i < 400 && regions.ready_bytes() != 8 * kMiB; ++i) std::this_thread::sleep_for(5ms);
+    for (int i = 0; i < 4000 && regions.ready_bytes() != 8 * kMiB; ++i) std::this_thread::sleep_for(5ms);
     EXPECT_EQ(regions.ready_bytes(), 8 * kMiB);
     EXPECT_EQ(slow_.registered, 8) << "each slice once";
     EXPECT_EQ(*regions.open(slow_), *slices) << "opened once";
@@ -74,6 +80,7 @@ TEST_F(PoolRegionsTest, ADeviceIsOpenBeforeAllIsRegistered) {
 
 TEST_F(PoolRegionsTest, ClosesWhileItRegisters) {
     PoolRegions regions(*pool_);
+    slow_.delay = 300ms;
     ASSERT_TRUE(regions.open(slow_));
     regions.close();
     EXPECT_LT(slow_.registered, 8);
@@ -86,7 +93,7 @@ TEST_F(PoolRegionsTest, ASliceThatCannotBeRegisteredIsTriedOnceInTheBackground) 
     PoolRegions regions(*pool_);
     const auto slices = regions.open(slow_);
     ASSERT_TRUE(slices);
-    for (int i = 0; i < 400 && regions.ready_bytes() != 7 * kMiB; ++i) std::this_thread::sleep_for(5ms);
+    for (int i = 0; i < 4000 && regions.ready_bytes() != 7 * kMiB; ++i) std::this_thread::sleep_for(5ms);
     EXPECT_EQ(regions.ready_bytes(), 7 * kMiB);
     EXPECT_FALSE((*slices)->get_next());
     EXPECT_EQ((*slices)->get(3).error().message, "no more memory can be locked");

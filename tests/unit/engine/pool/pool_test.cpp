@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "engine/pool/pool.hpp"
 
+#include <fmt/format.h>
+#include <unistd.h>
+
 #include <cstring>
 #include <filesystem>
 
@@ -59,7 +62,7 @@ TEST(Pool, OneSliceIsTheWholePool) {
 }
 
 TEST(Pool, AFileKeepsItsBytes) {
-    const std::string path = ::testing::TempDir() + "pegaflow_pool_test";
+    const std::string path = fmt::format("{}pegaflow_pool_test_{}", ::testing::TempDir(), ::getpid());
     const PoolOptions options{.bytes = 2 * kMiB, .file = path, .numa_affinity = false, .slice_bytes = kMiB};
     {
         auto pool = Pool::create(options);

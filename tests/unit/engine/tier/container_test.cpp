@@ -200,7 +200,7 @@ TEST_F(ContainerTest, ASegmentWithoutATableIsReportedWhenManyWereBegunAfterIt) {
     FakeHost host(4 << 20);
     FakeDevice device(small_superblock(20), host);
     {
-        Bench bench(device, host);
+        Bench bench(device, host, {.linger = std::chrono::seconds(10)});  // extents are full
         bench.write(0, 1400);
     }
     device.flush([](const Result<void>& result) { EXPECT_TRUE(result); });

@@ -284,7 +284,7 @@ struct Bench {
         if (unreadable) catalog.skip_sequences(container);
         std::ranges::sort(unsealed, {}, [](const FoundSegment& found) { return found.header.sequence; });
         for (const FoundSegment& found : unsealed) catalog.resume(container, found.slot);
-        options.linger = std::chrono::milliseconds(1);
+        if (options.linger == WriterOptions{}.linger) options.linger = std::chrono::milliseconds(1);
         options.first_pause = options.longest_pause = pause;
         writer = std::make_unique<Writer>(Writer::Parts{device, catalog, scopes, queue, host, counters, nullptr,
                                                         [this](std::uint64_t bytes) { unwritten += bytes; }},

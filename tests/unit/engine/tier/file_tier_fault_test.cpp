@@ -78,11 +78,11 @@ TEST_F(FileTierFaultTest, AfterAFailedWriteThePauseEndsAndBlocksAreStoredAgain) 
 }
 
 TEST_F(FileTierFaultTest, ADeviceThatHangsHoldsUpNobody) {
-    options_.tier.io_time = 100ms;
-    options_.tier.prefetch_time = 300ms;
     start();
     if (IsSkipped()) return;
     save(0, 10);
+    options_.tier.io_time = 100ms;
+    options_.tier.prefetch_time = 300ms;
     start({{"hang", "1"}, {"op", "read"}});
     const auto begin = Clock::now();
     EXPECT_EQ(ask(make_hashes(10)).hit_blocks, 0U);
@@ -116,11 +116,11 @@ TEST_F(FileTierFaultTest, AWriteThatCannotBeCancelledStopsWritingUntilItEnds) {
 }
 
 TEST_F(FileTierFaultTest, AReadThatCannotBeCancelledMakesMissesUntilItEnds) {
-    options_.tier.io_time = 50ms;
-    options_.tier.prefetch_time = 200ms;
     start();
     if (IsSkipped()) return;
     save(0, 3);
+    options_.tier.io_time = 50ms;
+    options_.tier.prefetch_time = 200ms;
     start({{"delay_us", "2000000"}, {"op", "read"}});
     const auto hashes = make_hashes(3);
     const auto begin = Clock::now();
@@ -141,8 +141,12 @@ TEST_F(FileTierFaultTest, AnEngineWithoutADeadlineClosesWhenWhatIsLateHasEnded) 
     replica_.fill(0, 0);
     ASSERT_TRUE(replica_.save(*engine_, {0}, {make_hashes(1)[0]}));
     const auto limit = Clock::now() + 10s;
-    while (engine_->tier_devices()[0].problem.empty() && Clock::now() < limit) std::this_thread::sleep_for(1ms);
-    ASSERT_NE(engine_->tier_devices()[0].problem, "");
+    std::string problem;
+    while (problem.empty() && Clock::now() < limit) {
+        std::this_thread::sleep_for(1ms);
+        problem = engine_->tier_devices()[0].problem;
+    }
+    ASSERT_NE(problem, "");
     engine_.reset();
     start();
     EXPECT_EQ(engine_->tier_devices()[0].state, "ok") << "nothing was left behind that has it";
@@ -153,11 +157,13 @@ TEST_F(FileTierFaultTest, ATransferThatNeverEndsDoesNotKeepTheEngineFromClosing)
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     GTEST_SKIP() << "what is kept on purpose until the process ends, threads included, is a leak or a race to the sanitizers";
 #endif
+    const auto usual = options_.tier.io_time;
     for (const char* op : {"write", "read"}) {
-        options_.tier.io_time = 100ms;
+        options_.tier.io_time = usual;
         start();
         if (IsSkipped()) return;
         save(0, 3);
+        options_.tier.io_time = 100ms;
         start({{"delay_us", "4000000"}, {"op", op}});
         if (std::string(op) == "write") {
             replica_.fill(0, 10);

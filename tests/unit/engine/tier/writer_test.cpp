@@ -78,7 +78,7 @@ TEST(WriterTest, TheOldestSegmentGoesWhenThereIsNoRoom) {
 TEST(WriterTest, WhatIsReadOftenIsWrittenAgainInsteadOfGoing) {
     FakeHost host(8 << 20);
     FakeDevice device(small_superblock(4), host);
-    Bench bench(device, host);
+    Bench bench(device, host, {.linger = std::chrono::seconds(10)});  // each flush is one extent
     bench.write(0, 40);
     for (std::uint64_t round = 0; round < 20; ++round) {
         for (const std::uint64_t hot : {3, 11}) ASSERT_TRUE(bench.right(hot)) << "in round " << round;

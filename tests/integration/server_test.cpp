@@ -277,8 +277,7 @@ TEST(ServerTest, NoBlockComesOfASaveWhoseCallHasEnded) {
     const std::uint32_t id = 1;
     const SaveLayer layers[] = {{"layer.0", {&id, 1}, {&view, 1}}, {"layer.1", {&id, 1}, {&view, 1}}};
     const auto begin = std::chrono::steady_clock::now();
-    const auto late =
-        (*client)->save({.instance_id = "w", .layers = layers, .deadline = begin + std::chrono::seconds(4)});
+    const auto late = (*client)->save({.instance_id = "w", .layers = layers, .deadline = begin + std::chrono::seconds(4)});
     ASSERT_FALSE(late);
     EXPECT_EQ(late.error().code, Code::kDeadlineExceeded) << late.error().message;
     EXPECT_EQ((*client)->query({.instance_id = "w", .hashes = {&view, 1}, .request_id = "r"})->hit_blocks, 0U);

@@ -33,13 +33,6 @@ struct Point {
     double percent = 0;  // of the reference when there is one, else of the peak
 };
 
-double median(std::vector<double> values) {
-    if (values.empty()) return 0;
-    std::sort(values.begin(), values.end());
-    const std::size_t n = values.size();
-    return n % 2 == 1 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
-}
-
 template <class T>
 std::vector<double> pick(const std::vector<Run>& runs, T Run::* member) {
     std::vector<double> out;
@@ -128,13 +121,13 @@ boost::json::object to_json(const Point& p, const Arguments& a, double peak) {
     const double theirs = median(pick(p.reference, &Run::cpu_us_per_op));
     out["reference"] = fio_json(p.reference, p.reference_command);
     out["pct_of_reference"] = p.percent;
-    out["cpu_pct_of_reference"] = 100 * cpu / theirs;
+    out["cpu_pct_of_reference"] = percent_of(p.reference, p.ours, &Run::cpu_us_per_op);
     if (a.tier) out["cpu_without_digest_pct_of_reference"] = 100 * (cpu - digest) / theirs;
     if (p.equal.empty()) return out;
     const std::string name = p.load.mode == Mode::kRead ? "verifying_reference" : "durable_reference";
     out[name] = fio_json(p.equal, p.equal_command);
-    out["pct_of_" + name] = 100 * median(pick(p.ours, &Run::bytes_per_s)) / median(pick(p.equal, &Run::bytes_per_s));
-    out["cpu_pct_of_" + name] = 100 * cpu / median(pick(p.equal, &Run::cpu_us_per_op));
+    out["pct_of_" + name] = percent_of(p.equal, p.ours, &Run::bytes_per_s);
+    out["cpu_pct_of_" + name] = percent_of(p.equal, p.ours, &Run::cpu_us_per_op);
     return out;
 }
 
@@ -178,14 +171,15 @@ void print_row(const Point& p, const Arguments& a, double peak, std::ostream& ou
     if (!p.reference.empty()) {
         const double theirs = median(pick(p.reference, &Run::cpu_us_per_op));
         out << fmt::format(" {:>9.3f} {:>6.1f} {:>9.2f} {:>6.1f}", median(pick(p.reference, &Run::bytes_per_s)) / 1e9,
-                           p.percent, theirs, 100 * cpu / theirs);
+                           p.percent, theirs, percent_of(p.reference, p.ours, &Run::cpu_us_per_op));
         if (a.tier) out << fmt::format(" {:>7.1f}", 100 * (cpu - digest) / theirs);
     }
     const double equal = median(pick(p.equal, &Run::bytes_per_s));
     if (a.tier && !p.reference.empty())
-        out << (p.equal.empty() ? fmt::format(" {:>9} {:>6} {:>6}", "-", "-", "-")
-                                : fmt::format(" {:>9.3f} {:>6.1f} {:>6.1f}", equal / 1e9, 100 * rate / equal,
-                                              100 * cpu / median(pick(p.equal, &Run::cpu_us_per_op))));
+        out << (p.equal.empty()
+                    ? fmt::format(" {:>9} {:>6} {:>6}", "-", "-", "-")
+                    : fmt::format(" {:>9.3f} {:>6.1f} {:>6.1f}", equal / 1e9, percent_of(p.equal, p.ours, &Run::bytes_per_s),
+                                  percent_of(p.equal, p.ours, &Run::cpu_us_per_op)));
     out << (!a.verify ? "      -" : wrong_bytes(p) == 0 ? "     ok" : "  WRONG") << "\n" << std::flush;
 }
 
@@ -262,9 +256,11 @@ boost::json::object report(const Arguments& a, const Bench& bench, const TierBen
 
 void judge(const Arguments& a, std::vector<Point>& points, double peak, Context& context) {
     for (Point& p : points) {
-        const double rate = median(pick(p.ours, &Run::bytes_per_s));
-        const double against = p.reference.empty() ? peak : median(pick(p.reference, &Run::bytes_per_s));
-        p.percent = against > 0 ? 100 * rate / against : 0;
+        if (!p.reference.empty()) {
+            p.percent = percent_of(p.reference, p.ours, &Run::bytes_per_s);
+        } else if (peak > 0) {
+            p.percent = 100 * median(pick(p.ours, &Run::bytes_per_s)) / peak;
+        }
         if (wrong_bytes(p) != 0) context.exit = kVerifyFailed;
         if (context.exit == kOk && a.min_ratio > 0 && p.percent < a.min_ratio) context.exit = kBelowRatio;
     }

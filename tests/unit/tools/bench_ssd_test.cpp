@@ -14,6 +14,25 @@
 namespace pegaflow::cli::ssd {
 namespace {
 
+TEST(SsdPercent, RepetitionsAreComparedWithThoseBesideThem) {
+    const auto runs = [](std::initializer_list<double> rates) {
+        std::vector<ssd::Run> out;
+        for (const double rate : rates) {
+            out.emplace_back();
+            out.back().bytes_per_s = rate;
+        }
+        return out;
+    };
+    const auto percent = [&](std::initializer_list<double> reference, std::initializer_list<double> ours) {
+        return percent_of(runs(reference), runs(ours), &ssd::Run::bytes_per_s);
+    };
+    // The disk halves its speed: the ratio of the medians would be 50.
+    EXPECT_DOUBLE_EQ(percent({200, 200, 200, 100, 100}, {198, 200, 100, 99, 100}), 99);
+    EXPECT_DOUBLE_EQ(percent({200, 100}, {100, 80}), 65);
+    EXPECT_DOUBLE_EQ(percent({0, 100}, {100, 80}), 80) << "what the reference could not say is left out";
+    EXPECT_DOUBLE_EQ(percent({}, {}), 0);
+}
+
 TEST(SsdHistogram, PercentilesAreWithinAPercent) {
     std::mt19937_64 random(1);
     std::vector<double> micros;

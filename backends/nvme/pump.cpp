@@ -17,9 +17,10 @@ namespace {
 
 constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
-// After a sleep, when the device may have nothing, they are small. Of large requests what it has lasts longer than reporting
+// With lots of more than a few a device that says what it has done only when it has nothing left (a virtual disk) gets all its
+// requests at one time, and stands still while they are reported. Of large requests what it has lasts longer than reporting
 // takes, and every hand-over costs.
-constexpr unsigned kFirstLot = 4, kLargestLot = 8, kLotOfLarge = 32;
+constexpr unsigned kLot = 3, kLotOfLarge = 32;
 constexpr std::uint64_t kLarge = 512 << 10;  // bytes
 constexpr int kGoneStepMs = 1;
 constexpr std::uint64_t kRecoverStepNs = 1'000'000;
@@ -40,7 +41,7 @@ int open_ring(pega_device& device) {
     if (error != 0) return error;
     device.ring_thread = this_thread();
     device.wake_armed = false;
-    device.lot = kFirstLot;
+    device.lot = kLot;
     forget_tables(device);
     for (Operation* op : device.again) op->buffer = -1;  // it was in the table of the ring before
     return 0;
@@ -56,17 +57,18 @@ void handle(pega_device& device, const io_uring_cqe& cqe) {
     }
 }
 
-unsigned first_lot(const pega_device& device) {
+unsigned lot_of(const pega_device& device) {
     const std::uint64_t taken = device.options.depth - device.free_operations.size();
-    return taken != 0 && device.bytes_moving / taken >= kLarge ? kLotOfLarge : kFirstLot;
+    return taken != 0 && device.bytes_moving / taken >= kLarge ? kLotOfLarge : kLot;
 }
 
 // Where a device ends its work in bursts nothing of it is in the caches: what the next completions touch is fetched ahead.
 void fetch_ahead(io_uring& raw, unsigned count) {
     unsigned head = 0;
     const io_uring_cqe* cqe = nullptr;
-    const Operation* ops[kLargestLot];
-    count = std::min(count, kLargestLot);
+    constexpr unsigned kMost = 8;  // more would be gone again before their turn
+    const Operation* ops[kMost];
+    count = std::min(count, kMost);
     unsigned found = 0;
     io_uring_for_each_cqe(&raw, head, cqe) {
         if (found == count) break;
@@ -93,7 +95,6 @@ unsigned reap(pega_device& device) {
         if (++count == device.lot) break;
     }
     if (count != 0) ::io_uring_cq_advance(&raw, count);
-    if (count == device.lot) device.lot = std::max(device.lot, std::min(2 * device.lot, kLargestLot));
     return count;
 }
 
@@ -232,7 +233,7 @@ void move(pega_device& device) {
 }
 
 void woken(pega_device& device) noexcept {
-    device.lot = first_lot(device);
+    device.lot = lot_of(device);
     if (device.ring.has_work() || 2 * device.ring.ended() >= device.in_kernel) device.ring.hurry();
 }
 

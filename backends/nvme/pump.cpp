@@ -17,9 +17,8 @@ namespace {
 
 constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
-// With lots of more than a few a device that says what it has done only when it has nothing left (a virtual disk) gets all its
-// requests at one time, and stands still while they are reported. Of large requests what it has lasts longer than reporting
-// takes, and every hand-over costs.
+// They are small: a device that says what it has done only when it has nothing left, as virtual disks do, stands still while
+// the first one is reported. Of large requests what it has lasts longer than reporting takes, and every hand-over costs.
 constexpr unsigned kLot = 3, kLotOfLarge = 32;
 constexpr std::uint64_t kLarge = 512 << 10;  // bytes
 constexpr int kGoneStepMs = 1;

@@ -110,9 +110,9 @@ struct Run {
     std::uint64_t wrong = 0;      // bytes
 };
 
-// The median, and of ours in per cent of what the reference had in the same repetition: a disk that others use has moods, which
-// last longer than a repetition. 0 for nothing.
-double median(std::vector<double> values);
+double median(std::vector<double> values);  // 0 for nothing
+// The median of what ours had in per cent of the reference's in the same repetition: a disk that others use has moods, which
+// last longer than a repetition. What the reference does not know is left out.
 double percent_of(const std::vector<Run>& reference, const std::vector<Run>& ours, double Run::* member);
 
 // The file or disks under test, open in the back end once for each thread.

@@ -218,7 +218,8 @@ TEST_F(InstanceTest, UnregisterWaitsForTheCopyUnderWay) {
     std::promise<Result<SaveOutcome>> done;
     engine_->save_async(request->request, [&](Result<SaveOutcome> r) { done.set_value(std::move(r)); });
     auto gone = std::async(std::launch::async, [&] { return engine_->unregister_instance("i"); });
-    while (!engine_->instances().empty()) std::this_thread::sleep_for(1ms);  // until it has begun
+    for (int i = 0; i < 20000 && !engine_->instances().empty(); ++i) std::this_thread::sleep_for(1ms);  // until it has begun
+    ASSERT_TRUE(engine_->instances().empty());
     EXPECT_EQ(gone.wait_for(30ms), std::future_status::timeout);
     Hashes more(10, 1);
     EXPECT_FALSE(save(w, more, ids(3, 1))) << "nothing new starts";

@@ -39,7 +39,7 @@ public:
     void landed(std::uint64_t bytes, Clock::time_point begun, Clock::time_point now) noexcept {
         --under_way_;
         took_ += (now - begun - took_) / kSmoothing;
-        between_ += (std::min<Clock::duration>(now - last_landed_, kLongNap) - between_) / kSmoothing;
+        between_ += (std::min<Clock::duration>(now - last_landed_, kLongNap) - between_) / kLongSmoothing;
         last_landed_ = now;
         if (landed_++ == 0) first_landed_ = now;
         landed_bytes_ += bytes;
@@ -52,7 +52,7 @@ public:
     }
     void ended(std::uint64_t bytes) noexcept { checking_bytes_ -= bytes; }
     // What landed last was checked where it landed, and another one prepared, which took so long.
-    void done_here(Clock::duration took) noexcept { here_ += (took - here_) / kSmoothing; }
+    void done_here(Clock::duration took) noexcept { here_ += (took - here_) / kLongSmoothing; }
     // A thread of those that can be woken is at work; it sleeps.
     void at_work() noexcept { ++at_work_; }
     void asleep() noexcept { --at_work_; }
@@ -87,7 +87,9 @@ public:
     Clock::duration patience() const noexcept { return std::clamp<Clock::duration>(took_ / 2, kLeastPatience, kMostPatience); }
 
 private:
-    static constexpr int kSmoothing = 8, kHereShare = 4, kLargeHereShare = 16;
+    // Some disks end what they have in bursts of 32: the share of a thread's time is that of several bursts.
+    static constexpr int kSmoothing = 8, kLongSmoothing = 128;
+    static constexpr int kHereShare = 4, kLargeHereShare = 16;
     static constexpr std::size_t kFew = 4, kAtOnce = 8;  // reads
     static constexpr std::uint64_t kBytesAhead = std::uint64_t{1} << 20, kBytesAtOnce = std::uint64_t{512} << 10,
                                    kBytesForTwo = std::uint64_t{2} << 20, kFewBytes = std::uint64_t{32} << 10,
@@ -101,7 +103,7 @@ private:
     const std::size_t most_ahead_;
     std::size_t ahead_ = 0, landed_ = 0;
     std::uint64_t ahead_bytes_ = 0, under_way_ = 0, landed_bytes_ = 0, checking_bytes_ = 0;
-    Clock::duration took_{}, between_{}, here_{};  // of late: a read, from landing to landing, the work where it landed
+    Clock::duration took_{}, between_{}, here_{};  // of late: a read; longer: from landing to landing, the work where it landed
     Clock::time_point first_landed_{};             // of those that wait
     Clock::time_point last_landed_{};
     std::size_t at_work_ = 0;  // threads

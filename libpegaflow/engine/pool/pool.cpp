@@ -182,18 +182,27 @@ Pool::~Pool() {
 }
 
 std::uint64_t Pool::allocate(std::uint64_t bytes, int node) {
-    std::vector<std::uint64_t> one;
-    return allocate_many(bytes, 1, node, one) == 1 ? one[0] : Slab::kNone;
+    std::uint64_t page = Slab::kNone;
+    take(bytes, node, {}, {&page, 1});
+    return page;
 }
 
 std::uint64_t Pool::allocate_many(std::uint64_t bytes, std::uint64_t count, int node, std::vector<std::uint64_t>& out,
                                   const Usable& usable) {
+    const std::size_t before = out.size();
+    out.resize(before + count);
+    const std::uint64_t taken = take(bytes, node, usable, std::span(out).subspan(before));
+    out.resize(before + taken);
+    return taken;
+}
+
+std::uint64_t Pool::take(std::uint64_t bytes, int node, const Usable& usable, std::span<std::uint64_t> out) {
     std::uint64_t done = 0;
     for (const bool preferred : {true, false}) {
-        for (std::size_t number = 0; number < slices_.size() && done < count; ++number) {
+        for (std::size_t number = 0; number < slices_.size() && done < out.size(); ++number) {
             Slice& slice = *slices_[number];
             if ((slice.node == node) != preferred || !slice.ready.load(std::memory_order_acquire)) continue;
-            if (usable == nullptr || usable(number)) done += slice.slab.allocate_many(bytes, count - done, out);
+            if (usable == nullptr || usable(number)) done += slice.slab.allocate_many(bytes, out.subspan(done));
         }
     }
     return done;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
 #include <thread>
 #include <vector>
@@ -76,6 +77,8 @@ private:
     // Touches slices [first, end) at once. kNoMemory.
     Result<void> prepare(std::size_t first, std::size_t end);
     void prepare_rest(std::size_t first);
+    // The first of `out` become pages; returns how many.
+    std::uint64_t take(std::uint64_t bytes, int node, const Usable& usable, std::span<std::uint64_t> out);
 
     std::byte* base_ = nullptr;
     std::uint64_t bytes_ = 0;

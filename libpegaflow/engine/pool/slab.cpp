@@ -54,21 +54,16 @@ Slab::Chunk* Slab::new_chunk(std::uint64_t bytes) {
     return nullptr;
 }
 
-std::uint64_t Slab::allocate(std::uint64_t bytes) {
-    std::vector<std::uint64_t> one;
-    return allocate_many(bytes, 1, one) == 1 ? one.front() : kNone;
-}
-
-std::uint64_t Slab::allocate_many(std::uint64_t bytes, std::uint64_t count, std::vector<std::uint64_t>& out) {
+std::uint64_t Slab::allocate_many(std::uint64_t bytes, std::span<std::uint64_t> out) {
     assert(bytes != 0 && bytes % kGranule == 0);
     const std::lock_guard lock(mutex_);
     Class& size_class = classes_[bytes];
     std::uint64_t done = 0;
-    while (done < count) {
+    while (done < out.size()) {
         Chunk* chunk = size_class.partial.empty() ? new_chunk(bytes) : &chunks_[*size_class.partial.begin()];
         if (chunk == nullptr) break;
-        for (; done < count && !chunk->free.empty(); ++done) {
-            out.push_back(chunk->offset + chunk->free.back() * bytes);
+        for (; done < out.size() && !chunk->free.empty(); ++done) {
+            out[done] = chunk->offset + chunk->free.back() * bytes;
             chunk->free.pop_back();
         }
         if (chunk->free.empty()) size_class.partial.erase(chunk->offset);

@@ -10,6 +10,7 @@
 #include <memory>
 #include <mutex>
 #include <set>
+#include <span>
 #include <unordered_map>
 #include <vector>
 
@@ -27,9 +28,13 @@ public:
     // Makes [offset, offset + length) available. [any]
     void add(std::uint64_t offset, std::uint64_t length);
     // The offset of a page of `bytes` (a multiple of kGranule), or kNone. [any]
-    std::uint64_t allocate(std::uint64_t bytes);
-    // Appends up to `count` pages to `out` under one lock; returns how many. [any]
-    std::uint64_t allocate_many(std::uint64_t bytes, std::uint64_t count, std::vector<std::uint64_t>& out);
+    std::uint64_t allocate(std::uint64_t bytes) {
+        std::uint64_t page = kNone;
+        allocate_many(bytes, {&page, 1});
+        return page;
+    }
+    // The first of `out` become pages, as many as there are, under one lock; returns how many. [any]
+    std::uint64_t allocate_many(std::uint64_t bytes, std::span<std::uint64_t> out);
     // `offset` came from allocate with the same `bytes`. [any]
     void free(std::uint64_t offset, std::uint64_t bytes);
 

@@ -74,29 +74,29 @@ bool Catalog::contains(const BlockKey& key) const {
 }
 
 std::vector<std::optional<Location>> Catalog::pin(std::span<const BlockKey> keys) {
-    std::vector<std::optional<Location>> out;
-    out.reserve(keys.size());
+    std::vector<std::optional<Location>> out(keys.size());
+    std::vector<std::optional<RecordId>> found(keys.size());
     const std::unique_lock lock(mutex_);
-    if (keys.size() > 1) index_.prefetch(keys);
-    for (const BlockKey& key : keys) out.push_back(pin_one(key));
+    index_.find(keys, found);
+    for (std::size_t i = 0; i < keys.size(); ++i) {
+        if (found[i]) pin_one(*found[i], out[i]);
+    }
     return out;
 }
 
-std::optional<Location> Catalog::pin_one(const BlockKey& key) {
-    const auto id = index_.find(key.scope, key.group, key.hash());
-    if (!id) return std::nullopt;
-    auto& store = const_cast<Store&>(store_of(id->segment));
-    if (!store.readable) return std::nullopt;
-    const SegmentRecords& records = index_.segment(id->segment);
-    Location out;
-    out.id = *id;
-    out.container = static_cast<std::uint32_t>(&store - stores_.data());
-    out.slot = id->segment - store.first;
-    out.offset = store.superblock.segment_at(out.slot) + std::uint64_t{records.entry(id->record).offset_blocks} * kBlockBytes;
-    out.pages.assign(records.pages(id->record));
-    store.segments.pin(out.slot);
-    index_.touch(*id);
-    return out;
+void Catalog::pin_one(RecordId id, std::optional<Location>& out) {
+    auto& store = const_cast<Store&>(store_of(id.segment));
+    if (!store.readable) return;
+    const SegmentRecords& records = index_.segment(id.segment);
+    Location& place = out.emplace();
+    place.id = id;
+    place.container = static_cast<std::uint32_t>(&store - stores_.data());
+    place.slot = id.segment - store.first;
+    place.offset =
+        store.superblock.segment_at(place.slot) + std::uint64_t{records.entry(id.record).offset_blocks} * kBlockBytes;
+    place.pages.assign(records.pages(id.record));
+    store.segments.pin(place.slot);
+    index_.touch(id);
 }
 
 void Catalog::unpin(std::span<const std::optional<Location>> places) {

@@ -104,7 +104,7 @@ private:
         bool readable = true;
     };
     const Store& store_of(std::uint32_t segment) const;
-    std::optional<Location> pin_one(const BlockKey& key);
+    void pin_one(RecordId id, std::optional<Location>& out);
     bool readable(RecordId id) const { return store_of(id.segment).readable; }
 
     ScopeTable& scopes_;

@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t kNotThere = SIZE_MAX;
 constexpr std::uint8_t kMaxHeat = 7;
-constexpr std::size_t kPrefetchedTogether = 16;
+constexpr std::size_t kFoundTogether = 16;
 
 // The mark takes the lowest bit, so a slot's home follows from the others.
 constexpr std::uint64_t marked(std::uint64_t hash) noexcept { return hash | 1; }
@@ -60,11 +60,16 @@ std::uint64_t SegmentRecords::bytes(std::uint32_t record) const {
     return sum;
 }
 
-std::size_t RecordIndex::slot_of(std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
-    const std::uint64_t wanted = marked(table_hash(scope, group, hash));
+// The first slot from `at` on, around the end, with this hash or with nothing.
+std::size_t RecordIndex::probe(std::size_t at, std::uint64_t marked_hash) const {
     const std::size_t mask = slots_.size() - 1;
-    for (std::size_t at = home_of(wanted, mask); slots_[at].hash != 0; at = (at + 1) & mask) {
-        if (slots_[at].hash != wanted) continue;
+    for (at &= mask; slots_[at].hash != 0 && slots_[at].hash != marked_hash;) at = (at + 1) & mask;
+    return at;
+}
+
+// `at` is what `probe` found for the hash of this key.
+std::size_t RecordIndex::slot_from(std::size_t at, std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
+    for (; slots_[at].hash != 0; at = probe(at + 1, slots_[at].hash)) {
         const SegmentRecords& records = segments_[slots_[at].id.segment];
         const SegmentRecords::Entry& entry = records.entry(slots_[at].id.record);
         if (entry.scope == scope && entry.group == group && same_hash(records.hash(slots_[at].id.record), hash)) return at;
@@ -72,22 +77,31 @@ std::size_t RecordIndex::slot_of(std::uint64_t scope, std::uint32_t group, std::
     return kNotThere;
 }
 
-void RecordIndex::prefetch(std::span<const BlockKey> keys) const {
-    const std::size_t mask = slots_.size() - 1;
-    std::array<std::size_t, kPrefetchedTogether> homes;
-    for (; !keys.empty(); keys = keys.subspan(std::min(keys.size(), homes.size()))) {
-        const std::size_t count = std::min(keys.size(), homes.size());
+std::size_t RecordIndex::slot_of(std::uint64_t scope, std::uint32_t group, std::string_view hash) const {
+    const std::uint64_t wanted = marked(table_hash(scope, group, hash));
+    return slot_from(probe(home_of(wanted, slots_.size() - 1), wanted), scope, group, hash);
+}
+
+void RecordIndex::find(std::span<const BlockKey> keys, std::span<std::optional<RecordId>> found) const {
+    std::array<std::uint64_t, kFoundTogether> wanted;
+    std::array<std::size_t, kFoundTogether> at;
+    for (std::size_t first = 0, count = 0; first < keys.size(); first += count) {
+        const auto some = keys.subspan(first, count = std::min(keys.size() - first, kFoundTogether));
         for (std::size_t i = 0; i < count; ++i) {
-            homes[i] = home_of(marked(table_hash(keys[i].scope, keys[i].group, keys[i].hash())), mask);
-            __builtin_prefetch(&slots_[homes[i]]);
+            wanted[i] = marked(table_hash(some[i].scope, some[i].group, some[i].hash()));
+            __builtin_prefetch(&slots_[at[i] = home_of(wanted[i], slots_.size() - 1)]);
         }
         for (std::size_t i = 0; i < count; ++i) {
-            const Slot& slot = slots_[homes[i]];
+            const Slot& slot = slots_[at[i] = probe(at[i], wanted[i])];
             if (slot.hash != 0) __builtin_prefetch(&segments_[slot.id.segment].entry(slot.id.record));
         }
         for (std::size_t i = 0; i < count; ++i) {
-            const Slot& slot = slots_[homes[i]];
+            const Slot& slot = slots_[at[i]];
             if (slot.hash != 0) segments_[slot.id.segment].prefetch(slot.id.record);
+        }
+        for (std::size_t i = 0; i < count; ++i) {
+            at[i] = slot_from(at[i], some[i].scope, some[i].group, some[i].hash());
+            found[first + i] = at[i] == kNotThere ? std::nullopt : std::optional(slots_[at[i]].id);
         }
     }
 }

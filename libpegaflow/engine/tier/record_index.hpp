@@ -71,8 +71,8 @@ public:
     // Adds a record. When the key is there already, the newer one takes its place and the older one is dead.
     RecordId insert(const BlockKey& key, std::uint32_t segment, std::uint64_t offset, std::span<const StoredPage> pages);
     std::optional<RecordId> find(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
-    // Fetches into the cache what looking these keys up will touch: several wait for memory no longer than one. [data]
-    void prefetch(std::span<const BlockKey> keys) const;
+    // Finds several, which wait for memory no longer than one: `found` gets one a key. [data]
+    void find(std::span<const BlockKey> keys, std::span<std::optional<RecordId>> found) const;
     // Forgets one record; nothing when it is dead already.
     void erase(RecordId id);
     // Forgets a segment with all its records.
@@ -88,6 +88,8 @@ private:
         std::uint64_t hash = 0;  // with the lowest bit set; 0 = free
         RecordId id;
     };
+    std::size_t probe(std::size_t at, std::uint64_t marked_hash) const;
+    std::size_t slot_from(std::size_t at, std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
     std::size_t slot_of(std::uint64_t scope, std::uint32_t group, std::string_view hash) const;
     std::size_t slot_of(RecordId id) const;
     void put(const Slot& slot);

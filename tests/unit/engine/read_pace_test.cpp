@@ -101,18 +101,29 @@ TEST_F(ReadPaceTest, ReadsWaitForOthersAsLongAsTheDeviceIsSlow) {
 }
 
 TEST_F(ReadPaceTest, SmallReadsAreCheckedWhereTheyLandUnlessTheyLandTooFast) {
-    land(64, 1ms, 200us);
+    land(1024, 1ms, 200us);
     EXPECT_TRUE(pace_.here(kSmall));
     EXPECT_FALSE(pace_.here(kSmall + 1));
-    for (int i = 0; i < 64; ++i) pace_.done_here(20us);
+    for (int i = 0; i < 1024; ++i) pace_.done_here(20us);
     EXPECT_TRUE(pace_.here(kFew)) << "a check every 200 us takes 20";
     EXPECT_FALSE(pace_.here(kSmall)) << "a tenth of the thread's time is too much for what lies in one piece";
-    land(64, 1ms, 400us);
+    land(1024, 1ms, 400us);
     EXPECT_TRUE(pace_.here(kSmall));
-    land(64, 1ms, 40us);
+    land(1024, 1ms, 40us);
     EXPECT_FALSE(pace_.here(kFew)) << "half of the thread's time";
-    land(64, 1ms, 200us);
+    land(1024, 1ms, 200us);
     EXPECT_TRUE(pace_.here(kFew));
+}
+
+TEST_F(ReadPaceTest, ReadsThatLandInBurstsAreCheckedWhereTheyLandByTheirMeanPace) {
+    for (int burst = 0; burst < 256; ++burst) {
+        land(1, 1ms, 1ms);
+        for (int i = 0; i < 7; ++i) {
+            EXPECT_TRUE(pace_.here(kFew)) << "burst " << burst << ", read " << i;
+            land(1, 1ms, 1us);
+            pace_.done_here(20us);
+        }
+    }
 }
 
 TEST_F(ReadPaceTest, OneThreadIsWokenForWhatNoneIsAtWorkFor) {

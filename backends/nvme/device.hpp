@@ -123,12 +123,11 @@ struct pega_device {
     std::unique_ptr<nvme_backend::Bounce[]> bounces;
     std::vector<nvme_backend::Bounce*> free_bounces;
     std::set<std::pair<const nvme_backend::File*, std::uint64_t>> held_blocks;
-    std::uint32_t taken_by[3] = {};   // operations that are not free, by the priority of their batch
-    std::uint64_t in_kernel = 0;      // operations
-    std::uint64_t bytes_moving = 0;   // of all operations
-    std::uint64_t bytes_written = 0;  // of them, those of batches that write files
-    bool stalled = false;             // something waits for an operation to end
-    unsigned lot = 0;                 // completions that are reported before their successors are handed in
+    std::uint32_t taken_by[3] = {};  // operations that are not free, by the priority of their batch
+    std::uint64_t in_kernel = 0;     // operations
+    std::uint64_t bytes_moving = 0;  // of all operations
+    bool stalled = false;            // something waits for an operation to end
+    unsigned lot = 0;                // completions that are reported before their successors are handed in
 
     std::uint64_t now() const { return host->now_ns(host->context); }
     ~pega_device();

@@ -146,7 +146,6 @@ Built build(pega_device& device, Batch& batch, Operation& op) {
     }
     take_operation(device, batch);  // it is the one that was built
     device.bytes_moving += op.length;
-    if (batch.writes_file) device.bytes_written += op.length;
     ++batch.outstanding;
     for (std::uint64_t span = op.first_span; span <= op.last_span; ++span) ++batch.span_outstanding[span];
     return Built::kOperation;
@@ -243,7 +242,6 @@ void release(pega_device& device, Operation& op) {
         op.holds_blocks = false;
     }
     device.bytes_moving -= op.length;
-    if (op.batch->writes_file) device.bytes_written -= op.length;
     op.batch = nullptr;
     device.free_operations.push_back(&op);
 }

@@ -18,10 +18,9 @@ namespace {
 constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
 // They are small: a device that says what it has done only when it has nothing left, as virtual disks do, stands still while
-// the first one is reported. Of large requests what it has lasts longer than reporting takes, and every hand-over costs. Small
-// reads cost little but their hand-over.
-constexpr unsigned kLot = 3, kLotOfSmallReads = 8, kLotOfLarge = 32;
-constexpr std::uint64_t kSmall = 16 << 10, kLarge = 512 << 10;  // bytes
+// the first one is reported. Of large requests what it has lasts longer than reporting takes, and every hand-over costs.
+constexpr unsigned kLot = 3, kLotOfLarge = 32;
+constexpr std::uint64_t kLarge = 512 << 10;  // bytes
 constexpr int kGoneStepMs = 1;
 constexpr std::uint64_t kRecoverStepNs = 1'000'000;
 
@@ -59,9 +58,7 @@ void handle(pega_device& device, const io_uring_cqe& cqe) {
 
 unsigned lot_of(const pega_device& device) {
     const std::uint64_t taken = device.options.depth - device.free_operations.size();
-    const std::uint64_t mean = taken == 0 ? 0 : device.bytes_moving / taken;
-    if (mean >= kLarge) return kLotOfLarge;
-    return mean <= kSmall && device.bytes_written == 0 ? kLotOfSmallReads : kLot;
+    return taken != 0 && device.bytes_moving / taken >= kLarge ? kLotOfLarge : kLot;
 }
 
 // Where a device ends its work in bursts nothing of it is in the caches: what the next completions touch is fetched ahead.

@@ -103,8 +103,9 @@ private:
     const std::size_t most_ahead_;
     std::size_t ahead_ = 0, landed_ = 0;
     std::uint64_t ahead_bytes_ = 0, under_way_ = 0, landed_bytes_ = 0, checking_bytes_ = 0;
-    Clock::duration took_{}, between_{}, here_{};  // of late: a read; longer: from landing to landing, the work where it landed
-    Clock::time_point first_landed_{};             // of those that wait
+    Clock::duration took_{};              // a read, of late
+    Clock::duration between_{}, here_{};  // over several bursts: from landing to landing, the work where it landed
+    Clock::time_point first_landed_{};    // of those that wait
     Clock::time_point last_landed_{};
     std::size_t at_work_ = 0;  // threads
     bool due_ = false;

@@ -85,14 +85,17 @@ std::size_t RecordIndex::slot_of(std::uint64_t scope, std::uint32_t group, std::
 void RecordIndex::find(std::span<const BlockKey> keys, std::span<std::optional<RecordId>> found) const {
     std::array<std::uint64_t, kFoundTogether> wanted;
     std::array<std::size_t, kFoundTogether> at;
-    for (std::size_t first = 0, count = 0; first < keys.size(); first += count) {
-        const auto some = keys.subspan(first, count = std::min(keys.size() - first, kFoundTogether));
+    for (std::size_t first = 0; first < keys.size(); first += kFoundTogether) {
+        const std::size_t count = std::min(keys.size() - first, kFoundTogether);
+        const auto some = keys.subspan(first, count);
         for (std::size_t i = 0; i < count; ++i) {
             wanted[i] = marked(table_hash(some[i].scope, some[i].group, some[i].hash()));
-            __builtin_prefetch(&slots_[at[i] = home_of(wanted[i], slots_.size() - 1)]);
+            at[i] = home_of(wanted[i], slots_.size() - 1);
+            __builtin_prefetch(&slots_[at[i]]);
         }
         for (std::size_t i = 0; i < count; ++i) {
-            const Slot& slot = slots_[at[i] = probe(at[i], wanted[i])];
+            at[i] = probe(at[i], wanted[i]);
+            const Slot& slot = slots_[at[i]];
             if (slot.hash != 0) __builtin_prefetch(&segments_[slot.id.segment].entry(slot.id.record));
         }
         for (std::size_t i = 0; i < count; ++i) {

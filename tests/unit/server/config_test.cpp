@@ -203,6 +203,11 @@ TEST(Config, TheExamplesCanBeRead) {
     const auto read = read_config(PEGAFLOW_EXAMPLES "/quickstart.toml", config);
     ASSERT_TRUE(read) << read.error().message;
     EXPECT_EQ(config.engine.pool_bytes, std::uint64_t{512} << 20);
+    Config host;
+    const auto also = read_config(PEGAFLOW_EXAMPLES "/gpu-host.toml", host);
+    ASSERT_TRUE(also) << also.error().message;
+    EXPECT_EQ(host.engine.tier.paths.size(), 2U);
+    EXPECT_EQ(host.engine.tier.prefill_tokens_per_second, 20000U);
 }
 
 TEST(Config, WindowsAreDifferentWholeMinutes) {

@@ -117,8 +117,8 @@ TEST_F(ReadPaceTest, SmallReadsAreCheckedWhereTheyLandUnlessTheyLandTooFast) {
 
 TEST_F(ReadPaceTest, ReadsThatLandInBurstsAreCheckedWhereTheyLandByTheirMeanPace) {
     for (int burst = 0; burst < 256; ++burst) {
-        land(1, 1ms, 1ms);
-        for (int i = 0; i < 7; ++i) {
+        land(1, 1ms, 2ms);
+        for (int i = 0; i < 15; ++i) {
             EXPECT_TRUE(pace_.here(kFew)) << "burst " << burst << ", read " << i;
             land(1, 1ms, 1us);
             pace_.done_here(20us);

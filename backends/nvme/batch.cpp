@@ -18,34 +18,28 @@ bool usable(const pega_region* local, const pega_region* remote, const pega_devi
     return ((op == PEGA_OP_READ ? local : remote)->flags & PEGA_REGION_READ_ONLY) == 0;
 }
 
-}  // namespace
-
-pega_status Batch::check(const pega_batch& from) const noexcept {
-    const auto both = [&](const pega_region* local, const pega_region* remote) {
-        return usable(local, remote, channel->device, from.op);
-    };
-    return pegaflow::backend::check_batch(from, both, [](const pega_region* region) { return region->length; });
-}
-
-pega_status Batch::take_options(const pega_batch& from) noexcept {
-    durable = false;
-    for (const pega_batch_option* o = from.options; o != nullptr; o = o->next) {
-        if (o->kind == PEGA_OPTION_DURABLE) {
-            durable = true;
-        } else if ((o->flags & PEGA_OPTION_HINT) == 0) {
-            return PEGA_UNSUPPORTED;
-        }
+pega_status check_options(const pega_batch& batch) noexcept {
+    for (const pega_batch_option* o = batch.options; o != nullptr; o = o->next) {
+        if (o->kind != PEGA_OPTION_DURABLE && (o->flags & PEGA_OPTION_HINT) == 0) return PEGA_UNSUPPORTED;
     }
     return PEGA_OK;
 }
 
-pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
-    channel = owner;
-    if (!pegaflow::backend::whole(from) || (from.op != PEGA_OP_READ && from.op != PEGA_OP_WRITE)) return PEGA_INVALID;
-    const pega_status options = take_options(from);
+}  // namespace
+
+pega_status check(const pega_device& device, const pega_batch& batch) noexcept {
+    if (!pegaflow::backend::whole(batch) || (batch.op != PEGA_OP_READ && batch.op != PEGA_OP_WRITE)) return PEGA_INVALID;
+    const pega_status options = check_options(batch);
     if (options != PEGA_OK) return options;
-    const pega_status checked = check(from);
-    if (checked != PEGA_OK) return checked;
+    const auto both = [&](const pega_region* local, const pega_region* remote) {
+        return usable(local, remote, &device, batch.op);
+    };
+    return pegaflow::backend::check_batch(batch, both, [](const pega_region* region) { return region->length; });
+}
+
+void Batch::accept(pega_channel* owner, const pega_batch& from) {
+    channel = owner;
+    durable = pegaflow::backend::find_option(from, PEGA_OPTION_DURABLE) != nullptr;
     batch = pegaflow::backend::copy_in(from);
     batch.options = nullptr;
     const pega_region* local = from.format == PEGA_FORMAT_FLAT ? from.local_region
@@ -61,18 +55,11 @@ pega_status Batch::accept(pega_channel* owner, const pega_batch& from) {
     written.clear();
     status = PEGA_OK;
     native_code = 0;
-    return PEGA_OK;
+    pegaflow::backend::for_each_region(batch, [](pega_region* region) { ++region->in_flight; });
 }
 
-void Batch::pin_regions(bool pin) noexcept {
-    const auto count = [pin](pega_region* region) {
-        if (pin) {
-            region->in_flight.fetch_add(1, std::memory_order_acq_rel);
-        } else {
-            region->in_flight.fetch_sub(1, std::memory_order_acq_rel);
-        }
-    };
-    pegaflow::backend::for_each_region(batch, count);
+void Batch::release_regions() noexcept {
+    pegaflow::backend::for_each_region(batch, [](pega_region* region) { --region->in_flight; });
 }
 
 std::uint64_t Batch::pages_of(std::uint64_t span) const noexcept {

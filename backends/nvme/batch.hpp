@@ -29,6 +29,9 @@ struct Fragment {
     std::uint64_t length = 0;
 };
 
+// INVALID or UNSUPPORTED for a batch that this device cannot take. [data]
+pega_status check(const pega_device& device, const pega_batch& batch) noexcept;
+
 struct Batch {
     pega_channel* channel = nullptr;
     pega_batch batch{};
@@ -51,9 +54,10 @@ struct Batch {
 
     std::uint32_t priority() const noexcept { return batch.priority < 2 ? batch.priority : 2; }
     std::uint64_t span_count() const noexcept { return batch.format == PEGA_FORMAT_FLAT ? 1 : batch.span_count; }
-    // Takes the caller's batch when it is sound. INVALID or UNSUPPORTED otherwise, with nothing changed. [data]
-    pega_status accept(pega_channel* owner, const pega_batch& from);
-    void pin_regions(bool pin) noexcept;
+    // Takes the caller's batch, which is sound, and pins its regions; `release_regions` lets go of them. The device's mutex is
+    // held for both.
+    void accept(pega_channel* owner, const pega_batch& from);
+    void release_regions() noexcept;
     // The fragment at the cursor; false at the end. Moves the cursor only past pages of no bytes. [data]
     bool peek(Cursor& at, Fragment* out) const noexcept;
     void advance(Cursor& at, std::uint64_t length) const noexcept;
@@ -64,8 +68,6 @@ struct Batch {
     void advance_landed() noexcept;
 
 private:
-    pega_status take_options(const pega_batch& from) noexcept;
-    pega_status check(const pega_batch& from) const noexcept;
     std::uint64_t pages_of(std::uint64_t span) const noexcept;
 };
 

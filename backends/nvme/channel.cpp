@@ -34,30 +34,17 @@ pega_status submit(pega_channel* channel, const pega_batch* batch) {
     if (channel == nullptr || batch == nullptr) return PEGA_INVALID;
     pega_device& device = *channel->device;
     if (inherited(device)) return PEGA_INVALID;
-    Batch* slot = nullptr;
-    {
-        const std::lock_guard lock(device.mutex);
-        if (channel->closed) return PEGA_CANCELED;
-        if (channel->free.empty()) return PEGA_QUEUE_FULL;
-        slot = channel->free.back();
-        channel->free.pop_back();
-        ++channel->in_flight;  // close waits for a submit that is under way
-    }
-    const pega_status status = slot->accept(channel, *batch);
-    if (status == PEGA_OK) slot->pin_regions(true);
+    const pega_status status = check(device, *batch);
+    if (status != PEGA_OK) return status;
     const std::lock_guard lock(device.mutex);
-    if (status != PEGA_OK) {
-        channel->free.push_back(slot);
-        --channel->in_flight;
-        device.idle.notify_all();
-        return status;
-    }
+    if (channel->closed) return PEGA_CANCELED;
+    if (channel->free.empty()) return PEGA_QUEUE_FULL;
+    Batch* const slot = channel->free.back();
+    slot->accept(channel, *batch);
+    channel->free.pop_back();
+    ++channel->in_flight;
     slot->in_use = true;
     device.incoming.push_back(slot);
-    if (channel->closed) {
-        slot->cancel_requested.store(true, std::memory_order_release);
-        device.look_at_cancels.store(true, std::memory_order_release);
-    }
     wake(device);
     return PEGA_OK;
 }

@@ -40,14 +40,7 @@ void count_fork() { forks.fetch_add(1, std::memory_order_relaxed); }
 std::uint32_t wait(pega_device* device, pega_completion* out, std::uint32_t capacity, std::uint64_t deadline_ns) {
     if (capacity == 0) return 0;
     const std::lock_guard polling(device->poll_mutex);
-    const bool idle = deadline_ns != 0 && device->records.empty();
-    std::uint64_t sleep = 0;
-    if (idle && deadline_ns == UINT64_MAX) {
-        sleep = kNoTimeout;
-    } else if (const std::uint64_t now = idle ? device->now() : UINT64_MAX; deadline_ns > now) {
-        sleep = deadline_ns - now;
-    }
-    pump(*device, sleep);
+    pump(*device, device->records.empty() ? deadline_ns : 0);
     return device->records.pop(out, capacity);
 }
 

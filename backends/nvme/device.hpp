@@ -54,7 +54,7 @@ struct pega_region {
     pega_device* device = nullptr;
     std::uint32_t flags = 0;
     std::uint64_t length = 0;
-    std::atomic<std::uint64_t> in_flight{0};  // batches that use it
+    std::uint64_t in_flight = 0;  // guarded by the device's mutex: uses by batches
 
     // Host memory.
     std::uint8_t* base = nullptr;
@@ -151,9 +151,9 @@ void wake(pega_device& device) noexcept;
 bool inherited(const pega_device& device) noexcept;
 
 // The engine (pump.cpp). poll_mutex is held for all of them.
-// Moves everything that can be moved; sleeps for up to `sleep_ns` (kNoTimeout = for ever) when there is nothing to report.
-// False when this thread may not move the ring.
-bool pump(pega_device& device, std::uint64_t sleep_ns);
+// Moves everything that can be moved; sleeps until `until_ns` (0 = not at all, kNoTimeout = for ever) when there is nothing to
+// report. False when this thread may not move the ring.
+bool pump(pega_device& device, std::uint64_t until_ns);
 // True when only polling finds out what has ended.
 bool must_poll(const pega_device& device) noexcept;
 

@@ -94,6 +94,7 @@ unsigned reap(pega_device& device) {
         if (++count == device.lot) break;
     }
     if (count != 0) ::io_uring_cq_advance(&raw, count);
+    device.lot = count == device.lot ? std::min(2 * device.lot, kLotOfLarge) : kLot;
     return count;
 }
 
@@ -115,7 +116,7 @@ void give_back(pega_device& device) {
     if (device.ended.empty()) return;
     const std::lock_guard lock(device.mutex);
     for (Batch* batch : device.ended) {
-        batch->pin_regions(false);
+        batch->release_regions();
         batch->in_use = false;
         batch->channel->free.push_back(batch);
         --batch->channel->in_flight;
@@ -252,26 +253,24 @@ bool must_poll(const pega_device& device) noexcept {
     return (device.ring.polled() && device.in_kernel != 0) || !device.again.empty();
 }
 
-bool pump(pega_device& device, std::uint64_t sleep_ns) {
+bool pump(pega_device& device, std::uint64_t until_ns) {
     if (!own_ring(device)) return false;
     device.ring.announce(-1);
-    const bool for_ever = sleep_ns == kNoTimeout;
-    const std::uint64_t limit = sleep_ns == 0 || for_ever ? sleep_ns : device.now() + sleep_ns;
     for (;;) {
         work(device);
         // Else the sleep hands in what was prepared.
-        if (sleep_ns == 0 || must_poll(device) || device.ring.ended() != 0 || device.ring.has_work()) move(device);
+        if (until_ns == 0 || must_poll(device) || device.ring.ended() != 0 || device.ring.has_work()) move(device);
         if (device.ring.refusal() != 0 && !recover(device)) return false;
         give_back(device);
-        const bool over = sleep_ns == 0 || !device.records.empty() || device.interrupted.exchange(false);
-        const std::uint64_t now = over || for_ever ? 0 : device.now();
-        if (over || now >= limit) {
+        const bool over = until_ns == 0 || !device.records.empty() || device.interrupted.exchange(false);
+        const std::uint64_t now = over || until_ns == kNoTimeout ? 0 : device.now();
+        if (over || now >= until_ns) {
             device.ring.submit();
             return true;
         }
         if (must_poll(device)) continue;
         if (!may_sleep(device) || !arm_wake(device)) continue;
-        device.ring.wait(for_ever ? kNoTimeout : limit - now);
+        device.ring.wait(until_ns == kNoTimeout ? kNoTimeout : until_ns - now);
         woken(device);
     }
 }

@@ -211,10 +211,11 @@ void leave_tables(pega_device& device, pega_region& region) {
 }
 
 pega_status unregister(pega_region* region) {
-    if (region == nullptr || region->in_flight.load(std::memory_order_acquire) != 0) return PEGA_INVALID;
+    if (region == nullptr) return PEGA_INVALID;
     pega_device& device = *region->device;
     const std::lock_guard table_lock(device.table_mutex);
     const std::lock_guard lock(device.mutex);
+    if (region->in_flight != 0) return PEGA_INVALID;
     leave_tables(device, *region);
     if (region->carved) device.carved.erase(region->file_offset);
     std::erase_if(device.regions, [&](const auto& r) { return r.get() == region; });

@@ -50,13 +50,13 @@ Result<Completion> Channel::submit(Transfer& transfer) {
         return fail(sealed.error());
     }
     core::OpenDevice& device = *impl_->device;
-    const std::shared_ptr<Completion::State> state = t.fresh_state();
+    std::shared_ptr<Completion::State> state = t.fresh_state();
     state->reset(device.tables().backend->error_text);
     t.user_data = t.batch.user_data = device.in_flight().insert({&t, state, &impl_->in_flight});
     impl_->in_flight.fetch_add(1, std::memory_order_relaxed);
     device.batch_accepted();
     const pega_status status = device.tables().channel->submit(impl_->handle, &t.batch);
-    if (status == PEGA_OK) return Completion(state);
+    if (status == PEGA_OK) return Completion(std::move(state));
     device.in_flight().take(t.user_data);
     impl_->in_flight.fetch_sub(1, std::memory_order_relaxed);
     device.batch_refused();

@@ -47,7 +47,7 @@ private:
     };
     Slot* slot_of(std::uint64_t user_data);
 
-    std::mutex mutex_;
+    base::AdaptiveMutex mutex_;
     std::vector<Slot> slots_;          // guarded by mutex_
     std::vector<std::uint32_t> free_;  // guarded by mutex_
 };

@@ -211,28 +211,32 @@ void Transfer::Impl::seal_options() {
 }
 
 void Completion::State::reset(const char* (*text)(std::int32_t)) {
-    const std::lock_guard lock(mutex);  // orders this after all that the last batch's finish() did
-    done.store(false, std::memory_order_relaxed);
-    coroutines.clear();
+    static_cast<void>(done());  // orders this after what the last batch's finish() wrote
+    phase.store(kUnderWay, std::memory_order_relaxed);
     record = {};
     error_text = text;
 }
 
 void Completion::State::finish(const pega_completion& terminal) {
+    record = terminal;
+    if (phase.exchange(kDone, std::memory_order_acq_rel) != kAwaited) return;
     std::vector<std::coroutine_handle<>> resume;
     {
         const std::lock_guard lock(mutex);
-        record = terminal;
-        done.store(true, std::memory_order_release);
         resume.swap(coroutines);
         changed.notify_all();
     }
     for (const std::coroutine_handle<> waiter : resume) waiter.resume();
 }
 
+bool Completion::State::await() noexcept {
+    std::uint32_t was = kUnderWay;
+    return phase.compare_exchange_strong(was, kAwaited, std::memory_order_acq_rel) || was == kAwaited;
+}
+
 Completion::Completion(std::shared_ptr<State> state) noexcept : state_(std::move(state)) {}
 
-bool Completion::done() const noexcept { return state_ == nullptr || state_->done.load(std::memory_order_acquire); }
+bool Completion::done() const noexcept { return state_ == nullptr || state_->done(); }
 
 const pega_completion& Completion::record() const noexcept {
     assert(state_ != nullptr && done());
@@ -248,7 +252,7 @@ Result<std::uint64_t> Completion::wait_for(std::chrono::nanoseconds timeout) con
     while (!done() && std::chrono::steady_clock::now() < patience) std::this_thread::yield();
     if (!done()) {
         std::unique_lock lock(state_->mutex);
-        const auto ended = [&] { return state_->done.load(std::memory_order_relaxed); };
+        const auto ended = [&] { return !state_->await(); };
         if (timeout == std::chrono::nanoseconds::max()) {
             state_->changed.wait(lock, ended);
         } else if (!state_->changed.wait_for(lock, timeout, ended)) {
@@ -269,7 +273,7 @@ Result<std::uint64_t> Completion::wait_for(std::chrono::nanoseconds timeout) con
 bool Completion::await_suspend(std::coroutine_handle<> waiter) const {
     if (state_ == nullptr) return false;
     const std::lock_guard lock(state_->mutex);
-    if (state_->done.load(std::memory_order_relaxed)) return false;
+    if (!state_->await()) return false;
     state_->coroutines.push_back(waiter);
     return true;
 }

@@ -21,14 +21,20 @@ namespace pegaflow {
 
 // Shared by the Completion, the Transfer that reuses it, and the in-flight table.
 struct Completion::State {
-    std::atomic<bool> done{false};
+    enum Phase : std::uint32_t { kUnderWay, kAwaited, kDone };
+
+    std::atomic<std::uint32_t> phase{kUnderWay};  // awaited: somebody is to be woken
     std::mutex mutex;
     std::condition_variable changed;
     std::vector<std::coroutine_handle<>> coroutines;  // guarded by mutex
-    pega_completion record{};                         // written before `done`, read after
+    pega_completion record{};                         // written before kDone, read after
     const char* (*error_text)(std::int32_t) = nullptr;
 
+    bool done() const noexcept { return phase.load(std::memory_order_acquire) == kDone; }
+    // For another batch; nobody else has the state.
     void reset(const char* (*text)(std::int32_t));
+    // Asks to be woken, with the mutex held. False when it is done.
+    bool await() noexcept;
     // Publishes the terminal record and wakes everybody; the last thing that happens to a batch.
     void finish(const pega_completion& terminal);
 };

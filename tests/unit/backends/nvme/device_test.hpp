@@ -144,7 +144,7 @@ protected:
             EXPECT_EQ(open->in_flight, 0U);
             EXPECT_EQ(open->free.size(), open->slots.size());
         }
-        for (const auto& region : device->regions) EXPECT_EQ(region->in_flight.load(), 0U);
+        for (const auto& region : device->regions) EXPECT_EQ(region->in_flight, 0U);
     }
 
     std::vector<std::string> said;  // in the log

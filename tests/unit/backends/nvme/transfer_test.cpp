@@ -201,7 +201,7 @@ TEST_F(NvmeTransferTest, AChannelThatClosesEndsWhatItHasAndKeepsNothing) {
     const Flat flat = mixture();
     for (std::uint64_t i = 1; i <= 3; ++i) ASSERT_EQ(submit(flat, here, there, PEGA_OP_READ, i), PEGA_OK);
     poll_once();
-    EXPECT_NE(here->in_flight.load(), 0U);
+    EXPECT_NE(here->in_flight, 0U);
     EXPECT_EQ(kRegionTable.unregister(here), PEGA_INVALID) << "the kernel may write to it";
     ASSERT_EQ(kChannelTable.close(std::exchange(channel, nullptr), UINT64_MAX), PEGA_OK);
     expect_idle();

@@ -17,10 +17,11 @@ namespace {
 
 constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
-// They are small: a device that says what it has done only when it has nothing left, as virtual disks do, stands still while
-// the first one is reported. Of large requests what it has lasts longer than reporting takes, and every hand-over costs.
+// The first one of a burst is small: a device that says what it has done only when it has nothing left, as virtual disks do,
+// stands still while that is reported. Each next one is twice as large, because every hand-over costs. Of large requests what it has lasts longer than reporting takes, and every hand-over costs.
 constexpr unsigned kLot = 3, kLotOfLarge = 32;
 constexpr std::uint64_t kLarge = 512 << 10;  // bytes
+constexpr unsigned kFetchedAhead = 8;        // completions; what belongs to more would be gone again before their turn
 constexpr int kGoneStepMs = 1;
 constexpr std::uint64_t kRecoverStepNs = 1'000'000;
 
@@ -65,9 +66,7 @@ unsigned lot_of(const pega_device& device) {
 void fetch_ahead(io_uring& raw, unsigned count) {
     unsigned head = 0;
     const io_uring_cqe* cqe = nullptr;
-    constexpr unsigned kMost = 8;  // more would be gone again before their turn
-    const Operation* ops[kMost];
-    count = std::min(count, kMost);
+    const Operation* ops[kFetchedAhead];
     unsigned found = 0;
     io_uring_for_each_cqe(&raw, head, cqe) {
         if (found == count) break;
@@ -83,18 +82,26 @@ void fetch_ahead(io_uring& raw, unsigned count) {
     }
 }
 
-unsigned reap(pega_device& device) {
+// Takes up to kFetchedAhead completions.
+unsigned reap_some(pega_device& device, unsigned most) {
     io_uring& raw = device.ring.raw();
-    fetch_ahead(raw, device.lot);
+    most = std::min(most, kFetchedAhead);
+    fetch_ahead(raw, most);
     unsigned head = 0;
     unsigned count = 0;
     io_uring_cqe* cqe = nullptr;
     io_uring_for_each_cqe(&raw, head, cqe) {
         handle(device, *cqe);
-        if (++count == device.lot) break;
+        if (++count == most) break;
     }
     if (count != 0) ::io_uring_cq_advance(&raw, count);
-    device.lot = count == device.lot ? std::min(2 * device.lot, kLotOfLarge) : kLot;
+    return count;
+}
+
+unsigned reap(pega_device& device) {
+    unsigned count = 0;
+    for (unsigned some = 1; some != 0 && count < device.lot; count += some) some = reap_some(device, device.lot - count);
+    device.lot = count == device.lot ? std::min(2 * device.lot, kLotOfLarge) : lot_of(device);
     return count;
 }
 

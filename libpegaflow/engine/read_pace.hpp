@@ -52,7 +52,10 @@ public:
     }
     void ended(std::uint64_t bytes) noexcept { checking_bytes_ -= bytes; }
     // What landed last was checked where it landed, and another one prepared, which took so long.
-    void done_here(Clock::duration took) noexcept { here_ += (took - here_) / kLongSmoothing; }
+    void done_here(Clock::duration took) noexcept {
+        // One that took many times as long had lost its processor meanwhile: it says nothing of the work.
+        here_ += (std::min<Clock::duration>(took, kUsual * here_ + kShortWork) - here_) / kLongSmoothing;
+    }
     // A thread of those that can be woken is at work; it sleeps.
     void at_work() noexcept { ++at_work_; }
     void asleep() noexcept { --at_work_; }
@@ -73,8 +76,12 @@ public:
     // The device may soon want for reads that are prepared.
     bool short_ahead() const noexcept { return ahead_ == 0 || fits(ahead_ * 2 - 1, ahead_bytes_ * 2 - 1); }
     // The thread on which this many bytes landed may do what follows: the reads behind them hardly wait for it.
-    bool here(std::uint64_t bytes) const noexcept {
-        return bytes <= kMostBytesHere && here_ * (bytes <= kFewBytes ? kHereShare : kLargeHereShare) <= between_;
+    // Asked once for each that landed.
+    bool here(std::uint64_t bytes) noexcept {
+        if (bytes > kMostBytesHere) return false;
+        if (here_ * (bytes <= kFewBytes ? kHereShare : kLargeHereShare) <= between_) return true;
+        here_ -= here_ / kForget;  // what it takes is seen only when it is done
+        return false;
     }
     // What landed is worth waking a thread.
     bool due() const noexcept {
@@ -90,11 +97,13 @@ private:
     // Some disks end what they have in bursts of 32: the share of a thread's time is that of several bursts.
     static constexpr int kSmoothing = 8, kLongSmoothing = 128;
     static constexpr int kHereShare = 4, kLargeHereShare = 16;
+    static constexpr int kUsual = 4;  // times what it takes of late
+    static constexpr int kForget = 512;
     static constexpr std::size_t kFew = 4, kAtOnce = 8;  // reads
     static constexpr std::uint64_t kBytesAhead = std::uint64_t{1} << 20, kBytesAtOnce = std::uint64_t{512} << 10,
                                    kBytesForTwo = std::uint64_t{2} << 20, kFewBytes = std::uint64_t{32} << 10,
                                    kMostBytesHere = std::uint64_t{64} << 10;
-    static constexpr std::chrono::microseconds kLeastPatience{500}, kMostPatience{4000}, kShortNap{1000}, kLongNap{5000};
+    static constexpr std::chrono::microseconds kShortWork{20}, kLeastPatience{500}, kMostPatience{4000}, kShortNap{1000}, kLongNap{5000};
 
     bool fits(std::size_t reads, std::uint64_t bytes) const noexcept {
         return reads < std::min(kFew, most_ahead_) || (reads < most_ahead_ && bytes < kBytesAhead);

@@ -112,8 +112,10 @@ void OpenDevice::dispatch(const pega_completion& record) {
 }
 
 void OpenDevice::take(const std::vector<pega_completion>& records, std::uint32_t count) {
-    if (count > 1) in_flight_.fetch_ahead({records.data(), std::min(count, kFetchedAhead)});
-    for (std::uint32_t i = 0; i < count; ++i) dispatch(records[i]);
+    for (std::uint32_t i = 0; i < count; ++i) {
+        if (i % kFetchedAhead == 0 && count > 1) in_flight_.fetch_ahead({&records[i], std::min(count - i, kFetchedAhead)});
+        dispatch(records[i]);
+    }
     // A poll may have taken in a notification without ending any batch.
     if (count > 0 || notify_waiters_.load(std::memory_order_seq_cst) != 0) note_progress();
 }

@@ -14,6 +14,8 @@
 #include <unordered_map>
 #include <vector>
 
+#include "base/thread.hpp"
+
 namespace pegaflow::engine {
 
 class Slab {
@@ -55,7 +57,7 @@ private:
     Chunk* new_chunk(std::uint64_t bytes);
     void release_range(std::uint64_t offset, std::uint64_t length);
 
-    mutable std::mutex mutex_;
+    mutable base::AdaptiveMutex mutex_;
     std::map<std::uint64_t, std::uint64_t> ranges_;     // free ranges, offset to length; guarded by mutex_
     std::map<std::uint64_t, Chunk> chunks_;             // by offset; guarded by mutex_
     std::unordered_map<std::uint64_t, Class> classes_;  // by page size; guarded by mutex_

@@ -115,6 +115,22 @@ TEST_F(ReadPaceTest, SmallReadsAreCheckedWhereTheyLandUnlessTheyLandTooFast) {
     EXPECT_TRUE(pace_.here(kFew));
 }
 
+TEST_F(ReadPaceTest, AThreadThatLostItsProcessorForAMomentGoesOnChecking) {
+    land(1024, 1ms, 100us);
+    for (int i = 0; i < 1024; ++i) pace_.done_here(20us);
+    pace_.done_here(3ms);
+    EXPECT_TRUE(pace_.here(kFew));
+}
+
+TEST_F(ReadPaceTest, WhatTookLongIsTriedAgain) {
+    land(1024, 1ms, 100us);
+    for (int i = 0; i < 1024; ++i) pace_.done_here(50us);
+    int landed = 0;
+    while (!pace_.here(kFew) && landed < 10'000) ++landed;
+    EXPECT_GT(landed, 100) << "half of the thread's time is too much for a while";
+    EXPECT_LT(landed, 1000);
+}
+
 TEST_F(ReadPaceTest, ReadsThatLandInBurstsAreCheckedWhereTheyLandByTheirMeanPace) {
     for (int burst = 0; burst < 256; ++burst) {
         land(1, 1ms, 2ms);

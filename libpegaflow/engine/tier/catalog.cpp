@@ -94,7 +94,8 @@ void Catalog::pin_one(RecordId id, std::optional<Location>& out) {
     place.slot = id.segment - store.first;
     place.offset =
         store.superblock.segment_at(place.slot) + std::uint64_t{records.entry(id.record).offset_blocks} * kBlockBytes;
-    place.pages.assign(records.pages(id.record));
+    place.pages.resize(records.entry(id.record).pages);
+    for (std::size_t i = 0; i < place.pages.size(); ++i) place.pages[i] = records.page(id.record, i);
     store.segments.pin(place.slot);
     index_.touch(id);
 }
@@ -170,13 +171,8 @@ std::vector<Record> Catalog::live_records(std::uint32_t container, std::uint64_t
         if (!entry.live) continue;
         keep.push_back(records.key(i));
         const ScopeTable::Scope& scope = scopes_.scope(entry.scope);
-        const auto pages = records.pages(i);
-        out.push_back({scope.name_space,
-                       scope.fingerprint,
-                       entry.group,
-                       keep.back().hash(),
-                       std::uint64_t{entry.offset_blocks} * kBlockBytes,
-                       {pages.begin(), pages.end()}});
+        out.push_back({scope.name_space, scope.fingerprint, entry.group, keep.back().hash(),
+                       std::uint64_t{entry.offset_blocks} * kBlockBytes, records.pages(i)});
     }
     return out;
 }
@@ -195,8 +191,7 @@ std::vector<HotRecord> Catalog::hot_records(std::uint32_t container, std::uint64
     for (const std::uint32_t i : hot) {
         if (bytes + records.bytes(i) > limit) continue;
         bytes += records.bytes(i);
-        const auto pages = records.pages(i);
-        out.push_back({records.key(i), {pages.begin(), pages.end()}, records.entry(i).heat});
+        out.push_back({records.key(i), records.pages(i), records.entry(i).heat});
     }
     return out;
 }

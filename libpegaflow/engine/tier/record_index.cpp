@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 
 namespace pegaflow::engine::tier {
 namespace {
@@ -21,13 +22,23 @@ std::uint32_t SegmentRecords::add(const BlockKey& key, std::uint64_t offset, std
     Entry entry;
     entry.scope = key.scope;
     entry.group = key.group;
-    entry.hash_at = static_cast<std::uint32_t>(hashes_.size());
-    entry.hash_bytes = static_cast<std::uint8_t>(key.length);
+    entry.hash_bytes = static_cast<std::uint8_t>(key.length & 127);
     entry.offset_blocks = static_cast<std::uint32_t>(offset / kBlockBytes);
-    entry.first_page = static_cast<std::uint32_t>(pages_.size());
     entry.pages = static_cast<std::uint16_t>(pages.size());
-    hashes_.append(key.hash());
-    pages_.insert(pages_.end(), pages.begin(), pages.end());
+    if (key.length <= entry.hash.size()) {
+        std::memcpy(entry.hash.data(), key.bytes.data(), key.length);
+    } else {
+        const auto at = static_cast<std::uint32_t>(hashes_.size());
+        std::memcpy(entry.hash.data(), &at, sizeof at);
+        hashes_.append(key.hash());
+    }
+    if (pages.size() == 1) {
+        entry.content = pages[0].content;
+        entry.digest = pages[0].digest;
+    } else {
+        entry.content = static_cast<std::uint32_t>(pages_.size());
+        pages_.insert(pages_.end(), pages.begin(), pages.end());
+    }
     entries_.push_back(entry);
     const auto number = static_cast<std::uint32_t>(entries_.size() - 1);
     live_bytes += bytes(number);
@@ -35,28 +46,32 @@ std::uint32_t SegmentRecords::add(const BlockKey& key, std::uint64_t offset, std
     return number;
 }
 
-void SegmentRecords::reserve(std::size_t records) {
-    entries_.reserve(records);
-    pages_.reserve(records);
-}
-
-std::string_view SegmentRecords::hash(std::uint32_t record) const {
+std::string_view SegmentRecords::hash(std::uint32_t record) const noexcept {
     const Entry& e = entries_[record];
-    return std::string_view(hashes_).substr(e.hash_at, e.hash_bytes);
+    if (e.hash_bytes <= e.hash.size()) return {e.hash.data(), e.hash_bytes};
+    std::uint32_t at = 0;
+    std::memcpy(&at, e.hash.data(), sizeof at);
+    return {hashes_.data() + at, e.hash_bytes};
 }
 
 BlockKey SegmentRecords::key(std::uint32_t record) const {
     return BlockKey(entries_[record].scope, entries_[record].group, hash(record));
 }
 
-std::span<const StoredPage> SegmentRecords::pages(std::uint32_t record) const {
+StoredPage SegmentRecords::page(std::uint32_t record, std::size_t number) const noexcept {
     const Entry& e = entries_[record];
-    return std::span(pages_).subspan(e.first_page, e.pages);
+    return e.pages == 1 ? StoredPage{e.content, e.digest} : pages_[e.content + number];
+}
+
+std::vector<StoredPage> SegmentRecords::pages(std::uint32_t record) const {
+    std::vector<StoredPage> out(entries_[record].pages);
+    for (std::size_t i = 0; i < out.size(); ++i) out[i] = page(record, i);
+    return out;
 }
 
 std::uint64_t SegmentRecords::bytes(std::uint32_t record) const {
     std::uint64_t sum = 0;
-    for (const StoredPage& page : pages(record)) sum += page.bytes();
+    for (std::size_t i = 0; i < entries_[record].pages; ++i) sum += page(record, i).bytes();
     return sum;
 }
 
@@ -97,10 +112,6 @@ void RecordIndex::find(std::span<const BlockKey> keys, std::span<std::optional<R
             at[i] = probe(at[i], wanted[i]);
             const Slot& slot = slots_[at[i]];
             if (slot.hash != 0) __builtin_prefetch(&segments_[slot.id.segment].entry(slot.id.record));
-        }
-        for (std::size_t i = 0; i < count; ++i) {
-            const Slot& slot = slots_[at[i]];
-            if (slot.hash != 0) segments_[slot.id.segment].prefetch(slot.id.record);
         }
         for (std::size_t i = 0; i < count; ++i) {
             at[i] = slot_from(at[i], some[i].scope, some[i].group, some[i].hash());
@@ -147,7 +158,9 @@ void RecordIndex::remove(std::size_t at) {
 
 void RecordIndex::kill(RecordId id) {
     SegmentRecords& records = segments_[id.segment];
-    if (!std::exchange(records.entry(id.record).live, false)) return;
+    SegmentRecords::Entry& entry = records.entry(id.record);
+    if (!entry.live) return;
+    entry.live = false;
     const std::uint64_t bytes = records.bytes(id.record);
     records.live_bytes -= bytes;
     --records.live_blocks;

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // record_index.hpp - which blocks are on the devices, and where: the records of each segment, and one table over all keys.
 //
-// Pure and not synchronised; catalog.hpp guards it. A block costs about 60 bytes and its hash.
+// Pure and not synchronised; catalog.hpp guards it. A block with a hash of at most 32 bytes and one page
+// costs 96 to 128 bytes.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -26,38 +28,37 @@ struct RecordId {
 // The records of one segment in the order in which they were written.
 class SegmentRecords {
 public:
-    struct Entry {
+    // One cache line: most blocks have a hash of at most 32 bytes and one page. What others have more lies elsewhere.
+    struct alignas(64) Entry {
         std::uint64_t scope = 0;
+        std::uint64_t digest = 0;     // of the only page
+        std::array<char, 32> hash{};  // of a longer one: the number of the first of its bytes among those of all
         std::uint32_t group = 0;
-        std::uint32_t hash_at = 0;
         std::uint32_t offset_blocks = 0;
-        std::uint32_t first_page = 0;
+        std::uint32_t content = 0;  // of the only page; of several: the number of the first among those of all
         std::uint16_t pages = 0;
-        std::uint8_t hash_bytes = 0;
+        std::uint8_t hash_bytes : 7 = 0;
+        bool live : 1 = true;
         std::uint8_t heat = 0;  // reads since it was written; saturates
-        bool live = true;
     };
+    static_assert(sizeof(Entry) == 64 && kMaxHashBytes < 128);
 
     std::uint32_t add(const BlockKey& key, std::uint64_t offset, std::span<const StoredPage> pages);
-    void reserve(std::size_t records);
+    void reserve(std::size_t records) { entries_.reserve(records); }
     std::size_t size() const noexcept { return entries_.size(); }
     Entry& entry(std::uint32_t record) { return entries_[record]; }
     const Entry& entry(std::uint32_t record) const { return entries_[record]; }
-    std::string_view hash(std::uint32_t record) const;
+    std::string_view hash(std::uint32_t record) const noexcept;
     BlockKey key(std::uint32_t record) const;
-    std::span<const StoredPage> pages(std::uint32_t record) const;
-    // Fetches into the cache what belongs to a record, whose entry is there.
-    void prefetch(std::uint32_t record) const noexcept {
-        __builtin_prefetch(hashes_.data() + entries_[record].hash_at);
-        __builtin_prefetch(pages_.data() + entries_[record].first_page);
-    }
+    StoredPage page(std::uint32_t record, std::size_t number) const noexcept;
+    std::vector<StoredPage> pages(std::uint32_t record) const;
     std::uint64_t bytes(std::uint32_t record) const;
     std::uint64_t live_bytes = 0, live_blocks = 0;
 
 private:
     std::vector<Entry> entries_;
-    std::vector<StoredPage> pages_;
-    std::string hashes_;
+    std::vector<StoredPage> pages_;  // of records that have several
+    std::string hashes_;             // the long ones
 };
 
 class RecordIndex {

@@ -24,6 +24,41 @@ TEST(RecordIndexTest, FindsByTheWholeIdentity) {
     EXPECT_EQ(index.live_bytes(), 2 * kBlockBytes);
 }
 
+// Most hashes have 32 bytes, and most blocks one page: what is longer lies elsewhere.
+TEST(RecordIndexTest, KeepsHashesAndPagesOfEveryLength) {
+    RecordIndex index;
+    index.resize(1);
+    std::vector<std::vector<StoredPage>> pages;
+    std::vector<BlockKey> keys;
+    for (std::size_t length = 1; length <= kMaxHashBytes; ++length) {
+        std::string hash(length, 'x');
+        hash.back() = static_cast<char>('a' + length % 26);
+        keys.emplace_back(length, static_cast<std::uint32_t>(length % 3), hash);
+        pages.emplace_back();
+        for (std::size_t i = 0; i < length % 4; ++i)
+            pages.back().push_back({static_cast<std::uint32_t>(8 * (length + i)), length << 40 | i});
+        const RecordId id = index.insert(keys.back(), 0, length * kBlockBytes, pages.back());
+        EXPECT_EQ(id.record, length - 1);
+    }
+    const SegmentRecords& records = index.segment(0);
+    std::uint64_t bytes = 0;
+    for (std::uint32_t i = 0; i < records.size(); ++i) {
+        EXPECT_EQ(index.find(keys[i].scope, keys[i].group, keys[i].hash()), (RecordId{0, i}));
+        EXPECT_TRUE(same_key(records.key(i), keys[i].scope, keys[i].group, keys[i].hash())) << i;
+        EXPECT_EQ(records.entry(i).offset_blocks, i + 1);
+        EXPECT_TRUE(records.entry(i).live);
+        const auto kept = records.pages(i);
+        ASSERT_EQ(kept.size(), pages[i].size());
+        for (std::size_t p = 0; p < kept.size(); ++p) {
+            EXPECT_EQ(kept[p].content, pages[i][p].content) << i;
+            EXPECT_EQ(kept[p].digest, pages[i][p].digest) << i;
+            bytes += kept[p].bytes();
+        }
+        EXPECT_FALSE(index.find(keys[i].scope, keys[i].group, keys[i].hash().substr(1)));
+    }
+    EXPECT_EQ(index.live_bytes(), bytes);
+}
+
 TEST(RecordIndexTest, FindsSeveralAsItFindsOne) {
     RecordIndex index;
     index.resize(1);

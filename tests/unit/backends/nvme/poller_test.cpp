@@ -85,6 +85,43 @@ TEST_P(PollerTest, AChildProcessLeavesTheRingAlone) {
     expect_idle();
 }
 
+class BurstTest : public NvmeDeviceTest {
+protected:
+    // How many batches each look reports when all 32 have ended before the first one. Empty when some ended earlier.
+    std::vector<std::uint32_t> looks(pega_region* here, pega_region* there) {
+        std::vector<Flat> flats(32);
+        for (std::uint64_t i = 0; i < flats.size(); ++i) {
+            flats[i].piece(i * 4 * kKiB, i * 4 * kKiB, 4 * kKiB);
+            EXPECT_EQ(submit(flats[i], here, there, PEGA_OP_READ, i + 1), PEGA_OK);
+        }
+        poll_once();
+        while (device->ring.ended() < device->in_kernel) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        const bool all = device->in_kernel == flats.size();
+        std::vector<std::uint32_t> out;
+        pega_completion records[64];
+        records[0].size = sizeof records[0];
+        for (std::uint32_t ended = 0; ended < flats.size(); ended += out.back())
+            out.push_back(kCompletionTable.poll(device, records, 64));
+        expect_idle();
+        return all ? out : std::vector<std::uint32_t>();
+    }
+};
+
+// The device has work again soon, and what follows is not handed in three by three.
+TEST_F(BurstTest, IsReportedInLotsThatGrow) {
+    PEGA_OPEN({{"ring", "shared"}});  // whose ends are there without a look
+    const TestFile target(noise(128 * kKiB, 8));
+    pega_region* const there = file(target.path, 128 * kKiB);
+    pega_region* const here = allocate(128 * kKiB);
+    for (int burst = 0, whole = 0; whole < 2; ++burst) {
+        ASSERT_LT(burst, 1000) << "they always end too soon";
+        const auto counts = looks(here, there);
+        if (counts.empty()) continue;
+        EXPECT_THAT(counts, ::testing::ElementsAre(3, 6, 12, 11)) << "burst " << burst;
+        ++whole;
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Rings, PollerTest, ::testing::Values("deferred", "shared"),
                          [](const auto& ring) { return std::string(ring.param); });
 

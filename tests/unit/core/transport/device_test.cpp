@@ -109,6 +109,32 @@ TEST(Completion, SeveralCoroutinesAndThreadsMayWaitForOne) {
     EXPECT_EQ(ended.load(), 3);
 }
 
+// Ends that come before, while and after somebody begins to wait for them.
+TEST(Completion, NoEndIsMissedHoweverItIsWaitedFor) {
+    FakeFabric f("polls", "3");
+    Transfer transfer;
+    std::atomic<std::uint64_t> sum{0};
+    std::atomic<int> ended{0};
+    int awaited = 0;
+    for (int round = 0; round < 3000; ++round) {
+        transfer.clear().flat(f.local, f.remote).range(0, 0, 100);
+        auto completion = f.channel.submit(transfer);
+        ASSERT_TRUE(completion) << completion.error().message;
+        if (round % 2 == 0) {
+            add_bytes(*completion, sum, ended);
+            ++awaited;
+        }
+        Result<std::uint64_t> bytes = fail(Code::kDeadlineExceeded, "");
+        for (int look = 0; !bytes && look < 100'000; ++look) bytes = completion->wait_for(std::chrono::nanoseconds(1));
+        ASSERT_TRUE(bytes) << "round " << round;
+        EXPECT_EQ(*bytes, 100U);
+        if (round % 3 != 0) continue;  // the next submission meets a coroutine that may be about to resume
+        while (ended.load() < awaited) std::this_thread::yield();
+    }
+    while (ended.load() < awaited) std::this_thread::yield();
+    EXPECT_EQ(sum.load(), 100U * static_cast<unsigned>(awaited));
+}
+
 TEST(Completion, AnEmptyOneAnswers) {
     const Completion none;
     EXPECT_TRUE(none.done());

@@ -18,7 +18,8 @@ namespace {
 constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
 // The first one of a burst is small: a device that says what it has done only when it has nothing left, as virtual disks do,
-// stands still while that is reported. Each next one is twice as large, because every hand-over costs. Of large requests what it has lasts longer than reporting takes, and every hand-over costs.
+// stands still while that is reported. Each next one is twice as large, because every hand-over costs. Of large requests what
+// it has lasts longer than reporting takes, and every hand-over costs.
 constexpr unsigned kLot = 3, kLotOfLarge = 32;
 constexpr std::uint64_t kLarge = 512 << 10;  // bytes
 constexpr unsigned kFetchedAhead = 8;        // completions; what belongs to more would be gone again before their turn
@@ -101,7 +102,11 @@ unsigned reap_some(pega_device& device, unsigned most) {
 unsigned reap(pega_device& device) {
     unsigned count = 0;
     for (unsigned some = 1; some != 0 && count < device.lot; count += some) some = reap_some(device, device.lot - count);
-    device.lot = count == device.lot ? std::min(2 * device.lot, kLotOfLarge) : lot_of(device);
+    if (count == 0) {
+        device.lot = lot_of(device);
+    } else if (count == device.lot) {
+        device.lot = std::min(2 * device.lot, kLotOfLarge);
+    }
     return count;
 }
 
@@ -231,6 +236,11 @@ bool arm_wake(pega_device& device) {
     return true;
 }
 
+// False when only sleeping brings something.
+bool worth_a_look(const pega_device& device) noexcept {
+    return must_poll(device) || device.ring.ended() != 0 || device.ring.has_work();
+}
+
 // Hands in what was prepared, and takes what has ended.
 void move(pega_device& device) {
     device.ring.flush(device.in_kernel != 0);
@@ -266,7 +276,7 @@ bool pump(pega_device& device, std::uint64_t until_ns) {
     for (;;) {
         work(device);
         // Else the sleep hands in what was prepared.
-        if (until_ns == 0 || must_poll(device) || device.ring.ended() != 0 || device.ring.has_work()) move(device);
+        if (until_ns == 0 || worth_a_look(device)) move(device);
         if (device.ring.refusal() != 0 && !recover(device)) return false;
         give_back(device);
         const bool over = until_ns == 0 || !device.records.empty() || device.interrupted.exchange(false);
@@ -275,7 +285,7 @@ bool pump(pega_device& device, std::uint64_t until_ns) {
             device.ring.submit();
             return true;
         }
-        if (must_poll(device)) continue;
+        if (worth_a_look(device)) continue;
         if (!may_sleep(device) || !arm_wake(device)) continue;
         device.ring.wait(until_ns == kNoTimeout ? kNoTimeout : until_ns - now);
         woken(device);

@@ -72,6 +72,7 @@ private:
     void restore_budget();
     void give_back(std::uint64_t bytes);
     Store& store_of(std::uint32_t container);
+    void prefetch_content(const Block& block) const noexcept;
     void end_late(Store& store, Clock::time_point now);
     static bool over(const Store& store);
     void read_ended(Store& store, std::uint64_t bytes, Clock::time_point begun, const Result<void>& result);

@@ -19,7 +19,7 @@ constexpr std::uint64_t kWakeTag = 1;
 // What has ended is reported in lots: the requests that follow from one lot are with the device while the next is reported.
 // The first one of a burst is small: a device that says what it has done only when it has nothing left, as virtual disks do,
 // stands still while that is reported. Each next one is twice as large, because every hand-over costs. Of large requests what
-// it has lasts longer than reporting takes, and every hand-over costs.
+// the device has lasts longer than reporting takes.
 constexpr unsigned kLot = 3, kLotOfLarge = 32;
 constexpr std::uint64_t kLarge = 512 << 10;  // bytes
 constexpr unsigned kFetchedAhead = 8;        // completions; what belongs to more would be gone again before their turn

@@ -103,7 +103,8 @@ private:
     static constexpr std::uint64_t kBytesAhead = std::uint64_t{1} << 20, kBytesAtOnce = std::uint64_t{512} << 10,
                                    kBytesForTwo = std::uint64_t{2} << 20, kFewBytes = std::uint64_t{32} << 10,
                                    kMostBytesHere = std::uint64_t{64} << 10;
-    static constexpr std::chrono::microseconds kShortWork{20}, kLeastPatience{500}, kMostPatience{4000}, kShortNap{1000}, kLongNap{5000};
+    static constexpr std::chrono::microseconds kShortWork{20}, kLeastPatience{500}, kMostPatience{4000}, kShortNap{1000},
+        kLongNap{5000};
 
     bool fits(std::size_t reads, std::uint64_t bytes) const noexcept {
         return reads < std::min(kFew, most_ahead_) || (reads < most_ahead_ && bytes < kBytesAhead);

@@ -92,6 +92,7 @@ void FileTier::Read::share_ended(Share& share, Result<void> result) {
 // The first bytes of the block that is checked next; the others come while those are looked at.
 void FileTier::prefetch_content(const Block& block) const noexcept {
     constexpr std::size_t kAhead = 1024, kLine = 64;
+    if (block.pages.empty()) return;
     const std::byte* content = parts_.host.pool_base() + block.pages[0].offset;
     for (std::size_t at = 0; at < kAhead; at += kLine) __builtin_prefetch(content + at);
 }

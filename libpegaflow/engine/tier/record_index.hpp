@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // record_index.hpp - which blocks are on the devices, and where: the records of each segment, and one table over all keys.
 //
-// Pure and not synchronised; catalog.hpp guards it. A block with a hash of at most 32 bytes and one page
-// costs 96 to 128 bytes.
+// Pure and not synchronised; catalog.hpp guards it. A block with a hash of at most 32 bytes and one page costs
+// 96 to 128 bytes.
 #pragma once
 
 #include <array>

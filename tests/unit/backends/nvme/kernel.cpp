@@ -116,6 +116,7 @@ int wrapped_submit(io_uring* ring) {
 }
 
 int wrapped_wait(io_uring* ring, unsigned count) {
+    ++kernel().waits;
     return hand_in(*ring, [=] { return real_wait(ring, count); });
 }
 
@@ -124,6 +125,7 @@ int wrapped_events(io_uring* ring) {
 }
 
 int wrapped_timed(io_uring* ring, io_uring_cqe** first, unsigned count, __kernel_timespec* time, sigset_t* mask) {
+    ++kernel().waits;
     return hand_in(*ring, [=] { return real_timed(ring, first, count, time, mask); });
 }
 

@@ -22,6 +22,7 @@ struct Kernel {
     // Completions of no meaning that are there before the next call hands in anything.
     unsigned noise = 0;
     bool overflowed = false;  // there was no place for some of them
+    unsigned waits = 0;       // calls that sleep when nothing has ended
     // Each request before the kernel has it, and each completion before the back end sees it; both may be changed.
     std::function<void(io_uring_sqe&)> on_request;
     std::function<void(io_uring_cqe&)> on_completion;

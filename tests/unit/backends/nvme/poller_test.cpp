@@ -122,6 +122,24 @@ TEST_F(BurstTest, IsReportedInLotsThatGrow) {
     }
 }
 
+// The first lot is a part of the batch and brings no record: what else has ended is taken at once, without a wait that would
+// make the next lot the first one of a burst again.
+TEST_F(BurstTest, IsTakenWithoutAWaitWhenABatchHasSeveralRequests) {
+    PEGA_OPEN({{"ring", "shared"}});
+    const TestFile target(noise(256 * kKiB, 9));
+    pega_region* const there = file(target.path, 256 * kKiB);
+    pega_region* const here = allocate(256 * kKiB);
+    Flat flat;
+    for (std::uint64_t at = 0; at < 256 * kKiB; at += 8 * kKiB) flat.piece(at, at, 4 * kKiB);  // no neighbours
+    ASSERT_EQ(submit(flat, here, there, PEGA_OP_READ), PEGA_OK);
+    poll_once();
+    while (device->ring.ended() < device->in_kernel) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    kernel().waits = 0;
+    EXPECT_EQ(next().status, PEGA_OK);
+    EXPECT_EQ(kernel().waits, 0U);
+    expect_idle();
+}
+
 INSTANTIATE_TEST_SUITE_P(Rings, PollerTest, ::testing::Values("deferred", "shared"),
                          [](const auto& ring) { return std::string(ring.param); });
 
